@@ -1,0 +1,1 @@
+"""The tests of Unbroken; see cases.py for what they prove."""

@@ -1,0 +1,135 @@
+"""A real server in this process, at each of the three speeds at which a WebSocket can be carried."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Any
+
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from unbroken.auth.access import Access
+from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.messages import Principal
+from unbroken.protocol.frames import PROTOCOL
+from unbroken.server.app import build_app, build_services
+from unbroken.server.engine import Engine
+from unbroken.server.services import Services
+from unbroken.server.standalone import standalone_protocol
+from unbroken.store.base import StreamingMessageRepository
+from unbroken.store.memory import MemoryStore
+
+__all__ = ["LOCAL", "Peer", "Running", "Speed", "running_server"]
+
+LOCAL = Principal()
+
+
+class Speed(StrEnum):
+    """How frames travel: through ASGI, on a transport taken over from uvicorn, or without ASGI from the start."""
+
+    ASGI = "asgi"
+    TAKEOVER = "takeover"
+    STANDALONE = "standalone"
+
+
+class Peer:
+    """A raw client: sends and receives frames as JSON, without any cleverness."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    async def send(self, **frame: Any) -> None:
+        await self.socket.send(json.dumps(frame))
+
+    async def receive(self, *types: str) -> Any:
+        """The next frame; with `types`, the next of one of these types."""
+        async with asyncio.timeout(20):
+            while True:
+                frame = json.loads(await self.socket.recv())
+                if not types or frame["type"] in types:
+                    return frame
+
+    async def closed(self) -> int:
+        """Wait until the server has closed; the close code."""
+        async with asyncio.timeout(20):
+            await self.socket.wait_closed()
+        assert self.socket.close_code is not None
+        return self.socket.close_code
+
+
+class Running:
+    """A server that runs until its block is left."""
+
+    def __init__(self, engine: Engine, server: uvicorn.Server, port: int) -> None:
+        self.engine = engine
+        self.server = server
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def services(self) -> Services:
+        return self.engine.services
+
+    @asynccontextmanager
+    async def peer(self, **options: Any) -> AsyncIterator[Peer]:
+        """A connected raw client, whose hello is still to be received."""
+        subprotocols = options.pop("subprotocols", [PROTOCOL])
+        async with connect(
+            f"ws://127.0.0.1:{self.port}/v1/ws",
+            subprotocols=[Subprotocol(name) for name in subprotocols],
+            compression=None,
+            close_timeout=2,
+            max_size=None,
+            **options,
+        ) as socket:
+            yield Peer(socket)
+
+    async def until(self, what: str, value: int) -> None:
+        """Wait until `connections` or `subscriptions` has `value`."""
+        async with asyncio.timeout(20):
+            while self.count(what) != value:
+                await asyncio.sleep(0.005)
+
+    def count(self, what: str) -> int:
+        return len(self.services.connections) if what == "connections" else self.services.hub.subscriptions
+
+
+@asynccontextmanager
+async def running_server(
+    speed: Speed = Speed.TAKEOVER,
+    *,
+    store: StreamingMessageRepository | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    access: Access | None = None,
+) -> AsyncIterator[Running]:
+    """A server on a free port of the loopback interface."""
+    services = build_services(store or MemoryStore(limits=limits), access or Access(), limits=limits)
+    engine = Engine(services)
+    config = uvicorn.Config(
+        build_app(engine, takeover=speed is Speed.TAKEOVER),
+        host="127.0.0.1",
+        port=0,
+        ws=standalone_protocol(services) if speed is Speed.STANDALONE else "websockets-sansio",  # type: ignore[arg-type]
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server._serve())  # noqa: SLF001 - `serve` would take over pytest's signals
+        async with asyncio.timeout(20):
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.005)
+        assert server.started, "the server did not start"
+        try:
+            yield Running(engine, server, server.servers[0].sockets[0].getsockname()[1])
+        finally:
+            await engine.drain()
+            server.should_exit = True
