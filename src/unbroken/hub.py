@@ -1,0 +1,447 @@
+"""Live fan-out: who watches which stream, and how they get what was committed.
+
+The log tells the hub what it committed; the hub keeps a bounded ring per watched stream, encoded once for all viewers, and
+hands batches to subscriptions. What a viewer missed comes from the ring or the store. Losing anything here costs time,
+never messages: the store is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from unbroken.errors import NotFoundError, StoreError, TrimmedError
+from unbroken.limits import Limits
+from unbroken.messages import Epoch, Seq, StreamId, StreamInfo, join_encoded
+from unbroken.protocol.codec import messages_frame, messages_prefix
+from unbroken.store.base import RESYNC, Batch, StreamingMessageRepository
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from unbroken.log import Change
+    from unbroken.observe.metrics import Metrics
+
+__all__ = ["Delta", "Follower", "Hub", "LiveBatch", "LiveStream", "Sink", "Subscription", "facts", "news"]
+
+logger = logging.getLogger(__name__)
+
+
+class LiveBatch:
+    """A committed batch on its way to viewers; what it looks like on a wire is worked out once and shared by all."""
+
+    __slots__ = ("_frame", "body", "durable", "epoch", "first", "hash", "last", "name", "prefix", "shared", "sse")
+
+    def __init__(self, live: LiveStream, batch: Batch) -> None:
+        self.first = batch.first
+        self.last = batch.last
+        self.body = batch.body
+        self.hash = batch.hash
+        self.epoch = live.epoch
+        self.name = live.name
+        self.prefix = live.prefix
+        self._frame: bytes | None = None
+        self.shared: bytes | None = None
+        """The frame with its WebSocket header, kept here by the connections that write to sockets themselves."""
+        self.sse: bytes | None = None
+        """The batch as SSE events, kept here by the SSE face."""
+        self.durable: bytes | None = None
+        """The batch as an SSE event of Durable Streams, kept here by that face."""
+
+    @property
+    def frame(self) -> bytes:
+        """The `messages` frame of the native protocol, as JSON text."""
+        if self._frame is None:
+            self._frame = messages_frame(self.prefix, self.first, self.hash.hex(), self.body)
+        return self._frame
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+class Sink(Protocol):
+    """Where a subscription's messages go: one viewer's connection. All calls come from the event loop and must not block."""
+
+    def offer(self, subscription: Subscription, batch: LiveBatch) -> bool:
+        """Take `batch` now, or say that there is no room: then the viewer is behind and pulls later."""
+        ...
+
+    def wake(self, subscription: Subscription) -> None:
+        """There may be something to pull: messages behind the cursor, or another state."""
+        ...
+
+
+class Subscription:
+    """One viewer's cursor on one stream. `cursor` is the seq of the last message handed over."""
+
+    __slots__ = ("cursor", "live", "paused", "sink", "told")
+
+    def __init__(self, live: LiveStream, cursor: Seq, sink: Sink) -> None:
+        self.live = live
+        self.cursor = cursor
+        self.sink = sink
+        self.paused = False
+        self.told: tuple[object, ...] | None = None
+        """The facts of the stream that the viewer was last told, so that it is told changes only."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are messages that were not handed over yet."""
+        return self.cursor < self.live.head
+
+
+class LiveStream:
+    """A stream that somebody watches: its newest batches and its viewers."""
+
+    __slots__ = ("epoch", "gone", "head", "id", "info", "name", "prefix", "ring", "ring_bytes", "version", "viewers")
+
+    def __init__(self, info: StreamInfo) -> None:
+        self.id: StreamId = info.id
+        self.epoch: Epoch = info.epoch
+        self.name = info.name
+        self.prefix = messages_prefix(info.name, info.epoch)
+        self.info = info
+        self.version = 0
+        """Counts what the log told of the stream, so that an answer of the store that is older is not believed."""
+        self.head: Seq = info.head
+        self.gone = False
+        self.ring: deque[LiveBatch] = deque()
+        self.ring_bytes = 0
+        self.viewers: set[Subscription] = set()
+
+    def after(self, cursor: Seq) -> list[LiveBatch] | None:
+        """The batches behind `cursor` if the ring holds the next message, else None."""
+        ring = self.ring
+        if not ring or cursor + 1 < ring[0].first:
+            return None
+        low = 0
+        for low, batch in enumerate(ring):  # noqa: B007 - the ring is short, and mostly its end is wanted
+            if batch.last > cursor:
+                break
+        found = list(islice(ring, low, None))
+        # a cursor inside a batch is served by the store, which can cut
+        return found if found and found[0].first == cursor + 1 else None
+
+
+class Delta:
+    """What a follower gets in one step: batches in order, and the stream's state when it changed (terminal: the last)."""
+
+    __slots__ = ("batches", "info")
+
+    def __init__(self, batches: Sequence[LiveBatch], info: StreamInfo | None) -> None:
+        self.batches = batches
+        self.info = info
+
+    def __bool__(self) -> bool:
+        return bool(self.batches) or self.info is not None
+
+
+class Hub:
+    """All watched streams of one server. Belongs to one event loop; `run` must be running."""
+
+    def __init__(self, store: StreamingMessageRepository, *, limits: Limits, metrics: Metrics) -> None:
+        self._store = store
+        self._limits = limits
+        self._metrics = metrics
+        self._live: dict[StreamId, LiveStream] = {}
+        self._stale: set[StreamId] = set()
+        self._refresh = asyncio.Event()
+
+    @property
+    def streams(self) -> int:
+        """How many streams are watched."""
+        return len(self._live)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions there are."""
+        return sum(len(live.viewers) for live in self._live.values())
+
+    # --- viewers ------------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, stream: StreamInfo, cursor: Seq, sink: Sink) -> Subscription:
+        """Watch `stream` behind `cursor`.
+
+        Messages committed from now on reach the ring before anything is read, so that catching up hands over to live
+        without a hole. Raises `NotFoundError` when the stream is gone.
+        """
+        live = self._live.get(stream.id)
+        if live is None:
+            live = self._live[stream.id] = LiveStream(stream)
+        subscription = Subscription(live, cursor, sink)
+        live.viewers.add(subscription)
+        self._metrics.live_streams.set(len(self._live))
+        self._metrics.subscriptions.inc()
+        version = live.version
+        try:
+            info = await self._store.get_by_id(stream.id)
+        except BaseException:
+            self.unsubscribe(subscription)
+            raise
+        if info is None:
+            self.unsubscribe(subscription)
+            raise NotFoundError(f"no stream {stream.name!r}", stream=stream.name)
+        if live.version == version:
+            self._observe(live, info)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop watching; idempotent."""
+        live = subscription.live
+        if subscription not in live.viewers:
+            return
+        live.viewers.remove(subscription)
+        self._metrics.subscriptions.dec()
+        if not live.viewers and self._live.get(live.id) is live:
+            del self._live[live.id]
+            self._stale.discard(live.id)
+            self._metrics.live_streams.set(len(self._live))
+
+    async def pull(self, subscription: Subscription, *, bytes_max: int | None = None) -> Sequence[LiveBatch]:
+        """The next batches behind the cursor, from the ring or the store; none when the viewer has everything.
+
+        Moves the cursor. Bounded by `bytes_max` (default `read_bytes_max`) but always at least one batch. Raises
+        `TrimmedError` or `NotFoundError` when there can be no next message.
+        """
+        live = subscription.live
+        if live.gone:
+            raise NotFoundError(f"the stream {live.name!r} was deleted", stream=live.name)
+        if subscription.cursor >= live.head:
+            return ()
+        room = bytes_max or self._limits.read_bytes_max
+        found: Sequence[LiveBatch] | None = live.after(subscription.cursor)
+        if found is None:
+            found = await self._fetch(subscription, room)
+        batches: list[LiveBatch] = []
+        for batch in found:
+            if batches and room < len(batch.body):
+                break
+            room -= len(batch.body)
+            batches.append(batch)
+        if batches:
+            subscription.cursor = batches[-1].last
+        return batches
+
+    async def _fetch(self, subscription: Subscription, bytes_max: int) -> Sequence[LiveBatch]:
+        live, after = subscription.live, subscription.cursor
+        limits = self._limits
+        read = await self._store.read(live.id, after, messages_max=limits.read_messages_max, bytes_max=bytes_max)
+        self._observe(live, read.stream)
+        if read.trimmed:
+            raise TrimmedError(first=read.stream.first, stream=live.name)
+        assert not read.batches or read.batches[0].first == after + 1, "a store skipped messages"
+        self._metrics.store_batches.inc(len(read.batches))
+        return [LiveBatch(live, batch) for batch in _merged(read.batches, limits.read_bytes_max)]
+
+    async def follow(self, stream: StreamInfo, cursor: Seq) -> Follower:
+        """A follower behind `cursor`, for a viewer that pulls at its own pace; close it when done."""
+        follower = Follower(self)
+        follower.subscription = await self.subscribe(stream, cursor, follower)
+        return follower
+
+    # --- news ---------------------------------------------------------------------------------------------------------
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        """The log has made `changes` durable."""
+        for change in changes:
+            live = self._live.get(change.stream)
+            if live is None:
+                continue
+            if change.messages:
+                self._push(live, Batch(change.first, change.last, join_encoded(change.messages), change.hash))
+            if change.state_changed:
+                live.version += 1
+                if change.info is not None and not change.info.deleted:
+                    self._observe(live, change.info)
+                else:
+                    self.hint(live.id)
+
+    def hint(self, stream: StreamId | None) -> None:
+        """`stream` (None: any) may have changed behind the log's back: look soon."""
+        self._stale.update(self._live if stream is None else (stream,) if stream in self._live else ())
+        if self._stale:
+            self._refresh.set()
+
+    async def run(self) -> None:
+        """Look after streams that changed in other ways than through this server's log, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._refresh_stale())
+            tasks.create_task(self._listen(self._store.hints()))
+
+    async def _listen(self, hints: AsyncIterator[object]) -> None:
+        async for hint in hints:
+            self.hint(None if hint is RESYNC else StreamId(hint))  # type: ignore[arg-type]
+
+    async def _refresh_stale(self) -> None:
+        while True:
+            await self._refresh.wait()
+            self._refresh.clear()
+            stale = {stream: live.version for stream in self._stale if (live := self._live.get(stream)) is not None}
+            self._stale.clear()
+            try:
+                found = await self._store.heads(list(stale))
+            except StoreError as error:
+                logger.warning("cannot refresh %d streams: %s %s", len(stale), error.code, error)
+                self._stale.update(stale)
+                await asyncio.sleep(self._limits.reap_interval_seconds)
+                self._refresh.set()
+                continue
+            for stream, version in stale.items():
+                live = self._live.get(stream)
+                if live is not None and live.version == version:
+                    self._refreshed(live, found.get(stream))
+                elif live is not None:
+                    self.hint(stream)
+
+    def _refreshed(self, live: LiveStream, info: StreamInfo | None) -> None:
+        if info is None or info.deleted:
+            live.gone = True
+            for viewer in list(live.viewers):
+                viewer.sink.wake(viewer)
+        else:
+            self._observe(live, info)
+
+    def _push(self, live: LiveStream, batch: Batch) -> None:
+        """Put a committed batch into the ring and offer it to every viewer that waits for just this one."""
+        ring, limits = live.ring, self._limits
+        if batch.first <= live.head:
+            return  # seen already, through the store
+        if batch.first != live.head + 1 or (ring and ring[-1].last != live.head):
+            ring.clear()
+            live.ring_bytes = 0
+        news = LiveBatch(live, batch)
+        ring.append(news)
+        live.head = batch.last
+        live.ring_bytes += len(batch.body)
+        while len(ring) > 1 and (live.ring_bytes > limits.ring_bytes_max or len(ring) > limits.ring_batches_max):
+            live.ring_bytes -= len(ring.popleft().body)
+        before = batch.first - 1
+        last = batch.last
+        for viewer in live.viewers:
+            if viewer.cursor == before and not viewer.paused and viewer.sink.offer(viewer, news):
+                viewer.cursor = last
+            else:
+                viewer.sink.wake(viewer)
+
+    def _observe(self, live: LiveStream, info: StreamInfo) -> None:
+        """Take over what the store says of a stream, and wake who has something to be told."""
+        if info.head < live.info.head or (live.info.state.terminal and not info.state.terminal):
+            return  # older than what is known
+        live.info = info
+        if info.head > live.head:
+            live.head = info.head
+            live.ring.clear()
+            live.ring_bytes = 0
+        for viewer in list(live.viewers):
+            if viewer.behind or viewer.told != facts(info):
+                viewer.sink.wake(viewer)
+
+
+def facts(info: StreamInfo) -> tuple[object, ...]:
+    """What a viewer is told when it changes (a renewed lease or a new head is no news)."""
+    return (info.state, info.cancel_requested_ms, info.first, info.metadata, info.lease_producer)
+
+
+def news(subscription: Subscription) -> StreamInfo | None:
+    """The stream's state if the viewer is to be told now: when it changed, and a terminal one after the last message."""
+    info = subscription.live.info
+    if subscription.told == facts(info):
+        return None
+    if info.state.terminal and subscription.cursor < info.head:
+        return None
+    subscription.told = facts(info)
+    return info
+
+
+def _merged(batches: Sequence[Batch], bytes_max: int) -> list[Batch]:
+    """Small stored batches put together, so that catching up costs few frames; each at most about `bytes_max` / 4."""
+    merged: list[Batch] = []
+    waiting: list[Batch] = []
+    size = 0
+    for batch in batches:
+        if waiting and size + len(batch.body) > bytes_max // 4:
+            merged.append(_joined(waiting))
+            waiting, size = [], 0
+        waiting.append(batch)
+        size += len(batch.body)
+    if waiting:
+        merged.append(_joined(waiting))
+    return merged
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    last = batches[-1]
+    return replace(last, first=batches[0].first, body=join_encoded([batch.body for batch in batches]))
+
+
+class Follower:
+    """A viewer that pulls: an SSE response, a long poll, an `async for` in the same process.
+
+    One task at a time calls `next`. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._news = asyncio.Event()
+        self._news.set()
+        self.subscription: Subscription
+
+    def offer(self, subscription: Subscription, batch: LiveBatch) -> bool:
+        """Never takes: a follower pulls."""
+        return False
+
+    def wake(self, subscription: Subscription) -> None:
+        """Remember that there is something to pull."""
+        self._news.set()
+
+    @property
+    def cursor(self) -> Seq:
+        """The seq of the last message given."""
+        return self.subscription.cursor
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream as last known."""
+        return self.subscription.live.info
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has ended and every message of it was given."""
+        info = self.info
+        return info.state.terminal and self.cursor >= info.head
+
+    async def next(self, timeout_seconds: float | None = None) -> Delta:
+        """The next batches and news of the stream; an empty one after `timeout_seconds` without any.
+
+        Raises `TrimmedError` when the next message was trimmed and `NotFoundError` when the stream was deleted. Safe to
+        cancel: nothing is lost, the cursor moves only with what is returned.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    self._news.clear()
+                    batches = await self._hub.pull(self.subscription)
+                    delta = Delta(batches, news(self.subscription))
+                    if delta:
+                        return delta
+                    await self._news.wait()
+        except TimeoutError:
+            return Delta((), None)
+
+    def close(self) -> None:
+        """Stop following; idempotent."""
+        self._hub.unsubscribe(self.subscription)
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+

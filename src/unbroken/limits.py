@@ -1,0 +1,119 @@
+"""Every bound of the product in one place, with its unit in its name.
+
+`Limits` is a frozen value handed down from the composition root; a test reaches each of them and metrics show them.
+Nothing else in the package holds a number that bounds memory, time or size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one server; the defaults suit one process on a small machine."""
+
+    # names and metadata
+    name_bytes_max: int = 512
+    kind_bytes_max: int = 64
+    producer_id_bytes_max: int = 256
+    metadata_bytes_max: int = 16 * KIB
+    content_type_bytes_max: int = 256
+    reason_bytes_max: int = 4 * KIB
+
+    # one append and one message (encoded size)
+    message_bytes_max: int = MIB
+    append_messages_max: int = 1_000
+    append_bytes_max: int = 4 * MIB
+
+    # the log
+    commit_messages_max: int = 4_000
+    commit_bytes_max: int = 8 * MIB
+    pending_bytes_max: int = 64 * MIB
+    pending_stream_bytes_max: int = 16 * MIB
+    append_wait_seconds_max: float = 10.0
+
+    # reading
+    read_messages_max: int = 10_000
+    read_bytes_max: int = 1 * MIB
+    page_items_max: int = 1_000
+
+    # the hub: a ring per live stream
+    ring_bytes_max: int = 1 * MIB
+    ring_batches_max: int = 1_024
+
+    # one connection
+    frame_bytes_max: int = 8 * MIB
+    connections_max: int = 20_000
+    subscriptions_max: int = 1_000
+    connection_buffer_bytes_max: int = 256 * KIB
+    connection_pending_appends_max: int = 10_000
+    handshake_seconds_max: float = 10.0
+    heartbeat_seconds: float = 15.0
+    silence_seconds_max: float = 40.0
+    drain_seconds_max: float = 10.0
+
+    # HTTP
+    body_bytes_max: int = 8 * MIB
+    long_poll_seconds: float = 25.0
+    sse_seconds_max: float = 60.0
+    ready_seconds_max: float = 1.0
+
+    # leases and retention
+    lease_seconds_min: float = 1.0
+    lease_seconds: float = 6.0
+    lease_seconds_max: float = 3_600.0
+    reap_interval_seconds: float = 1.0
+    ttl_seconds_max: int = 10 * 365 * 86_400
+    expire_batch_streams_max: int = 100
+    delete_step_chunks_max: int = 100
+
+    # the store
+    store_bytes_max: int = 16 * 1024 * 1024 * MIB
+    store_pending_max: int = 65_536
+    store_busy_seconds_max: float = 5.0
+    store_cache_bytes: int = 32 * MIB
+    store_cached_streams_max: int = 10_000
+    store_cached_producers_max: int = 64
+    store_wal_bytes: int = 8 * MIB
+    store_readers: int = 2
+    hint_poll_seconds: float = 0.1
+
+    # compaction
+    compact_chunks_min: int = 64
+    compact_chunk_bytes: int = 64 * KIB
+
+    # tickets
+    ticket_seconds: float = 30.0
+    tickets_max: int = 10_000
+
+    # the client
+    client_pending_messages_max: int = 10_000
+    client_pending_bytes_max: int = 16 * MIB
+    client_follow_messages_max: int = 10_000
+    client_retries_max: int = 8
+    client_links_max: int = 16
+    client_window_appends_max: int = 16
+    client_close_seconds_max: float = 1.0
+    client_request_seconds_max: float = 60.0
+    retry_after_seconds_max: float = 3_600.0
+    backoff_seconds_min: float = 0.25
+    backoff_seconds_max: float = 30.0
+    backoff_reset_seconds: float = 30.0
+    spill_bytes_max: int = 256 * MIB
+
+    # `unbroken run`
+    run_message_bytes_max: int = 32 * KIB
+    run_flush_seconds: float = 0.05
+    run_append_bytes_max: int = 256 * KIB
+    run_memory_bytes_max: int = 8 * MIB
+    run_offline_seconds_max: float = 1.0
+    run_grace_seconds: float = 5.0
+
+
+DEFAULT_LIMITS = Limits()

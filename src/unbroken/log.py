@@ -1,0 +1,256 @@
+"""The one append path: gathers what is waiting, makes it durable in group commits, acknowledges, and tells what was committed.
+
+`Streams` and `StreamStateManager` submit operations; the hub listens. The log never knows who watches, and never
+acknowledges or announces anything that the store has not made durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from unbroken.errors import DrainingError, OverloadedError, StoreError
+from unbroken.limits import Limits
+from unbroken.messages import START, Epoch, Seq, StreamId, StreamInfo
+from unbroken.observe.metrics import Metrics
+from unbroken.store.base import (
+    Append,
+    Appended,
+    Created,
+    DeleteStream,
+    Done,
+    Rejected,
+    StreamingMessageRepository,
+    WriteOp,
+    WriteResult,
+)
+
+__all__ = ["Change", "Log", "weight"]
+
+OP_BYTES: Final = 256
+"""What an operation is taken to cost in memory besides its messages."""
+
+
+@dataclass(slots=True)
+class Change:
+    """What one commit did to one stream: messages `first` to `last` (none when `messages` is empty), and whether more than
+    its head changed. `info` is the stream after the commit where the store gave it."""
+
+    stream: StreamId
+    epoch: Epoch
+    first: Seq
+    last: Seq
+    messages: list[bytes]
+    hash: bytes
+    state_changed: bool = False
+    info: StreamInfo | None = None
+
+
+def weight(op: WriteOp) -> int:
+    """The bytes that `op` counts for against the log's bound."""
+    return OP_BYTES + sum(map(len, op.messages)) if isinstance(op, Append) else OP_BYTES
+
+
+class Log:
+    """Group commit in front of a store, with bounded waiting.
+
+    Operations take effect in the order of submission. `run` must be running for anything to happen; it is the only task
+    that writes. Everything here belongs to one event loop.
+    """
+
+    def __init__(self, store: StreamingMessageRepository, *, limits: Limits, metrics: Metrics) -> None:
+        self._store = store
+        self._limits = limits
+        self.metrics = metrics
+        self._queue: deque[tuple[WriteOp, int, asyncio.Future[WriteResult]]] = deque()
+        self._pending_bytes = 0
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        self._degraded: StoreError | None = None
+        self._listeners: list[Callable[[Sequence[Change]], None]] = []
+        self._health_listeners: list[Callable[[StoreError | None], None]] = []
+
+    @property
+    def degraded(self) -> StoreError | None:
+        """Why the last commit failed, or None when it did not."""
+        return self._degraded
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes submitted and not yet durable."""
+        return self._pending_bytes
+
+    def on_commit(self, listener: Callable[[Sequence[Change]], None]) -> None:
+        """Call `listener` after each commit with what it changed, in order, before the producers are acknowledged."""
+        self._listeners.append(listener)
+
+    def on_health(self, listener: Callable[[StoreError | None], None]) -> None:
+        """Call `listener` with the error when commits begin to fail, and with None when they work again."""
+        self._health_listeners.append(listener)
+
+    def submit(self, op: WriteOp) -> asyncio.Future[WriteResult]:
+        """Queue `op` for the next commit and return at once.
+
+        The future gets the result when it is durable, or the `StoreError` of the commit. Cancelling the future does not
+        take the operation back. Raises `OverloadedError` when `pending_bytes_max` is reached and `DrainingError` after
+        `drain`.
+        """
+        if self._draining:
+            raise DrainingError
+        if self._pending_bytes >= self._limits.pending_bytes_max:
+            raise OverloadedError(
+                "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
+            )
+        size = weight(op)
+        future: asyncio.Future[WriteResult] = asyncio.get_running_loop().create_future()
+        self._queue.append((op, size, future))
+        self._pending_bytes += size
+        if self._pending_bytes >= self._limits.pending_bytes_max:
+            self._room.clear()
+        self._idle.clear()
+        self._work.set()
+        return future
+
+    async def room(self) -> None:
+        """Wait until `submit` has room; `OverloadedError` after `append_wait_seconds_max`."""
+        if self._room.is_set():
+            return
+        try:
+            async with asyncio.timeout(self._limits.append_wait_seconds_max):
+                while not self._room.is_set():  # others who waited may have filled it again
+                    await self._room.wait()
+        except TimeoutError:
+            raise OverloadedError("the store does not keep up", retry_after_seconds=1) from None
+
+    async def write(self, op: WriteOp) -> WriteResult:
+        """Submit `op`, waiting for room, and give its result; a `Rejected` is raised as its error."""
+        await self.room()
+        result = await self.submit(op)
+        if isinstance(result, Rejected):
+            raise result.error
+        return result
+
+    async def drain(self) -> None:
+        """Refuse new operations and wait until everything submitted is decided."""
+        self._draining = True
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Commit what is submitted, for ever. On cancellation what is queued fails with `DrainingError`."""
+        try:
+            while True:
+                if not self._queue:
+                    self._idle.set()
+                    self._work.clear()
+                    await self._work.wait()
+                await self._commit(self._take())
+        finally:
+            self._draining = True
+            for _, _, future in self._queue:
+                if not future.done():
+                    future.set_exception(DrainingError())
+            self._queue.clear()
+            self._idle.set()
+
+    def _take(self) -> list[tuple[WriteOp, int, asyncio.Future[WriteResult]]]:
+        """The next commit's operations: everything that waits, within the commit's bounds."""
+        queue, limits = self._queue, self._limits
+        if len(queue) <= limits.commit_messages_max and self._pending_bytes <= limits.commit_bytes_max:
+            taken = list(queue)
+            queue.clear()
+            return taken
+        taken = []
+        room = limits.commit_bytes_max
+        while queue and len(taken) < limits.commit_messages_max and (room > 0 or not taken):
+            entry = queue.popleft()
+            room -= entry[1]
+            taken.append(entry)
+        return taken
+
+    async def _commit(self, taken: list[tuple[WriteOp, int, asyncio.Future[WriteResult]]]) -> None:
+        ops = [op for op, _, _ in taken]
+        with self.metrics.commit_seconds.time():
+            try:
+                results = await self._store.write(ops)
+            except StoreError as error:
+                self._failed(taken, error)
+                return
+            except BaseException:
+                for _, _, future in taken:
+                    future.cancel()
+                raise
+            finally:
+                self._release(taken)
+        changes = changes_of(ops, results)
+        self.metrics.committed(changes)
+        if self._degraded is not None:
+            self._set_health(None)
+        for listener in self._listeners:
+            listener(changes)
+        for (_, _, future), result in zip(taken, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    def _release(self, taken: list[tuple[WriteOp, int, asyncio.Future[WriteResult]]]) -> None:
+        self._pending_bytes -= sum(size for _, size, _ in taken)
+        if self._pending_bytes < self._limits.pending_bytes_max:
+            self._room.set()
+
+    def _failed(self, taken: list[tuple[WriteOp, int, asyncio.Future[WriteResult]]], error: StoreError) -> None:
+        self.metrics.errors.labels(error.code).inc()
+        self._set_health(error)
+        for _, _, future in taken:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # a producer that has gone must not turn this into a warning
+
+    def _set_health(self, error: StoreError | None) -> None:
+        changed = (self._degraded is None) != (error is None)
+        self._degraded = error
+        if changed:
+            for listener in self._health_listeners:
+                listener(error)
+
+
+def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[Change]:
+    """What a commit changed, one entry per stream, in the order of first touch."""
+    changes: dict[StreamId, Change] = {}
+    for op, result in zip(ops, results, strict=True):
+        if isinstance(op, Append):
+            if isinstance(result, Appended) and not result.duplicate:
+                _merge_append(changes, op, result)
+        elif isinstance(op, DeleteStream):
+            if isinstance(result, Done):
+                changes[op.stream] = Change(op.stream, op.epoch, START, START, [], b"", state_changed=True)
+        elif isinstance(result, (Done, Created)) and result.stream is not None:
+            info = result.stream
+            change = changes.get(info.id)
+            if change is None:
+                change = Change(info.id, info.epoch, Seq(info.head + 1), info.head, [], info.hash)
+                changes[info.id] = change
+            change.state_changed = True
+            change.info = info
+    return list(changes.values())
+
+
+def _merge_append(changes: dict[StreamId, Change], op: Append, result: Appended) -> None:
+    change = changes.get(op.stream)
+    if change is None:
+        change = Change(op.stream, op.epoch, result.first, result.last, list(op.messages), result.hash)
+        changes[op.stream] = change
+    elif op.messages:
+        if not change.messages:
+            change.first = result.first
+        change.messages += op.messages
+        change.last = result.last
+        change.hash = result.hash
+    if op.close is not None:
+        change.state_changed = True
+        change.info = None

@@ -1,0 +1,333 @@
+"""The values that everything else speaks of: cursors, messages, states, streams, sessions.
+
+All are immutable and pure. A message is encoded to JSON exactly once, when it enters the log; the same bytes are hashed,
+stored and sent to every viewer, so this module also owns that encoding and the rule for joining and splitting it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from unbroken.errors import InvalidError, TooLargeError
+from unbroken.limits import Limits
+
+__all__ = [
+    "SEPARATOR",
+    "START",
+    "TERMINAL_STATES",
+    "TRANSITIONS",
+    "Cursor",
+    "Epoch",
+    "Message",
+    "NewMessage",
+    "Principal",
+    "Seq",
+    "SessionInfo",
+    "SessionState",
+    "StreamId",
+    "StreamInfo",
+    "StreamState",
+    "can_transition",
+    "check_name",
+    "decode_message",
+    "decode_messages",
+    "encode_message",
+    "join_encoded",
+    "payload_bytes",
+    "split_encoded",
+]
+
+Seq = NewType("Seq", int)
+Epoch = NewType("Epoch", int)
+StreamId = NewType("StreamId", int)
+
+NUMBER_MAX = 2**53 - 1
+SEPARATOR = b",\n"
+"""Between two encoded messages. An encoded message never holds a raw line feed, so splitting at it is exact, and a joined
+batch is the inside of a JSON array as it stands."""
+
+
+class StreamState(StrEnum):
+    """Where a stream is in its life; see `TRANSITIONS`."""
+
+    OPEN = "open"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the stream has ended: no message, and no other state, ever follows."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset(
+    {
+        StreamState.COMPLETED,
+        StreamState.FAILED,
+        StreamState.CANCELLED,
+        StreamState.TIMED_OUT,
+        StreamState.INTERRUPTED,
+    }
+)
+
+TRANSITIONS: dict[StreamState, frozenset[StreamState]] = {
+    # open: takes messages from anybody allowed; nobody holds a lease on it
+    StreamState.OPEN: frozenset({StreamState.RUNNING, StreamState.PAUSED}) | TERMINAL_STATES,
+    # running: a producer holds a lease; when the lease runs out the reaper ends the stream as interrupted
+    StreamState.RUNNING: frozenset({StreamState.RUNNING, StreamState.OPEN, StreamState.PAUSED}) | TERMINAL_STATES,
+    # paused: the producer rests on purpose, without a lease
+    StreamState.PAUSED: frozenset({StreamState.RUNNING, StreamState.OPEN}) | TERMINAL_STATES,
+    **{state: frozenset() for state in TERMINAL_STATES},
+}
+
+
+def can_transition(source: StreamState, target: StreamState) -> bool:
+    """Whether the life cycle allows going from `source` to `target`."""
+    return target in TRANSITIONS[source]
+
+
+class SessionState(StrEnum):
+    """Whether a session is in use; both directions are allowed."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """What a viewer holds: "I have everything of this epoch up to and including seq"."""
+
+    epoch: Epoch
+    seq: Seq
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read `epoch:seq`, two decimal numbers below 2**53; anything else raises `InvalidError`."""
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise InvalidError("a cursor is two decimal numbers joined by a colon, as in 7:120", field="cursor")
+        epoch, seq = int(match[1]), int(match[2])
+        if epoch > NUMBER_MAX or seq > NUMBER_MAX:
+            raise InvalidError("a cursor's numbers are below 2**53", field="cursor")
+        return cls(Epoch(epoch), Seq(seq))
+
+
+_CURSOR = re.compile(r"(0|[1-9][0-9]{0,15}):(0|[1-9][0-9]{0,15})", re.ASCII)
+START = Seq(0)
+"""The seq of a cursor in front of the first message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking: passed through every entry down to the store, which sees only what this principal owns."""
+
+    tenant: str = "local"
+    subject: str = "local"
+
+
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A message as a producer hands it over: a kind and exactly one of `text`, `json` and `data`.
+
+    `json` is any JSON value, kept as it was written except for white space; `data` is bytes (base64 on a JSON wire).
+    `continues` marks a message that belongs to the same append as the message before it.
+    """
+
+    kind: str = "message"
+    text: str | UnsetType = UNSET
+    json: msgspec.Raw | UnsetType = UNSET
+    data: bytes | UnsetType = UNSET
+    continues: bool = False
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A stored message. `seq` is its place in the stream and is not part of its encoding: it follows from the batch.
+
+    `time` is the wall time of its append in milliseconds, for display only; order is `seq` alone.
+    """
+
+    kind: str = "message"
+    time: int = 0
+    producer: str | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    json: msgspec.Raw | UnsetType = UNSET
+    data: bytes | UnsetType = UNSET
+    continues: bool = False
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Message)
+_batch_decoder = msgspec.json.Decoder(list[Message])
+
+
+def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, limits: Limits) -> bytes:
+    """The one encoding of a message: compact JSON without a raw line feed.
+
+    Raises `InvalidError` when not exactly one payload is set or the kind is out of bounds, `TooLargeError` when the result
+    is longer than `limits.message_bytes_max`.
+    """
+    payload = message.json
+    if (message.text is UNSET) + (payload is UNSET) + (message.data is UNSET) != 2:
+        raise InvalidError("a message has exactly one of text, json and data", field="messages")
+    kind = message.kind
+    if not kind or len(kind) > limits.kind_bytes_max or not _KIND.fullmatch(kind):
+        raise InvalidError("a kind is 1 to 64 letters, digits and . _ - / :", field="kind")
+    if payload is not UNSET:
+        payload = _compact(payload)
+    encoded = _encoder.encode(
+        Message(
+            kind=kind,
+            time=time_ms,
+            producer=UNSET if producer is None else producer,
+            text=message.text,
+            json=payload,
+            data=message.data,
+            continues=message.continues,
+        )
+    )
+    if len(encoded) > limits.message_bytes_max:
+        raise TooLargeError(
+            f"the encoded message has {len(encoded)} bytes, the limit is {limits.message_bytes_max}",
+            limit="message_bytes_max",
+        )
+    return encoded
+
+
+_KIND = re.compile(r"[A-Za-z0-9._/:-]+", re.ASCII)
+
+
+def _compact(raw: msgspec.Raw) -> msgspec.Raw:
+    """`raw` with white space removed where it could hold a line feed; an invalid value raises `InvalidError`."""
+    data = bytes(raw)
+    if not data:
+        raise InvalidError("a json payload is empty", field="json")
+    if b"\n" not in data and b"\r" not in data:
+        return raw
+    try:
+        return msgspec.Raw(msgspec.json.format(data, indent=-1))
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"a json payload is not JSON: {error}", field="json") from None
+
+
+def join_encoded(messages: list[bytes] | tuple[bytes, ...]) -> bytes:
+    """One batch body: encoded messages with `SEPARATOR` between them."""
+    return SEPARATOR.join(messages)
+
+
+def split_encoded(body: bytes) -> list[bytes]:
+    """The encoded messages of a batch body; the inverse of `join_encoded` (an empty body has none)."""
+    return body.split(SEPARATOR) if body else []
+
+
+def decode_message(encoded: bytes) -> Message:
+    """A message from its encoding."""
+    return _decoder.decode(encoded)
+
+
+def decode_messages(body: bytes) -> list[Message]:
+    """All messages of a batch body."""
+    return _batch_decoder.decode(b"[" + body + b"]")
+
+
+def payload_bytes(message: Message) -> bytes:
+    """The payload as bytes: UTF-8 of a text, the JSON text of a value, or the bytes themselves."""
+    if message.text is not UNSET:
+        return message.text.encode()
+    if message.json is not UNSET:
+        return bytes(message.json)
+    return message.data if message.data is not UNSET else b""
+
+
+def check_name(name: str, limits: Limits) -> str:
+    """`name` if it can name a stream or session, else `InvalidError`.
+
+    A name is path-like: segments joined by `/`, none of them empty, `.` or `..`, without control characters and not
+    longer than `limits.name_bytes_max` bytes of UTF-8.
+    """
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidError("a name is valid Unicode without lone surrogates", field="name") from None
+    if not 1 <= len(encoded) <= limits.name_bytes_max:
+        raise InvalidError(f"a name has 1 to {limits.name_bytes_max} bytes", field="name")
+    if _CONTROL.search(name):
+        raise InvalidError("a name has no control characters", field="name")
+    if any(segment in {"", ".", ".."} for segment in name.split("/")):
+        raise InvalidError("a name has no empty, '.' or '..' segments", field="name")
+    return name
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionInfo:
+    """A session as stored: one user's conversation or workspace, which groups streams."""
+
+    tenant: str
+    owner: str
+    name: str
+    state: SessionState
+    metadata: str = "{}"
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """A stream as stored, without its messages.
+
+    `first` and `head` are the oldest retained and the newest seq (1 and 0 when nothing was ever written); `hash` is the
+    chain's value at `head`, `genesis` its value in front of message 1 (of a fork: at `fork_seq`). `reason` is a JSON object
+    that says why the stream ended (for example `{"exit_code": 2}`). A lease names the producer that holds the right to
+    produce, its epoch and when it runs out. `deleted` marks a stream that only its forks keep.
+    """
+
+    id: StreamId
+    epoch: Epoch
+    tenant: str
+    owner: str
+    name: str
+    kind: str = "stream"
+    content_type: str = "application/json"
+    session: str | None = None
+    metadata: str = "{}"
+    state: StreamState = StreamState.OPEN
+    reason: str = "{}"
+    first: Seq = Seq(1)
+    head: Seq = START
+    size_bytes: int = 0
+    hash: bytes = field(default=b"", repr=False)
+    genesis: bytes = field(default=b"", repr=False)
+    created_ms: int = 0
+    updated_ms: int = 0
+    ended_ms: int | None = None
+    ttl_seconds: int | None = None
+    expires_ms: int | None = None
+    lease_producer: str | None = None
+    lease_epoch: int = 0
+    lease_until_ms: int | None = None
+    cancel_requested_ms: int | None = None
+    cancel_requested_by: str | None = None
+    writer_seq: str | None = None
+    forked_from: StreamId | None = None
+    fork_seq: Seq = START
+    deleted: bool = False
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor of a viewer that has everything."""
+        return Cursor(self.epoch, self.head)

@@ -1,0 +1,65 @@
+"""Every metric of the product, declared once, in a registry of its own.
+
+Each server instance has one `Metrics`; the layers update it in bulk (per commit, per flush), never per message. It never
+holds a name that a user chose as a label, so its size is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class _Change(Protocol):
+    @property
+    def messages(self) -> list[bytes]: ...
+
+
+class Metrics:
+    """The counters, gauges and histograms of one server."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.appended_messages = Counter(
+            "unbroken_appended_messages", "Messages made durable.", registry=registry
+        )
+        self.appended_bytes = Counter(
+            "unbroken_appended_bytes", "Encoded bytes of messages made durable.", registry=registry
+        )
+        self.commits = Counter("unbroken_commits", "Group commits.", registry=registry)
+        self.commit_seconds = Histogram(
+            "unbroken_commit_seconds", "Duration of a group commit.", buckets=_SECONDS, registry=registry
+        )
+        self.delivered_messages = Counter(
+            "unbroken_delivered_messages", "Messages handed to viewers' sockets.", registry=registry
+        )
+        self.delivered_batches = Counter(
+            "unbroken_delivered_batches", "Batches handed to viewers' sockets.", registry=registry
+        )
+        self.store_batches = Counter(
+            "unbroken_store_read_batches", "Batches that viewers got from the store, not the ring.", registry=registry
+        )
+        self.connections = Gauge("unbroken_connections", "Open connections.", ["face"], registry=registry)
+        self.subscriptions = Gauge("unbroken_subscriptions", "Subscriptions of all connections.", registry=registry)
+        self.lagging = Gauge("unbroken_lagging_subscriptions", "Subscriptions that read from the store.", registry=registry)
+        self.live_streams = Gauge("unbroken_live_streams", "Streams with at least one viewer.", registry=registry)
+        self.pending_bytes = Gauge("unbroken_pending_bytes", "Bytes waiting for a commit.", registry=registry)
+        self.reaped = Counter("unbroken_reaped_streams", "Streams ended because their lease ran out.", registry=registry)
+        self.expired = Counter("unbroken_expired_streams", "Streams deleted because they expired.", registry=registry)
+        self.errors = Counter("unbroken_errors", "Errors by code.", ["code"], registry=registry)
+
+    def committed(self, changes: Sequence[_Change]) -> None:
+        """Count one commit."""
+        self.commits.inc()
+        self.appended_messages.inc(sum(len(change.messages) for change in changes))
+        self.appended_bytes.inc(sum(sum(map(len, change.messages)) for change in changes))
+
+    def expose(self) -> bytes:
+        """The Prometheus text format of everything."""
+        return generate_latest(self.registry)

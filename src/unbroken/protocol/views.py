@@ -1,0 +1,61 @@
+"""How stored values look to clients: the same on every face.
+
+Pure translations from `StreamInfo` and `SessionInfo` to the objects of PROTOCOL.md. Nothing that is only for the server
+(ids, tenants, owners) passes here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from unbroken.messages import SessionInfo, StreamInfo
+from unbroken.protocol.frames import StreamView
+
+__all__ = ["SessionView", "session_view", "stream_view"]
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A session as clients see it."""
+
+    session: str
+    state: str
+    metadata: msgspec.Raw
+    created: int
+    updated: int
+
+
+def stream_view(info: StreamInfo) -> StreamView:
+    """What a client may know of a stream (PROTOCOL.md 1.3)."""
+    return StreamView(
+        stream=info.name,
+        epoch=info.epoch,
+        state=info.state.value,
+        first=info.first,
+        head=info.head,
+        cursor=str(info.cursor),
+        kind=info.kind,
+        content_type=info.content_type,
+        session=info.session,
+        metadata=msgspec.Raw(info.metadata.encode()),
+        reason=msgspec.Raw(info.reason.encode()),
+        hash=info.hash.hex(),
+        bytes=info.size_bytes,
+        created=info.created_ms,
+        updated=info.updated_ms,
+        ended=info.ended_ms,
+        expires=info.expires_ms,
+        ttl_seconds=info.ttl_seconds,
+        producer=info.lease_producer,
+        cancel_requested=info.cancel_requested_ms is not None,
+    )
+
+
+def session_view(info: SessionInfo) -> SessionView:
+    """What a client may know of a session (PROTOCOL.md 2)."""
+    return SessionView(
+        session=info.name,
+        state=info.state.value,
+        metadata=msgspec.Raw(info.metadata.encode()),
+        created=info.created_ms,
+        updated=info.updated_ms,
+    )

@@ -1,0 +1,77 @@
+"""What keeps the store small: deleting what has expired and merging small chunks.
+
+`Retention` runs beside the log, in bounded steps, and goes through the log for everything that viewers can notice. It
+decides nothing about a stream's life cycle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from unbroken.errors import NotFoundError, StoreError
+from unbroken.log import Change, Log
+from unbroken.messages import StreamId
+from unbroken.store.base import DeleteStream
+from unbroken.streams import Streams
+
+__all__ = ["Retention"]
+
+logger = logging.getLogger(__name__)
+
+
+class Retention:
+    """Deletes expired streams and compacts those that were written to."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._log: Log = streams.log
+        self._commits: dict[StreamId, int] = {}
+        self._log.on_commit(self._committed)
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        """Count small chunks per stream; `compact_chunks_min` of them are worth a merge."""
+        commits = self._commits
+        for change in changes:
+            if change.messages:
+                commits[change.stream] = commits.get(change.stream, 0) + 1
+
+    async def expire(self) -> int:
+        """Delete streams whose time is over, at most `expire_batch_streams_max`; how many."""
+        streams = self._streams
+        now = streams.clock.now_ms()
+        found = await streams.store.expired(now, limit=streams.limits.expire_batch_streams_max)
+        count = 0
+        for stream in found:
+            try:
+                await self._log.write(DeleteStream(stream=stream.id, epoch=stream.epoch))
+            except NotFoundError:
+                continue
+            count += 1
+        self._log.metrics.expired.inc(count)
+        return count
+
+    async def compact(self) -> int:
+        """Merge the small chunks of streams that have gathered enough of them; how many steps were worth it."""
+        enough = self._streams.limits.compact_chunks_min
+        steps = 0
+        for stream, commits in list(self._commits.items()):
+            if commits < enough:
+                continue
+            self._commits.pop(stream, None)
+            while await self._streams.store.compact(stream):
+                steps += 1
+        if len(self._commits) > self._streams.limits.page_items_max:
+            self._commits.clear()  # only a count of what might be worth it: safe to forget
+        return steps
+
+    async def run(self) -> None:
+        """Expire and compact for ever, every `reap_interval_seconds`."""
+        while True:
+            await asyncio.sleep(self._streams.limits.reap_interval_seconds)
+            try:
+                await self.expire()
+                await self.compact()
+            except StoreError as error:
+                logger.warning("cannot tidy the store: %s %s", error.code, error)

@@ -1,0 +1,164 @@
+"""The life cycle of streams: who may produce, how a stream ends, and what happens to one whose producer is gone.
+
+`StreamStateManager` is called by the faces with streams that `Streams` gave out, and runs the reaper. The table of states
+is in `messages`; this module never touches messages or viewers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from unbroken.errors import EndedError, InvalidError, StoreError, TransitionError
+from unbroken.messages import Principal, StreamInfo, StreamState
+from unbroken.store.base import Done, SetLease, SetState, UpdateStream
+from unbroken.streams import Streams
+
+__all__ = ["StreamStateManager"]
+
+logger = logging.getLogger(__name__)
+
+
+class StreamStateManager:
+    """Moves streams through their states; every move is durable before it is told to anybody.
+
+    All methods raise `EndedError` when the stream is over, `TransitionError` when the table forbids the move and
+    `FencedError` when another producer holds the lease.
+    """
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._limits = streams.limits
+
+    async def lease(self, stream: StreamInfo, producer: str, epoch: int, seconds: float | None) -> StreamInfo:
+        """Take or renew the right to produce for `seconds` (None: the default; 0 gives it back)."""
+        now = self._streams.clock.now_ms()
+        until = None if seconds == 0 else now + int(self._streams.lease_seconds(seconds) * 1000)
+        return await self._done(
+            SetLease(
+                stream=stream.id, epoch=stream.epoch, producer=producer, producer_epoch=epoch, until_ms=until, now_ms=now
+            )
+        )
+
+    async def close(self, stream: StreamInfo, state: StreamState, reason: str = "{}") -> StreamInfo:
+        """End the stream. Ending it again in the same state changes nothing; in another one raises `EndedError`."""
+        if not state.terminal:
+            raise InvalidError("a stream is closed with a terminal state", field="state")
+        self._check_reason(reason)
+        try:
+            return await self._set(stream, state, reason)
+        except EndedError:
+            info = await self._streams.store.get_by_id(stream.id)
+            if info is None or info.state is not state:
+                raise
+            return info
+
+    async def cancel(self, stream: StreamInfo, principal: Principal) -> StreamInfo:
+        """Ask for the end: a producer with a lease is told and ends the stream itself; without one it ends now.
+
+        Idempotent: on a stream that has ended, or was asked before, it changes nothing.
+        """
+        while not stream.state.terminal:
+            if stream.state is not StreamState.RUNNING:
+                reason = msgspec.json.encode({"by": principal.subject}).decode()
+                try:
+                    return await self._set(stream, StreamState.CANCELLED, reason)
+                except EndedError:
+                    pass
+            elif stream.cancel_requested_ms is None:
+                return await self._done(
+                    UpdateStream(
+                        stream=stream.id,
+                        epoch=stream.epoch,
+                        now_ms=self._streams.clock.now_ms(),
+                        cancel_requested_by=principal.subject,
+                    )
+                )
+            else:
+                return stream
+            found = await self._streams.store.get_by_id(stream.id)
+            if found is None:
+                return stream
+            stream = found
+        return stream
+
+    async def pause(self, stream: StreamInfo) -> StreamInfo:
+        """Rest on purpose: the lease is given up and the reaper leaves the stream alone."""
+        return await self._set(stream, StreamState.PAUSED)
+
+    async def resume(self, stream: StreamInfo) -> StreamInfo:
+        """End a pause: the stream is open, and a producer may take the lease again."""
+        if stream.state is not StreamState.PAUSED:
+            raise TransitionError(f"the stream is {stream.state}, not paused", state=stream.state.value)
+        return await self._set(stream, StreamState.OPEN)
+
+    async def recover(self) -> int:
+        """Give every lease its full time again after this server was down; how many were extended."""
+        until = self._streams.clock.now_ms() + int(self._limits.lease_seconds * 1000)
+        return await self._streams.store.extend_leases(until)
+
+    async def reap(self) -> int:
+        """End each running stream whose lease has run out as interrupted; how many."""
+        now = self._streams.clock.now_ms()
+        count = 0
+        for stream in await self._streams.store.leased(now, limit=self._limits.page_items_max):
+            cancelled = stream.cancel_requested_ms is not None
+            reason = {"cause": "lease_expired", "producer": stream.lease_producer, "cancel_requested": cancelled}
+            op = SetState(
+                stream=stream.id,
+                epoch=stream.epoch,
+                state=StreamState.INTERRUPTED,
+                now_ms=now,
+                reason=msgspec.json.encode(reason).decode(),
+                only_if_lease_before_ms=now,
+            )
+            try:
+                await self._streams.log.write(op)
+            except (TransitionError, EndedError):
+                continue  # renewed or ended in the meantime
+            count += 1
+        return count
+
+    async def run(self) -> None:
+        """Reap for ever, every `reap_interval_seconds`.
+
+        A tick that comes much too late means that this machine slept or stalled, and that producers had no chance to
+        renew either: leases then get their full time again first.
+        """
+        loop = asyncio.get_running_loop()
+        interval = self._limits.reap_interval_seconds
+        while True:
+            before, wall_before = loop.time(), self._streams.clock.now_ms()
+            await asyncio.sleep(interval)
+            late = loop.time() - before - interval
+            jump = (self._streams.clock.now_ms() - wall_before) / 1000 - interval
+            try:
+                if max(late, jump) > max(interval, self._limits.lease_seconds / 2):
+                    logger.warning("this machine slept for %.1f s: leases are extended", max(late, jump))
+                    await self.recover()
+                    continue
+                self._streams.log.metrics.reaped.inc(await self.reap())
+            except StoreError as error:
+                logger.warning("cannot look for dead producers: %s %s", error.code, error)
+
+    async def _set(self, stream: StreamInfo, state: StreamState, reason: str = "{}") -> StreamInfo:
+        now = self._streams.clock.now_ms()
+        return await self._done(
+            SetState(stream=stream.id, epoch=stream.epoch, state=state, now_ms=now, reason=reason)
+        )
+
+    async def _done(self, op: SetState | SetLease | UpdateStream) -> StreamInfo:
+        result = await self._streams.log.write(op)
+        assert isinstance(result, Done)
+        assert result.stream is not None
+        return result.stream
+
+    def _check_reason(self, reason: str) -> None:
+        if len(reason.encode()) > self._limits.reason_bytes_max:
+            raise InvalidError(f"a reason has at most {self._limits.reason_bytes_max} bytes", field="reason")
+        try:
+            msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
+        except msgspec.DecodeError:
+            raise InvalidError("a reason is a JSON object", field="reason") from None

@@ -1,0 +1,441 @@
+"""The interface of a store, `StreamingMessageRepository`, and the operations and results that cross it.
+
+The log is the only caller of `write`, hub and faces read through the log; a store never knows who watches. Every store
+passes one contract suite, and `MemoryStore` is its reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from unbroken.errors import UnbrokenError
+from unbroken.messages import Epoch, Principal, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
+
+__all__ = [
+    "RESYNC",
+    "Appended",
+    "Append",
+    "Batch",
+    "Capabilities",
+    "Close",
+    "CreateStream",
+    "Created",
+    "DeleteSession",
+    "DeleteStream",
+    "Done",
+    "Durability",
+    "Fork",
+    "Page",
+    "Producer",
+    "PutSession",
+    "Read",
+    "Rejected",
+    "SetLease",
+    "SetState",
+    "StreamFilter",
+    "StreamingMessageRepository",
+    "Touch",
+    "Trim",
+    "UpdateStream",
+    "WriteOp",
+    "WriteResult",
+]
+
+
+class Durability(StrEnum):
+    """What an acknowledged write survives: the death of the process, or the loss of power too."""
+
+    MEMORY = "memory"
+    PROCESS = "process"
+    DISK = "disk"
+    QUORUM = "quorum"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store honestly promises."""
+
+    name: str
+    durable_on_ack: Durability
+    shared: bool
+    """Whether several processes may use the same store at once."""
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """Who appends and how often it has: `seq` counts this producer's appends from 0 within its `epoch`.
+
+    A repeated (epoch, seq) is a duplicate and has no effect; a lower epoch is fenced; a higher epoch begins at seq 0.
+    """
+
+    id: str
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How a stream ends. `state` is a terminal state, `reason` a JSON object as text."""
+
+    state: StreamState
+    reason: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Where a new stream branches off: it shares the source's messages 1 to `seq`."""
+
+    source: StreamId
+    seq: Seq
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateStream:
+    """Create a stream, or find the one of that name.
+
+    Gives `Created(stream, created)`: `created` is False when (tenant, name) exists, whatever its configuration (the caller
+    compares). With `messages` and `close` the new stream begins with those, in the same transaction. A fresh stream gets
+    an epoch greater than that of every stream before it. A session that does not exist yet is created; in a paused one no
+    stream is created (`transition`). With `lease_producer` the stream begins as running. A fork source that is gone gives
+    `not_found`, one that is soft-deleted `already_exists`, a `fork.seq` beyond its head `invalid`.
+    """
+
+    principal: Principal
+    name: str
+    now_ms: int
+    kind: str = "stream"
+    content_type: str = "application/json"
+    session: str | None = None
+    metadata: str = "{}"
+    ttl_seconds: int | None = None
+    expires_ms: int | None = None
+    fork: Fork | None = None
+    messages: tuple[bytes, ...] = ()
+    close: Close | None = None
+    lease_producer: str | None = None
+    lease_epoch: int = 0
+    lease_until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Append encoded messages, and optionally end the stream with them.
+
+    Checked in this order: stream and epoch exist (`not_found`, `epoch_mismatch`); duplicate (`Appended(duplicate=True)`,
+    also on an ended stream); fenced; ended; producer gap; lease held by another producer (`fenced`); `expected_head`
+    (`conflict`); `writer_seq` must sort after the last one (`sequence`). All or nothing. With `messages` empty and `close`
+    set it only closes. Writing slides the expiry of a stream that has `ttl_seconds`. A producer gap names the
+    `expected` seq and, for a producer that is known, its `epoch`.
+    """
+
+    stream: StreamId
+    epoch: Epoch
+    messages: tuple[bytes, ...]
+    now_ms: int
+    producer: Producer | None = None
+    expected_head: Seq | None = None
+    writer_seq: str | None = None
+    close: Close | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetState:
+    """Go to another state of the life cycle; `transition` when the table forbids it, `ended` when it is over.
+
+    `only_if_lease_before_ms` makes it conditional on a lease that ran out before that time (for the reaper): otherwise the
+    result is `transition`. `fence` refuses (`fenced`) unless the lease is held by that producer with that epoch, or by
+    nobody.
+    """
+
+    stream: StreamId
+    epoch: Epoch
+    state: StreamState
+    now_ms: int
+    reason: str = "{}"
+    fence: tuple[str, int] | None = None
+    only_if_lease_before_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLease:
+    """Take, renew or (with `until_ms` None) give back the right to produce.
+
+    Taking sets the state to running, giving back sets it to open. `fenced` when another producer holds an unexpired
+    lease, or when the same producer did so with a higher epoch; `ended` when the stream is over.
+    """
+
+    stream: StreamId
+    epoch: Epoch
+    producer: str
+    producer_epoch: int
+    until_ms: int | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStream:
+    """Change facts that are not part of the life cycle; None leaves one as it is."""
+
+    stream: StreamId
+    epoch: Epoch
+    now_ms: int
+    metadata: str | None = None
+    cancel_requested_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touch:
+    """Slide the expiry of a stream that has `ttl_seconds` to `now_ms` + ttl."""
+
+    stream: StreamId
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trim:
+    """Drop every message before `first` (at most head + 1). Logical at once; space comes back later, by chunk."""
+
+    stream: StreamId
+    epoch: Epoch
+    first: Seq
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteStream:
+    """Delete a stream. With live forks it becomes `deleted` (hidden, data kept) until the last fork is gone."""
+
+    stream: StreamId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutSession:
+    """Create a session, or change its state or metadata (None leaves as is). Gives `Done(session=…, created=…)`."""
+
+    principal: Principal
+    name: str
+    now_ms: int
+    state: SessionState | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSession:
+    """Delete a session that has no stream left; `already_exists` while it has."""
+
+    principal: Principal
+    name: str
+
+
+WriteOp = (
+    CreateStream
+    | Append
+    | SetState
+    | SetLease
+    | UpdateStream
+    | Touch
+    | Trim
+    | DeleteStream
+    | PutSession
+    | DeleteSession
+)
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The stream, fresh or found."""
+
+    stream: StreamInfo
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Messages `first` to `last` are durable (`last` = `first` - 1 for an append that only closed); `hash` is the chain at `last`.
+
+    `duplicate`: the same append was accepted before. Then `first` and `last` are where it went if it was the producer's
+    latest append, else 0 and 0; `producer_epoch` and `producer_seq` are the highest accepted ones. `state` and `head` are
+    the stream's after this operation.
+    """
+
+    first: Seq
+    last: Seq
+    hash: bytes
+    head: Seq
+    state: StreamState
+    duplicate: bool = False
+    producer_epoch: int = 0
+    producer_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The operation took effect; `stream` or `session` is the value after it."""
+
+    stream: StreamInfo | None = None
+    session: SessionInfo | None = None
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The operation had no effect, for a reason that is final for this request."""
+
+    error: UnbrokenError
+
+
+WriteResult = Created | Appended | Done | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`); `hash` is the chain at `last`."""
+
+    first: Seq
+    last: Seq
+    body: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a read found: `batches` dense from `after` + 1, and the stream at the moment of reading (one snapshot).
+
+    `trimmed` is True when messages right behind `after` are gone: then `batches` is empty and `stream.first` says where
+    reading can go on. An empty result that is not trimmed means that `after` is at the head.
+    """
+
+    stream: StreamInfo
+    batches: tuple[Batch, ...]
+    trimmed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFilter:
+    """Which streams to list; None does not restrict. `active` True: not in a terminal state, False: ended."""
+
+    session: str | None = None
+    prefix: str | None = None
+    kind: str | None = None
+    state: StreamState | None = None
+    active: bool | None = None
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a listing; `next` continues it and is None at the end."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+class _Resync:
+    """The hint that any number of hints may have been lost."""
+
+    __slots__ = ()
+
+
+RESYNC = _Resync()
+
+
+class StreamingMessageRepository(Protocol):
+    """Saves messages and gives them back, in order, exactly once.
+
+    Every method may raise `StoreUnavailableError` (bounded wait is over), `StoreFullError` (no room; reads go on),
+    `UnknownOutcomeError` (only `write`) and `CorruptError` (a checksum does not match; never served as good data).
+    Cancelling an awaiting caller never leaves a half-done write: the write either happens as a whole or not at all.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def open(self) -> None:
+        """Open the store and bring its schema up to date; idempotent."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and release everything; idempotent."""
+        ...
+
+    async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+        """Apply `ops` in order in one group commit; the results are theirs, in order.
+
+        When this returns, everything that was not `Rejected` is as durable as `capabilities.durable_on_ack` says. An op
+        sees the effects of those before it. A raised error means that none of them took effect (for
+        `UnknownOutcomeError`: that all or none did).
+        """
+        ...
+
+    async def get(self, principal: Principal, name: str) -> StreamInfo | None:
+        """The stream of that name that this principal may see (soft-deleted ones included, with `deleted` set)."""
+        ...
+
+    async def get_by_id(self, stream: StreamId) -> StreamInfo | None:
+        """The stream with that id; for the server's own use, after access was granted."""
+        ...
+
+    async def heads(self, streams: Sequence[StreamId]) -> dict[StreamId, StreamInfo]:
+        """Many streams in one round trip; those that are gone are left out."""
+        ...
+
+    async def read(self, stream: StreamId, after: Seq, *, messages_max: int, bytes_max: int) -> Read:
+        """Messages behind `after`, in order; at least one if there is one, even when it is larger than `bytes_max`.
+
+        Of a fork it reads through to its sources. Raises `NotFoundError` when the stream is gone, `InvalidError` when
+        `after` is beyond the head.
+        """
+        ...
+
+    async def hash_at(self, stream: StreamId, seq: Seq) -> bytes:
+        """The chain's value at `seq` (`genesis` at 0); `TrimmedError` when it can no longer be computed."""
+        ...
+
+    async def list_streams(self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None) -> Page[StreamInfo]:
+        """The principal's streams, newest first, in pages; soft-deleted ones are left out."""
+        ...
+
+    async def get_session(self, principal: Principal, name: str) -> SessionInfo | None: ...
+
+    async def list_sessions(self, principal: Principal, *, limit: int, after: str | None) -> Page[SessionInfo]:
+        """The principal's sessions, newest first, in pages."""
+        ...
+
+    async def read_session(
+        self, principal: Principal, session: str, *, limit: int, after: str | None
+    ) -> Page[tuple[StreamInfo, Batch]]:
+        """All messages of all streams of a session: streams by creation, each in order; pages of about `limit` messages."""
+        ...
+
+    async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
+        """Running streams whose lease ran out before `before_ms`."""
+        ...
+
+    async def expired(self, now_ms: int, *, limit: int) -> list[StreamInfo]:
+        """Streams whose `expires_ms` has passed."""
+        ...
+
+    async def extend_leases(self, until_ms: int) -> int:
+        """Move every lease that ends before `until_ms` to it (after this server was down or asleep); how many."""
+        ...
+
+    async def compact(self, stream: StreamId) -> bool:
+        """Merge a run of small chunks of the stream into larger ones; whether there was anything to do.
+
+        Readers see no difference. One step is bounded in bytes and takes one transaction.
+        """
+        ...
+
+    def hints(self) -> AsyncIterator[StreamId | _Resync]:
+        """Streams that may have changed through another process: lossy, may repeat, may be wrong; `RESYNC` when unsure."""
+        ...

@@ -1,0 +1,95 @@
+"""What listings of all stores have in common: filters, prefixes and the tokens that continue a page.
+
+A token is opaque to callers and holds nothing but a position. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from unbroken.errors import InvalidError
+from unbroken.messages import Principal, Seq, StreamId, StreamInfo
+from unbroken.store.base import Batch, Page, StreamFilter
+from unbroken.store.entry import Entry
+from unbroken.store.reading import Source, read
+
+__all__ = ["matches", "page", "parse_position", "parse_token", "prefix_end", "read_streams"]
+
+T = TypeVar("T")
+ID_MAX = 2**63 - 1
+_TOKEN = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_POSITION = re.compile(r"([1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,9})", re.ASCII)
+
+
+def parse_token(token: str | None) -> int:
+    """The row id that a page continues behind, newest first; a number above all of them at the start."""
+    if token is None:
+        return ID_MAX
+    if not _TOKEN.fullmatch(token) or int(token) > ID_MAX:
+        raise InvalidError("the page token is not one that this server gave", field="page")
+    return int(token)
+
+
+def parse_position(token: str | None) -> tuple[StreamId, Seq]:
+    """The stream and the seq in it that a session's page continues behind."""
+    if token is None:
+        return StreamId(0), Seq(0)
+    found = _POSITION.fullmatch(token)
+    if found is None or int(found[1]) > ID_MAX:
+        raise InvalidError("the page token is not one that this server gave", field="page")
+    return StreamId(int(found[1])), Seq(int(found[2]))
+
+
+def page(rows: Sequence[T], limit: int, row_id: Callable[[T], int]) -> Page[T]:
+    """A page of at most `limit` of `rows`, which hold one more than that when there is more."""
+    if len(rows) <= limit:
+        return Page(tuple(rows), None)
+    return Page(tuple(rows[:limit]), str(row_id(rows[limit - 1])))
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The smallest string above every string that begins with `prefix`, by code point; None when there is none."""
+    rest = prefix.rstrip("\U0010ffff")
+    if not rest:
+        return None
+    code = ord(rest[-1]) + 1
+    return rest[:-1] + chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
+
+
+def matches(info: StreamInfo, principal: Principal, where: StreamFilter) -> bool:
+    """Whether a listing of `principal` with that filter shows the stream."""
+    return (
+        (info.tenant, info.owner, info.deleted) == (principal.tenant, principal.subject, False)
+        and where.session in {None, info.session}
+        and (where.prefix is None or info.name.startswith(where.prefix))
+        and where.kind in {None, info.kind}
+        and where.state in {None, info.state}
+        and (where.active is None or where.active is not info.state.terminal)
+    )
+
+
+def read_streams(
+    source: Source, entries: Iterator[Entry], position: tuple[StreamId, Seq], *, messages_max: int, bytes_max: int
+) -> Page[tuple[StreamInfo, Batch]]:
+    """One page of the messages of `entries`, which come by ascending id, behind `position`."""
+    items: list[tuple[StreamInfo, Batch]] = []
+    token: str | None = None
+    for entry in entries:
+        after = position[1] if entry.fixed.id == position[0] else Seq(0)
+        after = max(after, Seq(entry.fixed.first - 1))
+        if after >= entry.head:
+            continue
+        if messages_max < 1 or bytes_max < 1:
+            return Page(tuple(items), token)
+        found = read(source, entry, after, messages_max=messages_max, bytes_max=bytes_max)
+        for batch in found.batches:
+            items.append((found.stream, batch))
+            messages_max -= batch.last - batch.first + 1
+            bytes_max -= len(batch.body)
+            after = batch.last
+        token = f"{entry.fixed.id}.{after}"
+        if after < entry.head:
+            return Page(tuple(items), token)
+    return Page(tuple(items), None)

@@ -1,0 +1,150 @@
+-- Every statement of the SQLite store, by name. Parameters only.
+
+-- fragment: stream_columns
+id, epoch, tenant, owner, name, kind, content_type, session, metadata, state, reason, first, head, size_bytes, hash,
+genesis, created_ms, updated_ms, ended_ms, ttl_seconds, expires_ms, lease_producer, lease_epoch, lease_until_ms,
+cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash
+
+-- fragment: stream_filter
+deleted = 0 AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR state = ?5)
+AND (?6 IS NULL OR ?6 = (state IN ('open', 'running', 'paused')))
+
+-- fragment: session_columns
+id, tenant, owner, name, state, metadata, created_ms, updated_ms
+
+-- name: stream_by_id
+SELECT /*stream_columns*/ FROM stream WHERE id = ?1;
+
+-- name: stream_by_name
+SELECT /*stream_columns*/ FROM stream WHERE tenant = ?1 AND name = ?2;
+
+-- name: stream_insert
+INSERT INTO stream (/*stream_columns*/, compacted_seq)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
+    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?31);
+
+-- name: stream_advance
+UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6 WHERE id = ?1;
+
+-- name: stream_slide
+UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6, expires_ms = ?7 WHERE id = ?1;
+
+-- name: stream_change
+UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6, expires_ms = ?7, metadata = ?8,
+    state = ?9, reason = ?10, first = ?11, ended_ms = ?12, lease_producer = ?13, lease_epoch = ?14, lease_until_ms = ?15,
+    cancel_requested_ms = ?16, cancel_requested_by = ?17
+WHERE id = ?1;
+
+-- name: stream_hide
+UPDATE stream SET deleted = 1, session = NULL WHERE id = ?1;
+
+-- name: stream_delete
+DELETE FROM stream WHERE id = ?1;
+
+-- name: stream_rebase
+UPDATE stream SET base_seq = ?2, base_hash = ?3 WHERE id = ?1;
+
+-- name: stream_compacted
+SELECT max(compacted_seq, base_seq, coalesce((SELECT last_seq FROM garbage WHERE stream_id = ?1), 0)),
+    state NOT IN ('open', 'running', 'paused')
+FROM stream WHERE id = ?1;
+
+-- name: stream_settle
+UPDATE stream SET compacted_seq = ?2 WHERE id = ?1;
+
+-- name: stream_forks
+SELECT id FROM stream WHERE forked_from = ?1 ORDER BY id;
+
+-- name: stream_leased
+SELECT /*stream_columns*/ FROM stream WHERE lease_until_ms < ?1 ORDER BY lease_until_ms, id LIMIT ?2;
+
+-- name: stream_expired
+SELECT /*stream_columns*/ FROM stream WHERE expires_ms <= ?1 ORDER BY expires_ms, id LIMIT ?2;
+
+-- name: stream_extend_leases
+UPDATE stream SET lease_until_ms = ?1 WHERE lease_until_ms < ?1;
+
+-- Listings, newest first: ?3 is the id to continue below, ?7 how many.
+
+-- name: streams_by_owner
+SELECT /*stream_columns*/ FROM stream INDEXED BY stream_by_owner
+WHERE tenant = ?1 AND owner = ?2 AND id < ?3 AND /*stream_filter*/
+ORDER BY id DESC LIMIT ?7;
+
+-- name: streams_by_session
+SELECT /*stream_columns*/ FROM stream INDEXED BY stream_by_session
+WHERE tenant = ?1 AND owner = ?2 AND session = ?8 AND id < ?3 AND /*stream_filter*/
+    AND (?9 IS NULL OR name >= ?9) AND (?10 IS NULL OR name < ?10)
+ORDER BY id DESC LIMIT ?7;
+
+-- name: streams_by_prefix
+SELECT /*stream_columns*/ FROM stream INDEXED BY sqlite_autoindex_stream_1
+WHERE tenant = ?1 AND name >= ?8 AND (?9 IS NULL OR name < ?9) AND owner = ?2 AND id < ?3 AND /*stream_filter*/
+ORDER BY id DESC LIMIT ?7;
+
+-- name: streams_of_session
+SELECT /*stream_columns*/ FROM stream
+WHERE tenant = ?1 AND owner = ?2 AND session = ?3 AND id >= ?4
+ORDER BY id;
+
+-- name: session_by_name
+SELECT /*session_columns*/ FROM session WHERE tenant = ?1 AND owner = ?2 AND name = ?3;
+
+-- name: session_put
+INSERT INTO session (tenant, owner, name, state, metadata, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+ON CONFLICT (tenant, owner, name) DO UPDATE SET state = ?4, metadata = ?5, updated_ms = ?7;
+
+-- name: session_delete
+DELETE FROM session WHERE tenant = ?1 AND owner = ?2 AND name = ?3;
+
+-- name: session_used
+SELECT 1 FROM stream WHERE tenant = ?1 AND owner = ?2 AND session = ?3 LIMIT 1;
+
+-- name: sessions_by_owner
+SELECT /*session_columns*/ FROM session WHERE tenant = ?1 AND owner = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4;
+
+-- name: producer_get
+SELECT epoch, seq, first, last FROM producer WHERE stream_id = ?1 AND producer_id = ?2;
+
+-- name: producer_put
+INSERT INTO producer (stream_id, producer_id, epoch, seq, first, last) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (stream_id, producer_id) DO UPDATE SET epoch = ?3, seq = ?4, first = ?5, last = ?6;
+
+-- name: chunk_insert
+INSERT INTO chunk (id, n, flags, crc, hash, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6);
+
+-- name: chunk_range
+SELECT id, n, flags, crc, hash, body FROM chunk WHERE id > ?1 AND id <= ?2 ORDER BY id;
+
+-- name: chunk_delete
+DELETE FROM chunk WHERE id > ?1 AND id <= ?2;
+
+-- name: chunk_keys
+SELECT id, hash FROM chunk WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3;
+
+-- name: garbage_put
+INSERT INTO garbage (stream_id, last_seq) VALUES (?1, ?2)
+ON CONFLICT (stream_id) DO UPDATE SET last_seq = max(last_seq, ?2);
+
+-- name: garbage_next
+SELECT stream_id, last_seq FROM garbage ORDER BY stream_id LIMIT 1;
+
+-- name: garbage_drop
+DELETE FROM garbage WHERE stream_id = ?1;
+
+-- name: counter_next
+UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value;
+
+-- name: migrations_exist
+SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration';
+
+-- name: migrations_create
+CREATE TABLE migration (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_ms INTEGER NOT NULL
+) STRICT;
+
+-- name: migrations_applied
+SELECT number, name, checksum FROM migration ORDER BY number;
+
+-- name: migration_record
+INSERT INTO migration (number, name, checksum, applied_ms) VALUES (?1, ?2, ?3, ?4);

@@ -1,0 +1,199 @@
+"""One connection to the database file: how it is opened, its transactions, and what becomes of them when SQLite fails.
+
+Writer, readers and checkpointer each own one and use it from their own thread. A connection never retries, and whatever
+failed in it, the next transaction starts clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import apsw
+
+from unbroken.errors import StoreUnavailableError, StoreUnsupportedError
+from unbroken.limits import Limits
+from unbroken.store.sqlite.failures import translated
+
+__all__ = ["SQLITE_OLDEST", "Connection", "Row", "Value", "check_sqlite"]
+
+Value = str | int | float | bytes | None
+Row = tuple[Value, ...]
+SQLITE_OLDEST = 3_051_003
+
+
+def check_sqlite(version: int) -> None:
+    """Refuse an SQLite whose write-ahead log can damage the database when two connections reset it at once."""
+    if version < SQLITE_OLDEST:
+        have = f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"
+        raise StoreUnsupportedError(
+            f"this SQLite is {have}; versions before 3.51.3 can corrupt a database in WAL mode. "
+            "The apsw package from PyPI brings a newer one",
+            version=have,
+        )
+
+
+class Connection:
+    """A connection in WAL mode. `full` syncs every commit to the disk; `read_only` refuses to write."""
+
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        *,
+        full: bool,
+        read_only: bool = False,
+        on_wal: Callable[[int], None] | None = None,
+    ) -> None:
+        self._path = path
+        self._limits = limits
+        self._full = full
+        self._read_only = read_only
+        self._on_wal = on_wal
+        self._raw: apsw.Connection | None = None
+        with self._failing():
+            self._open()
+
+    def _open(self) -> apsw.Connection:
+        raw = apsw.Connection(str(self._path))
+        try:
+            self._configure(raw)
+        except BaseException:
+            raw.close(force=True)
+            raise
+        self._raw = raw
+        self._cursor = raw.cursor()
+        return raw
+
+    def _configure(self, raw: apsw.Connection) -> None:
+        raw.set_busy_timeout(int(self._limits.store_busy_seconds_max * 1000))
+        execute = raw.execute
+        if execute("PRAGMA page_count").fetchall() == [(0,)]:
+            execute("PRAGMA auto_vacuum = INCREMENTAL")  # in a file that has it already this would be a write
+        mode = execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
+        if mode != "wal":
+            raise StoreUnavailableError(
+                f"the file system below {self._path.name} does not do WAL (SQLite stays in {mode})"
+            )
+        execute("PRAGMA foreign_keys = ON")
+        execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
+        execute(f"PRAGMA fullfsync = {int(self._full)}")
+        execute(f"PRAGMA cache_size = -{self._limits.store_cache_bytes // 1024}")
+        page_bytes = raw.pragma("page_size")
+        assert isinstance(page_bytes, int)
+        execute(f"PRAGMA max_page_count = {self._limits.store_bytes_max // page_bytes}")
+        if self._read_only:
+            execute("PRAGMA query_only = ON")
+        raw.wal_autocheckpoint(0)
+        if self._on_wal is not None:
+            raw.set_wal_hook(self._wal_grew)
+
+    def _wal_grew(self, _raw: apsw.Connection, _database: str, pages: int) -> int:
+        if self._on_wal is not None:
+            self._on_wal(pages)
+        return apsw.SQLITE_OK
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write: all of it or nothing. Waits for other processes for a bounded time; raises the store's typed errors."""
+        self._begin("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException as error:
+            self._roll_back()
+            meaning = translated(error) if isinstance(error, apsw.Error) else None
+            if meaning is None:
+                raise
+            raise meaning from error
+        try:
+            self._cursor.execute("COMMIT")
+        except apsw.Error as error:
+            self._roll_back()
+            meaning = translated(error, committing=True)
+            assert meaning is not None
+            raise meaning from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read: everything within sees the same moment."""
+        self._begin("BEGIN")
+        try:
+            with self._failing():
+                yield
+        finally:
+            self._roll_back()
+
+    def _begin(self, statement: str) -> None:
+        with self._failing():
+            if self._raw is None:
+                self._open()
+            self._cursor.execute(statement)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            meaning = translated(error)
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    def _roll_back(self) -> None:
+        """End the transaction; a connection that cannot even do that is dropped and opened again by the next one."""
+        raw = self._raw
+        if raw is None or not raw.in_transaction:
+            return
+        try:
+            self._cursor.execute("ROLLBACK")
+        except apsw.Error:
+            self.close()
+
+    def one(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
+        """The first row, when there is one."""
+        rows = self._cursor.execute(sql, values).fetchall()
+        return rows[0] if rows else None
+
+    def all(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        return self._cursor.execute(sql, values).fetchall()
+
+    def each(self, sql: str, values: Sequence[Value]) -> Iterator[Row]:
+        """Rows one by one, as they are asked for; other statements may run between them."""
+        assert self._raw is not None
+        cursor = self._raw.cursor()
+        try:
+            yield from cursor.execute(sql, values)
+        finally:
+            cursor.close(force=True)
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> None:
+        self._cursor.execute(sql, values)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        self._cursor.executemany(sql, rows)
+
+    def changes(self) -> int:
+        """How many rows the last statement changed."""
+        assert self._raw is not None
+        return self._raw.changes()
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has written; our own writes leave it."""
+        with self._failing():
+            raw = self._raw or self._open()
+            version = raw.pragma("data_version")
+        assert isinstance(version, int)
+        return version
+
+    def checkpoint(self, mode: int) -> int:
+        """Copy the write-ahead log into the database as far as `mode` goes; how many pages it has."""
+        with self._failing():
+            raw = self._raw or self._open()
+            return raw.wal_checkpoint(mode=mode)[0]
+
+    def close(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            with suppress(apsw.Error):
+                raw.close(force=True)

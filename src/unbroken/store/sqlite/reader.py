@@ -1,0 +1,130 @@
+"""Reads: each call is one snapshot of the database, seen through its own connection.
+
+`SQLiteStore` calls it on a reader's thread. It never writes, and it never blocks the writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from unbroken.errors import NotFoundError
+from unbroken.messages import Principal, Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.store import reading
+from unbroken.store.base import Batch, Page, Read, StreamFilter
+from unbroken.store.entry import Entry
+from unbroken.store.listing import page, parse_position, parse_token, prefix_end, read_streams
+from unbroken.store.sqlite.connection import Connection, Row, Value
+from unbroken.store.sqlite.rows import entry_from_row, session_from_row
+from unbroken.store.sqlite.tables import QUERIES, stored_batches
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """Reads through one connection; also the `Source` of what it reads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def by_id(self, stream: StreamId) -> Entry | None:
+        row = self._db.one(QUERIES["stream_by_id"], (stream,))
+        return None if row is None else entry_from_row(row)
+
+    def stored(self, stream: StreamId, after: Seq) -> Iterator[Batch]:
+        return stored_batches(self._db, stream, after)
+
+    def _shown(self, stream: StreamId) -> Entry:
+        entry = self.by_id(stream)
+        if entry is None or entry.fixed.deleted:
+            raise NotFoundError
+        return entry
+
+    def get(self, principal: Principal, name: str) -> StreamInfo | None:
+        with self._db.snapshot():
+            row = self._db.one(QUERIES["stream_by_name"], (principal.tenant, name))
+        if row is None:
+            return None
+        info = entry_from_row(row).info
+        return info if info.owner == principal.subject else None
+
+    def get_by_id(self, stream: StreamId) -> StreamInfo | None:
+        with self._db.snapshot():
+            entry = self.by_id(stream)
+        return None if entry is None else entry.info
+
+    def heads(self, streams: Sequence[StreamId]) -> dict[StreamId, StreamInfo]:
+        with self._db.snapshot():
+            found = [(stream, self.by_id(stream)) for stream in streams]
+        return {stream: entry.info for stream, entry in found if entry is not None and not entry.fixed.deleted}
+
+    def read(self, stream: StreamId, after: Seq, messages_max: int, bytes_max: int) -> Read:
+        with self._db.snapshot():
+            entry = self._shown(stream)
+            return reading.read(self, entry, after, messages_max=messages_max, bytes_max=bytes_max)
+
+    def hash_at(self, stream: StreamId, seq: Seq) -> bytes:
+        with self._db.snapshot():
+            return reading.hash_at(self, self._shown(stream), seq)
+
+    def list_streams(
+        self, principal: Principal, where: StreamFilter, limit: int, after: str | None
+    ) -> Page[StreamInfo]:
+        name, values = _listing(principal, where, limit + 1, parse_token(after))
+        return page(self._streams(name, values), limit, lambda info: info.id)
+
+    def _streams(self, name: str, values: Sequence[Value]) -> list[StreamInfo]:
+        with self._db.snapshot():
+            rows = self._db.all(QUERIES[name], values)
+        return [entry_from_row(row).info for row in rows]
+
+    def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
+        with self._db.snapshot():
+            row = self._db.one(QUERIES["session_by_name"], (principal.tenant, principal.subject, name))
+        return None if row is None else session_from_row(row)[1]
+
+    def list_sessions(self, principal: Principal, limit: int, after: str | None) -> Page[SessionInfo]:
+        values = (principal.tenant, principal.subject, parse_token(after), limit + 1)
+        with self._db.snapshot():
+            rows = self._db.all(QUERIES["sessions_by_owner"], values)
+        found = page([session_from_row(row) for row in rows], limit, lambda row: row[0])
+        return Page(tuple(session for _, session in found.items), found.next)
+
+    def read_session(
+        self, principal: Principal, session: str, messages_max: int, bytes_max: int, after: str | None
+    ) -> Page[tuple[StreamInfo, Batch]]:
+        position = parse_position(after)
+        with self._db.snapshot():
+            rows = self._db.each(
+                QUERIES["streams_of_session"], (principal.tenant, principal.subject, session, position[0])
+            )
+            entries = map(entry_from_row, rows)
+            return read_streams(self, entries, position, messages_max=messages_max, bytes_max=bytes_max)
+
+    def leased(self, before_ms: int, limit: int) -> list[StreamInfo]:
+        return self._streams("stream_leased", (before_ms, limit))
+
+    def expired(self, now_ms: int, limit: int) -> list[StreamInfo]:
+        return self._streams("stream_expired", (now_ms, limit))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _listing(principal: Principal, where: StreamFilter, limit: int, below: int) -> tuple[str, Row]:
+    """The query that serves the filter from an index, and its values."""
+    values: Row = (
+        principal.tenant,
+        principal.subject,
+        below,
+        where.kind,
+        None if where.state is None else where.state.value,
+        None if where.active is None else int(where.active),
+        limit,
+    )
+    start = where.prefix or None
+    end = None if start is None else prefix_end(start)
+    if where.session is not None:
+        return "streams_by_session", (*values, where.session, start, end)
+    if start is not None:
+        return "streams_by_prefix", (*values, start, end)
+    return "streams_by_owner", values

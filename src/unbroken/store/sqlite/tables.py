@@ -1,0 +1,211 @@
+"""The rows of the SQLite database during one write: what operations read and change, and as few statements as that takes.
+
+The writer owns one and calls `flush` before each commit and `forget` whenever its picture may be wrong (a failed
+transaction, another process that wrote). It holds a bounded cache of streams and never commits anything itself.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from unbroken.limits import Limits
+from unbroken.messages import Epoch, Principal, Seq, SessionInfo, StreamId, join_encoded
+from unbroken.store import reading
+from unbroken.store.base import Batch
+from unbroken.store.chunks import SEQ_MASK, ChunkRow, chunk_key, decode_chunk, encode_chunk
+from unbroken.store.entry import CHANGED, CLEAN, SLID, Entry, ProducerState
+from unbroken.store.queries import load_queries
+from unbroken.store.sqlite.connection import Connection, Value
+from unbroken.store.sqlite.rows import (
+    advance_row,
+    change_row,
+    entry_from_row,
+    session_from_row,
+    slide_row,
+    stream_row,
+)
+
+__all__ = ["QUERIES", "SQLiteTables", "stored_batches"]
+
+QUERIES = load_queries("sqlite")
+
+
+def stored_batches(connection: Connection, stream: StreamId, after: Seq) -> Iterator[Batch]:
+    """The stream's chunks that end behind `after`, checked and decoded as they are asked for."""
+    bounds = (chunk_key(stream, after), chunk_key(stream, Seq(SEQ_MASK)))
+    for row in connection.each(QUERIES["chunk_range"], bounds):
+        yield decode_chunk(ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes]", row)))
+
+
+class SQLiteTables:
+    """`Tables` and `Source` over one connection that has a write transaction open."""
+
+    def __init__(self, connection: Connection, limits: Limits) -> None:
+        self._db = connection
+        self._limits = limits
+        self._entries: OrderedDict[StreamId, Entry] = OrderedDict()
+        self._dirty: dict[StreamId, Entry] = {}
+        self._producers: dict[tuple[StreamId, str], ProducerState] = {}
+        self._messages: dict[StreamId, list[bytes]] = {}
+        self.garbage = False
+
+    def forget(self) -> None:
+        """Drop everything that was read or changed."""
+        self._entries.clear()
+        self._dirty.clear()
+        self._producers.clear()
+        self._messages.clear()
+        self.garbage = False
+
+    def forget_stream(self, stream: StreamId) -> None:
+        """Drop what was read of one stream."""
+        assert stream not in self._dirty
+        self._entries.pop(stream, None)
+
+    def by_id(self, stream: StreamId) -> Entry | None:
+        entry = self._entries.get(stream)
+        if entry is None:
+            row = self._db.one(QUERIES["stream_by_id"], (stream,))
+            if row is None:
+                return None
+            entry = self._entries[stream] = entry_from_row(row)
+        return entry
+
+    def by_name(self, tenant: str, name: str) -> Entry | None:
+        row = self._db.one(QUERIES["stream_by_name"], (tenant, name))
+        if row is None:
+            return None
+        stream = StreamId(cast("int", row[0]))
+        entry = self._entries.get(stream)
+        if entry is None:
+            entry = self._entries[stream] = entry_from_row(row)
+        return entry
+
+    def producer(self, entry: Entry, producer_id: str) -> ProducerState | None:
+        known = entry.producers
+        if producer_id in known:
+            return known[producer_id]
+        if len(known) >= self._limits.store_cached_producers_max:
+            known.clear()
+        stream = entry.fixed.id
+        found = self._producers.get((stream, producer_id))
+        if found is None:
+            row = self._db.one(QUERIES["producer_get"], (stream, producer_id))
+            found = None if row is None else ProducerState(*cast("tuple[int, int, Seq, Seq]", row))
+        known[producer_id] = found
+        return found
+
+    def identify(self) -> tuple[StreamId, Epoch]:
+        return StreamId(self._count("stream")), Epoch(self._count("epoch"))
+
+    def _count(self, name: str) -> int:
+        row = self._db.one(QUERIES["counter_next"], (name,))
+        assert row is not None
+        return cast("int", row[0])
+
+    def insert(self, entry: Entry) -> None:
+        self._db.run(QUERIES["stream_insert"], stream_row(entry))
+        self._entries[entry.fixed.id] = entry
+
+    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes]) -> None:
+        waiting = self._messages.setdefault(entry.fixed.id, [])
+        waiting += messages
+        assert first + len(messages) - 1 == entry.head, "an entry advances by exactly the messages that extend it"
+
+    def changed(self, entry: Entry, producer_id: str | None) -> None:
+        stream = entry.fixed.id
+        self._dirty[stream] = entry
+        if producer_id is not None:
+            state = entry.producers[producer_id]
+            assert state is not None
+            self._producers[stream, producer_id] = state
+
+    def hide(self, entry: Entry) -> None:
+        self.changed(entry, None)
+        self._db.run(QUERIES["stream_hide"], (entry.fixed.id,))
+
+    def remove(self, entry: Entry) -> None:
+        stream = entry.fixed.id
+        self._messages.pop(stream, None)
+        self._dirty.pop(stream, None)
+        self._entries.pop(stream, None)
+        for key in [key for key in self._producers if key[0] == stream]:
+            del self._producers[key]
+        self._db.run(QUERIES["stream_delete"], (stream,))
+        self._throw_away(stream, SEQ_MASK)
+
+    def forks(self, stream: StreamId) -> Sequence[Entry]:
+        found = [self.by_id(StreamId(cast("int", row[0]))) for row in self._db.all(QUERIES["stream_forks"], (stream,))]
+        return [fork for fork in found if fork is not None]
+
+    def reclaim(self, entry: Entry, upto: Seq) -> None:
+        self._throw_away(entry.fixed.id, upto)
+
+    def _throw_away(self, stream: StreamId, upto: int) -> None:
+        self._db.run(QUERIES["garbage_put"], (stream, upto))
+        self.garbage = True
+
+    def hash_at(self, entry: Entry, seq: Seq) -> bytes:
+        return reading.hash_at(self, entry, seq)
+
+    def session(self, principal: Principal, name: str) -> SessionInfo | None:
+        row = self._db.one(QUERIES["session_by_name"], (principal.tenant, principal.subject, name))
+        return None if row is None else session_from_row(row)[1]
+
+    def put_session(self, session: SessionInfo) -> None:
+        values = (session.tenant, session.owner, session.name, session.state.value, session.metadata)
+        self._db.run(QUERIES["session_put"], (*values, session.created_ms, session.updated_ms))
+
+    def drop_session(self, principal: Principal, name: str) -> None:
+        self._db.run(QUERIES["session_delete"], (principal.tenant, principal.subject, name))
+
+    def session_used(self, principal: Principal, name: str) -> bool:
+        return self._db.one(QUERIES["session_used"], (principal.tenant, principal.subject, name)) is not None
+
+    def stored(self, stream: StreamId, after: Seq) -> Iterator[Batch]:
+        if stream in self._messages:
+            self._db.run(QUERIES["chunk_insert"], self._take_chunk(stream))
+        return stored_batches(self._db, stream, after)
+
+    def _take_chunk(self, stream: StreamId) -> ChunkRow:
+        """The one chunk of this stream in this commit, unless something had to read it before the end."""
+        messages = self._messages.pop(stream)
+        entry = self._entries[stream]
+        first = Seq(entry.head - len(messages) + 1)
+        return encode_chunk(stream, Batch(first, entry.head, join_encoded(messages), entry.hash))
+
+    def flush(self) -> None:
+        """Put everything that changed into the tables, with a statement for each kind of row."""
+        if self._messages:
+            self._db.many(QUERIES["chunk_insert"], [self._take_chunk(stream) for stream in list(self._messages)])
+        if self._dirty:
+            self._flush_streams()
+        if self._producers:
+            rows = [(stream, name, *state) for (stream, name), state in self._producers.items()]
+            self._db.many(QUERIES["producer_put"], rows)
+            self._producers.clear()
+
+    def _flush_streams(self) -> None:
+        advanced: list[tuple[Value, ...]] = []
+        slid: list[tuple[Value, ...]] = []
+        changed: list[tuple[Value, ...]] = []
+        for entry in self._dirty.values():
+            if entry.dirty & CHANGED:
+                changed.append(change_row(entry))
+            elif entry.dirty & SLID:
+                slid.append(slide_row(entry))
+            else:
+                advanced.append(advance_row(entry))
+            entry.dirty = CLEAN
+        self._dirty.clear()
+        for name, rows in (("stream_advance", advanced), ("stream_slide", slid), ("stream_change", changed)):
+            if rows:
+                self._db.many(QUERIES[name], rows)
+
+    def shrink(self) -> None:
+        """Keep the cache within its bound; called when nothing is waiting to be flushed."""
+        assert not self._dirty
+        while len(self._entries) > self._limits.store_cached_streams_max:
+            self._entries.popitem(last=False)

@@ -1,0 +1,124 @@
+"""The one writer of a process: group commits, and the chores that need the write lock (giving back space, compaction).
+
+`SQLiteStore` calls it on the writer's thread, one call at a time. It never keeps a transaction open between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+from unbroken.limits import Limits
+from unbroken.messages import Seq, StreamId
+from unbroken.store.apply import apply
+from unbroken.store.base import WriteOp, WriteResult
+from unbroken.store.chunks import chunk_key, encode_chunk, key_seq
+from unbroken.store.compaction import merge, pick
+from unbroken.store.sqlite.checkpoint import Checkpointer
+from unbroken.store.sqlite.connection import Connection
+from unbroken.store.sqlite.tables import QUERIES, SQLiteTables, stored_batches
+
+__all__ = ["Writer"]
+
+VACUUM_PAGES = 1_000
+
+
+class Writer:
+    """Writes through one connection. `foreign_writes` counts how often another process was seen to have written."""
+
+    def __init__(self, connection: Connection, limits: Limits, *, compress: bool) -> None:
+        self._db = connection
+        self._limits = limits
+        self._compress = compress
+        self._tables = SQLiteTables(connection, limits)
+        self._version = connection.data_version()
+        self.foreign_writes = 0
+        self.garbage = True
+        """Whether there may be something for `give_back` to do."""
+
+    @contextmanager
+    def _transaction(self) -> Iterator[SQLiteTables]:
+        tables = self._tables
+        try:
+            with self._db.transaction():
+                self._notice()
+                yield tables
+                tables.flush()
+        except BaseException:
+            tables.forget()
+            raise
+        self.garbage = self.garbage or tables.garbage
+        tables.garbage = False
+        tables.shrink()
+
+    def _notice(self) -> None:
+        version = self._db.data_version()
+        if version != self._version:
+            self._version = version
+            self.foreign_writes += 1
+            self._tables.forget()
+
+    def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+        """Apply `ops` in one transaction."""
+        with self._transaction() as tables:
+            return [apply(tables, op) for op in ops]
+
+    def poll(self) -> int:
+        """`foreign_writes` as of now."""
+        self._notice()
+        return self.foreign_writes
+
+    def extend_leases(self, until_ms: int) -> int:
+        """As `StreamingMessageRepository.extend_leases`."""
+        with self._transaction() as tables:
+            self._db.run(QUERIES["stream_extend_leases"], (until_ms,))
+            tables.forget()
+            return self._db.changes()
+
+    def compact(self, stream: StreamId) -> bool:
+        """As `StreamingMessageRepository.compact`."""
+        with self._transaction() as tables:
+            row = self._db.one(QUERIES["stream_compacted"], (stream,))
+            if row is None:
+                return False
+            after, ended = cast("tuple[Seq, int]", row)
+            picked = pick(stored_batches(self._db, stream, after), self._limits, ended=bool(ended))
+            if picked.settled > after:
+                self._db.run(QUERIES["stream_settle"], (stream, picked.settled))
+            if not picked.run:
+                return False
+            merged = merge(picked.run)
+            bounds = (chunk_key(stream, Seq(merged.first - 1)), chunk_key(stream, merged.last))
+            self._db.run(QUERIES["chunk_delete"], bounds)
+            self._db.run(QUERIES["chunk_insert"], encode_chunk(stream, merged, compress=self._compress))
+            tables.forget_stream(stream)
+            return True
+
+    def give_back(self) -> bool:
+        """Delete one bounded step of what nobody needs; whether there may be more."""
+        with self._transaction() as tables:
+            row = self._db.one(QUERIES["garbage_next"])
+            self.garbage = row is not None
+            if row is None:
+                return False
+            stream, upto = cast("tuple[StreamId, Seq]", row)
+            most = self._limits.delete_step_chunks_max
+            low = chunk_key(stream, Seq(0))
+            found = self._db.all(QUERIES["chunk_keys"], (low, chunk_key(stream, upto), most))
+            if found:
+                key, chain_hash = cast("tuple[int, bytes]", found[-1])
+                self._db.run(QUERIES["chunk_delete"], (low, key))
+                self._db.run(QUERIES["stream_rebase"], (stream, key_seq(key), chain_hash))
+                self._db.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")  # a page with each row
+            if len(found) < most:
+                self._db.run(QUERIES["garbage_drop"], (stream,))
+            tables.forget_stream(stream)
+            return True
+
+    def copy_log(self, checkpointer: Checkpointer) -> None:
+        """Help the checkpointer, which cannot keep up."""
+        checkpointer.help(self._db)
+
+    def close(self) -> None:
+        self._db.close()

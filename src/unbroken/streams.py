@@ -1,0 +1,398 @@
+"""What an entry may ask of streams and sessions: every face calls this, and says who is asking.
+
+`Streams` checks names, limits and ownership, then hands writes to the log and reads to the store. A `StreamInfo` that it
+gave out is the proof that its holder may use that stream. It knows no transport and nobody who watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from unbroken.clock import Clock
+from unbroken.errors import (
+    AlreadyExistsError,
+    EpochMismatchError,
+    InvalidError,
+    NotFoundError,
+    TooLargeError,
+    TrimmedError,
+    VerificationError,
+)
+from unbroken.limits import Limits
+from unbroken.log import Log
+from unbroken.messages import (
+    Cursor,
+    NewMessage,
+    Principal,
+    Seq,
+    SessionInfo,
+    SessionState,
+    StreamInfo,
+    check_name,
+    encode_message,
+    split_encoded,
+)
+from unbroken.protocol.chain import chain
+from unbroken.store.base import (
+    Append,
+    Appended,
+    Batch,
+    Close,
+    Created,
+    CreateStream,
+    DeleteSession,
+    DeleteStream,
+    Done,
+    Fork,
+    Page,
+    Producer,
+    PutSession,
+    Read,
+    Rejected,
+    StreamFilter,
+    StreamingMessageRepository,
+    Touch,
+    Trim,
+    UpdateStream,
+    WriteResult,
+)
+
+__all__ = ["AppendOptions", "NewStream", "Streams", "Verification"]
+
+_DECIMAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,15})", re.ASCII)
+_LAST: Final = re.compile(r"last:([1-9][0-9]{0,8})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStream:
+    """What a stream shall be; see `store.base.CreateStream` for the fields."""
+
+    kind: str = "stream"
+    content_type: str = "application/json"
+    session: str | None = None
+    metadata: str = "{}"
+    ttl_seconds: int | None = None
+    expires_ms: int | None = None
+    fork: Fork | None = None
+    messages: tuple[NewMessage, ...] = ()
+    close: Close | None = None
+    lease: Producer | None = None
+    lease_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendOptions:
+    """How to append; see `store.base.Append` for the fields."""
+
+    producer: Producer | None = None
+    expected_head: int | None = None
+    writer_seq: str | None = None
+    close: Close | None = None
+
+
+PLAIN: Final = AppendOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome of recomputing a chain over `first` to `last`: `bad` is the first message that does not fit, if any."""
+
+    checked: int
+    first: Seq
+    last: Seq
+    hash: bytes
+    bad: Seq | None = None
+    problem: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class Streams:
+    """Streams and sessions, as far as a principal may use them."""
+
+    def __init__(self, log: Log, store: StreamingMessageRepository, *, limits: Limits, clock: Clock) -> None:
+        self.log = log
+        self.store = store
+        self.limits = limits
+        self.clock = clock
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    async def create(self, principal: Principal, name: str, new: NewStream) -> Created:
+        """Create the stream, or find the one of that name (`created` False), durably.
+
+        Raises `AlreadyExistsError` when the existing one has another kind, content type or session (Durable Streams
+        compares more, itself), `InvalidError` and `TooLargeError` for bad fields, `TransitionError` for a paused session.
+        """
+        self._check_new(name, new)
+        now = self.clock.now_ms()
+        lease = new.lease
+        seconds = self.lease_seconds(new.lease_seconds)
+        result = await self.log.write(
+            CreateStream(
+                principal=principal,
+                name=name,
+                now_ms=now,
+                kind=new.kind,
+                content_type=new.content_type,
+                session=new.session,
+                metadata=new.metadata,
+                ttl_seconds=new.ttl_seconds,
+                expires_ms=self._expiry(new, now),
+                fork=new.fork,
+                messages=self._encode(new.messages, now, lease.id if lease else None),
+                close=new.close,
+                lease_producer=lease.id if lease else None,
+                lease_epoch=lease.epoch if lease else 0,
+                lease_until_ms=now + int(seconds * 1000) if lease else None,
+            )
+        )
+        assert isinstance(result, Created)
+        found = result.stream
+        same = (found.kind, found.content_type, found.session) == (new.kind, new.content_type, new.session)
+        if not result.created and not same:
+            raise AlreadyExistsError(f"{name!r} exists with another kind, content type or session", stream=name)
+        return result
+
+    async def get(self, principal: Principal, name: str, *, deleted: bool = False) -> StreamInfo:
+        """The stream as it is now; `NotFoundError` when there is none that this principal may see.
+
+        With `deleted` a stream that only its forks keep is given too.
+        """
+        check_name(name, self.limits)
+        info = await self.store.get(principal, name)
+        if info is None or (info.deleted and not deleted):
+            raise NotFoundError(f"no stream {name!r}", stream=name)
+        return info
+
+    async def list(self, principal: Principal, where: StreamFilter, *, limit: int, page: str | None) -> Page[StreamInfo]:
+        """The principal's streams, newest first, `limit` at a time."""
+        return await self.store.list_streams(principal, where, limit=self._page(limit), after=page)
+
+    def append(
+        self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions = PLAIN
+    ) -> asyncio.Future[WriteResult]:
+        """Queue an append and return at once: the future gives `Appended` or `Rejected` when it is decided.
+
+        Raises at once `InvalidError` and `TooLargeError` for bad messages, `OverloadedError` and `DrainingError` when it
+        was not queued.
+        """
+        if not messages and options.close is None:
+            raise InvalidError("an append has at least one message, or closes", field="messages")
+        now = self.clock.now_ms()
+        producer = options.producer
+        if producer is not None:
+            self._check_producer(producer)
+        encoded = self._encode(messages, now, producer.id if producer else None)
+        expected = options.expected_head
+        return self.log.submit(
+            Append(
+                stream=stream.id,
+                epoch=stream.epoch,
+                messages=encoded,
+                now_ms=now,
+                producer=producer,
+                expected_head=None if expected is None else Seq(expected),
+                writer_seq=options.writer_seq,
+                close=options.close,
+            )
+        )
+
+    async def append_durably(
+        self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions = PLAIN
+    ) -> Appended:
+        """Append and wait until it is durable, waiting for room first; a rejection is raised as its error."""
+        await self.log.room()
+        result = await self.append(stream, messages, options)
+        if isinstance(result, Rejected):
+            raise result.error
+        assert isinstance(result, Appended)
+        return result
+
+    async def read(self, stream: StreamInfo, after: Seq, *, messages_max: int | None = None) -> Read:
+        """Messages behind `after`, bounded in number and bytes; raises `TrimmedError` instead of leaving a hole."""
+        limits = self.limits
+        count = min(messages_max or limits.read_messages_max, limits.read_messages_max)
+        found = await self.store.read(stream.id, after, messages_max=count, bytes_max=limits.read_bytes_max)
+        if found.trimmed:
+            raise TrimmedError(first=found.stream.first, stream=stream.name)
+        return found
+
+    def position(self, stream: StreamInfo, after: str) -> Seq:
+        """The seq that `after` means for `stream` (PROTOCOL.md 1.5).
+
+        Raises `EpochMismatchError`, `TrimmedError`, or `InvalidError` for bad syntax and positions beyond the head.
+        """
+        if after == "start":
+            return Seq(stream.first - 1)
+        if after == "now":
+            return stream.head
+        if match := _LAST.fullmatch(after):
+            return Seq(max(stream.first - 1, stream.head - int(match[1])))
+        cursor = Cursor(stream.epoch, Seq(int(after))) if _DECIMAL.fullmatch(after) else Cursor.parse(after)
+        if cursor.epoch != stream.epoch:
+            raise EpochMismatchError(epoch=stream.epoch, stream=stream.name)
+        if cursor.seq > stream.head:
+            raise InvalidError("the cursor is beyond the head", field="after", head=stream.head)
+        if cursor.seq < stream.first - 1:
+            raise TrimmedError(first=stream.first, stream=stream.name)
+        return cursor.seq
+
+    async def set_metadata(self, stream: StreamInfo, metadata: str) -> StreamInfo:
+        """Replace the stream's metadata (a JSON object as text)."""
+        self._check_json("metadata", metadata, self.limits.metadata_bytes_max)
+        return await self._done(
+            UpdateStream(stream=stream.id, epoch=stream.epoch, now_ms=self.clock.now_ms(), metadata=metadata)
+        )
+
+    async def trim(self, stream: StreamInfo, first: int) -> StreamInfo:
+        """Drop every message before `first`; viewers behind it are told."""
+        return await self._done(Trim(stream=stream.id, epoch=stream.epoch, first=Seq(first)))
+
+    async def delete(self, stream: StreamInfo) -> None:
+        """Delete the stream and its messages; its name can be used again, with a new epoch."""
+        await self.log.write(DeleteStream(stream=stream.id, epoch=stream.epoch))
+
+    async def touch(self, stream: StreamInfo) -> None:
+        """Slide the expiry of a stream with a sliding time to live."""
+        if stream.ttl_seconds is not None:
+            await self.log.write(Touch(stream=stream.id, now_ms=self.clock.now_ms()))
+
+    async def verify(self, stream: StreamInfo) -> Verification:
+        """Recompute the hash chain over everything retained; reads in bounded steps and changes nothing.
+
+        A message whose checksum fails, or whose chain does not fit, is named in `bad`. Damage that cannot be placed
+        raises `CorruptError`.
+        """
+        first = stream.first
+        seq = Seq(first - 1)
+        head = await self.store.hash_at(stream.id, seq)
+        while True:
+            found = await self.read(stream, seq)
+            for batch in found.batches:
+                messages = split_encoded(batch.body)
+                head = chain(head, batch.first, messages)
+                if head != batch.hash:
+                    return Verification(seq - first + 1, first, seq, head, batch.first, "the hash chain does not fit")
+                seq = batch.last
+            if not found.batches:
+                break
+        info = found.stream
+        if info.head == seq and info.hash != head:
+            raise VerificationError("the stored head does not fit the messages", seq=seq, stream=stream.name)
+        return Verification(seq - first + 1, first, seq, head)
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    async def put_session(
+        self, principal: Principal, name: str, *, state: SessionState | None = None, metadata: str | None = None
+    ) -> Done:
+        """Create the session, or change its state or metadata."""
+        check_name(name, self.limits)
+        if metadata is not None:
+            self._check_json("metadata", metadata, self.limits.metadata_bytes_max)
+        result = await self.log.write(
+            PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
+        )
+        assert isinstance(result, Done)
+        return result
+
+    async def get_session(self, principal: Principal, name: str) -> SessionInfo:
+        """The session; `NotFoundError` when there is none that this principal may see."""
+        check_name(name, self.limits)
+        session = await self.store.get_session(principal, name)
+        if session is None:
+            raise NotFoundError(f"no session {name!r}", session=name)
+        return session
+
+    async def list_sessions(self, principal: Principal, *, limit: int, page: str | None) -> Page[SessionInfo]:
+        """The principal's sessions, newest first."""
+        return await self.store.list_sessions(principal, limit=self._page(limit), after=page)
+
+    async def delete_session(self, principal: Principal, name: str) -> None:
+        """Delete a session that has no streams left."""
+        await self.get_session(principal, name)
+        await self.log.write(DeleteSession(principal=principal, name=name))
+
+    async def read_session(
+        self, principal: Principal, name: str, *, limit: int, page: str | None
+    ) -> Page[tuple[StreamInfo, Batch]]:
+        """Every message of every stream of the session, in order, in pages."""
+        await self.get_session(principal, name)
+        return await self.store.read_session(principal, name, limit=self._page(limit), after=page)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def lease_seconds(self, seconds: float | None) -> float:
+        """`seconds` when it is within the limits for a lease, the default for None, else `InvalidError`."""
+        limits = self.limits
+        if seconds is None:
+            return limits.lease_seconds
+        if not limits.lease_seconds_min <= seconds <= limits.lease_seconds_max:
+            raise InvalidError(
+                f"a lease lasts {limits.lease_seconds_min} to {limits.lease_seconds_max} seconds", field="seconds"
+            )
+        return seconds
+
+    def _page(self, limit: int) -> int:
+        if limit < 1:
+            raise InvalidError("a page has at least one item", field="limit")
+        return min(limit, self.limits.page_items_max)
+
+    async def _done(self, op: UpdateStream | Trim) -> StreamInfo:
+        result = await self.log.write(op)
+        assert isinstance(result, Done)
+        assert result.stream is not None
+        return result.stream
+
+    def _encode(self, messages: Sequence[NewMessage], now: int, producer: str | None) -> tuple[bytes, ...]:
+        limits = self.limits
+        if len(messages) > limits.append_messages_max:
+            raise TooLargeError(
+                f"an append has at most {limits.append_messages_max} messages", limit="append_messages_max"
+            )
+        encoded = tuple(
+            [encode_message(message, time_ms=now, producer=producer, limits=limits) for message in messages]
+        )
+        if len(encoded) > 1 and sum(map(len, encoded)) > limits.append_bytes_max:
+            raise TooLargeError(f"an append has at most {limits.append_bytes_max} bytes", limit="append_bytes_max")
+        return encoded
+
+    def _check_producer(self, producer: Producer) -> None:
+        if not 1 <= len(producer.id.encode()) <= self.limits.producer_id_bytes_max:
+            raise InvalidError("a producer id has 1 to 256 bytes", field="producer.id")
+        if not (0 <= producer.epoch < 2**53 and 0 <= producer.seq < 2**53):
+            raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")
+
+    def _check_new(self, name: str, new: NewStream) -> None:
+        limits = self.limits
+        check_name(name, limits)
+        if new.session is not None:
+            check_name(new.session, limits)
+        if not 1 <= len(new.kind.encode()) <= limits.kind_bytes_max:
+            raise InvalidError("a kind has 1 to 64 bytes", field="kind")
+        if not 1 <= len(new.content_type.encode()) <= limits.content_type_bytes_max:
+            raise InvalidError("a content type has 1 to 256 bytes", field="content_type")
+        if new.ttl_seconds is not None and not 0 <= new.ttl_seconds <= limits.ttl_seconds_max:
+            raise InvalidError(f"ttl_seconds is 0 to {limits.ttl_seconds_max}", field="ttl_seconds")
+        self._check_json("metadata", new.metadata, limits.metadata_bytes_max)
+        if new.lease is not None:
+            self._check_producer(new.lease)
+
+    def _expiry(self, new: NewStream, now: int) -> int | None:
+        return new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000
+
+    @staticmethod
+    def _check_json(what: str, text: str, bytes_max: int) -> None:
+        """`text` is a JSON object of at most `bytes_max` bytes."""
+        if len(text.encode()) > bytes_max:
+            raise TooLargeError(f"{what} has at most {bytes_max} bytes", limit=f"{what}_bytes_max")
+        try:
+            msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            raise InvalidError(f"{what} is a JSON object", field=what) from None

@@ -1,0 +1,250 @@
+"""The hub: live delivery, catching up, bounded rings, ends that are told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from tests.support.faulty import FaultyStore
+from tests.support.parts import ALICE, Parts, running_parts, texts
+from unbroken.errors import NotFoundError, TrimmedError
+from unbroken.hub import Follower, LiveBatch, Subscription
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import START, Seq, StreamInfo, StreamState, decode_messages
+from unbroken.store.base import Close
+from unbroken.store.memory import MemoryStore
+from unbroken.streams import AppendOptions
+
+pytestmark = pytest.mark.anyio
+
+
+class Viewer:
+    """A sink that takes live batches while `room` is left."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        self.room = room
+        self.taken: list[LiveBatch] = []
+        self.woken = 0
+
+    def offer(self, subscription: Subscription, batch: LiveBatch) -> bool:
+        if self.room <= 0:
+            return False
+        self.room -= 1
+        self.taken.append(batch)
+        return True
+
+    def wake(self, subscription: Subscription) -> None:
+        self.woken += 1
+
+
+async def read_all(follower: Follower, until: int) -> list[str]:
+    """The texts that a follower gets up to message `until`, checking that each seq comes once and in order."""
+    seen: list[str] = []
+    while len(seen) < until:
+        delta = await follower.next(10)
+        assert delta, "nothing came"
+        for batch in delta.batches:
+            assert batch.first == follower.cursor - len(batch) + 1 or batch.last <= follower.cursor
+            seen += [str(message.text) for message in decode_messages(batch.body)]
+    return seen
+
+
+async def test_live_batches_are_encoded_once_for_all_viewers() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        viewers = [Viewer() for _ in range(3)]
+        for viewer in viewers:
+            await parts.hub.subscribe(stream, START, viewer)
+        await parts.streams.append_durably(stream, texts("a", "b"))
+        frames = [viewer.taken[0].frame for viewer in viewers]
+        assert frames[0] is frames[1] is frames[2]
+        assert frames[0].startswith(b'{"type":"messages","stream":"a","epoch":1,"first":1,')
+
+
+async def test_catching_up_hands_over_to_live_without_hole_or_double() -> None:
+    random = Random(20)
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        total = 600
+
+        async def produce() -> None:
+            for n in range(total):
+                await parts.streams.append_durably(stream, texts(str(n)))
+
+        async def watch() -> list[str]:
+            start = random.randrange(0, total // 2)
+            while (await parts.streams.get(ALICE, "a")).head < start:
+                await asyncio.sleep(0)
+            with await parts.hub.follow(stream, START) as follower:
+                return await read_all(follower, total)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(produce())
+            watching = [tasks.create_task(watch()) for _ in range(20)]
+        for task in watching:
+            assert task.result() == [str(n) for n in range(total)]
+
+
+async def test_a_viewer_without_room_is_woken_and_pulls_what_it_missed() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        viewer = Viewer(room=1)
+        subscription = await parts.hub.subscribe(stream, START, viewer)
+        for n in range(5):
+            await parts.streams.append_durably(stream, texts(str(n)))
+        assert [batch.first for batch in viewer.taken] == [1]
+        assert viewer.woken >= 4
+        missed = await parts.hub.pull(subscription)
+        assert [(batch.first, batch.last) for batch in missed] == [(2, 2), (3, 3), (4, 4), (5, 5)]
+        assert not subscription.behind
+
+
+async def test_a_stalled_viewer_does_not_hold_up_the_others() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        stalled = [Viewer(room=0) for _ in range(99)]
+        fast = Viewer()
+        for viewer in [*stalled, fast]:
+            await parts.hub.subscribe(stream, START, viewer)
+        for n in range(50):
+            await parts.streams.append_durably(stream, texts(str(n)))
+        assert [batch.first for batch in fast.taken] == list(range(1, 51))
+        assert all(viewer.taken == [] for viewer in stalled)
+
+
+async def test_the_ring_is_bounded_and_what_fell_out_comes_from_the_store() -> None:
+    limits = replace(DEFAULT_LIMITS, ring_bytes_max=2_000, ring_batches_max=10)
+    async with running_parts(MemoryStore(limits=limits), limits=limits) as parts:
+        stream = await parts.stream()
+        viewer = Viewer(room=0)
+        subscription = await parts.hub.subscribe(stream, START, viewer)
+        for n in range(100):
+            await parts.streams.append_durably(stream, texts(f"{n}" + "x" * 100))
+        live = subscription.live
+        assert len(live.ring) <= 10
+        assert live.ring_bytes == sum(len(batch.body) for batch in live.ring) <= 2_000
+        seen: list[LiveBatch] = []
+        while subscription.behind:
+            seen += await parts.hub.pull(subscription, bytes_max=1_000)
+        assert [(b.first, b.last) for b in seen][0][0] == 1
+        assert seen[-1].last == 100
+        assert all(a.last + 1 == b.first for a, b in zip(seen, seen[1:], strict=False))
+
+
+async def test_the_ring_goes_with_its_last_viewer() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        one, two = await parts.hub.follow(stream, START), await parts.hub.follow(stream, START)
+        assert (parts.hub.streams, parts.hub.subscriptions) == (1, 2)
+        one.close()
+        one.close()
+        assert (parts.hub.streams, parts.hub.subscriptions) == (1, 1)
+        two.close()
+        assert (parts.hub.streams, parts.hub.subscriptions) == (0, 0)
+
+
+async def test_the_terminal_state_is_told_once_and_after_the_last_message() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            await follower.next(5)
+            close = Close(StreamState.FAILED, '{"exit_code":2}')
+            await parts.streams.append_durably(stream, texts("last"), AppendOptions(close=close))
+            told: list[tuple[int, StreamState | None]] = []
+            while not (told and told[-1][1] is not None):
+                delta = await follower.next(5)
+                assert delta
+                told.append((len(delta.batches), delta.info.state if delta.info else None))
+        assert sum(batches for batches, _ in told) == 1
+        assert told[-1][1] is StreamState.FAILED
+        assert follower.ended
+        assert follower.info.reason == '{"exit_code":2}'
+
+
+async def test_a_late_viewer_of_an_ended_stream_gets_everything_and_the_end() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        close = Close(StreamState.COMPLETED)
+        await parts.streams.append_durably(stream, texts("a", "b"), AppendOptions(close=close))
+        with await parts.hub.follow(await parts.streams.get(ALICE, "a"), START) as follower:
+            delta = await follower.next(5)
+            assert [batch.last for batch in delta.batches] == [2]
+            assert delta.info is not None
+            assert delta.info.state is StreamState.COMPLETED
+            assert not await follower.next(0.01)
+
+
+async def test_trimming_under_a_viewer_is_told_and_never_a_silent_hole() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        await parts.streams.append_durably(stream, texts("a", "b", "c"))
+        stream = await parts.streams.trim(stream, 3)
+        with await parts.hub.follow(stream, START) as follower:
+            with pytest.raises(TrimmedError) as caught:
+                await follower.next(5)
+            assert caught.value.detail["first"] == 3
+
+
+async def test_deleting_under_a_viewer_is_told() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            await follower.next(5)
+            await parts.streams.delete(stream)
+            with pytest.raises(NotFoundError):
+                while True:
+                    assert await follower.next(5)
+
+
+async def test_subscribing_to_what_was_just_deleted_fails_and_leaves_nothing() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        await parts.streams.delete(stream)
+        with pytest.raises(NotFoundError):
+            await parts.hub.follow(stream, START)
+        assert (parts.hub.streams, parts.hub.subscriptions) == (0, 0)
+
+
+async def test_a_commit_of_another_process_reaches_viewers_through_a_hint() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            await follower.next(5)
+            await write_behind_the_log(parts, stream)
+            parts.hub.hint(None)
+            assert await read_all(follower, 1) == ["elsewhere"]
+            await parts.streams.append_durably(stream, texts("here"))
+            assert await read_all(follower, 1) == ["here"]
+
+
+async def test_lost_hints_cost_time_but_no_messages() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            await follower.next(5)
+            await write_behind_the_log(parts, stream)
+            await parts.streams.append_durably(stream, texts("here"))
+            assert await read_all(follower, 2) == ["elsewhere", "here"]
+
+
+async def write_behind_the_log(parts: Parts, stream: StreamInfo) -> None:
+    """Append as another process would: straight into the store."""
+    from unbroken.messages import encode_message  # noqa: PLC0415
+    from unbroken.store.base import Append  # noqa: PLC0415
+
+    encoded = encode_message(texts("elsewhere")[0], time_ms=1, producer=None, limits=DEFAULT_LIMITS)
+    await parts.store.write([Append(stream=stream.id, epoch=stream.epoch, messages=(encoded,), now_ms=1)])
+
+
+async def test_a_timeout_moves_no_cursor() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            await follower.next(5)
+            assert not await follower.next(0.01)
+            assert follower.cursor == Seq(0)

@@ -1,0 +1,160 @@
+"""The log: order, group commit, backpressure, failure, draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.support.faulty import FaultyStore
+from tests.support.parts import running_parts, texts
+from unbroken.errors import DrainingError, OverloadedError, StoreFullError, StoreUnavailableError, UnbrokenError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.log import Change
+from unbroken.store.base import Appended
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_waits_is_committed_together_and_in_order() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        store.hold()
+        first = parts.streams.append(stream, texts("0"))
+        await store.waiting.wait()
+        futures = [parts.streams.append(stream, texts(str(n))) for n in range(1, 100)]
+        store.writes.clear()
+        store.release()
+        results = await asyncio.gather(first, *futures)
+    assert [(r.first, r.last) for r in results if isinstance(r, Appended)] == [(n, n) for n in range(1, 101)]
+    assert store.writes == [1, 99]
+
+
+async def test_listeners_hear_a_commit_before_producers_are_acknowledged() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        heard: list[tuple[int, int, bool]] = []
+
+        def listen(changes: Sequence[Change]) -> None:
+            heard.extend((change.first, change.last, future.done()) for change in changes)
+
+        parts.log.on_commit(listen)
+        future = parts.streams.append(stream, texts("a", "b"))
+        await future
+        assert heard == [(1, 2, False)]
+
+
+async def test_nothing_is_announced_before_the_store_has_made_it_durable() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        heard: list[Change] = []
+        parts.log.on_commit(heard.extend)
+        store.hold()
+        future = parts.streams.append(stream, texts("a"))
+        await store.waiting.wait()
+        assert heard == []
+        assert not future.done()
+        store.release()
+        await future
+        assert len(heard) == 1
+
+
+async def test_a_failed_commit_is_told_to_each_producer_and_the_log_goes_on() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        health: list[UnbrokenError | None] = []
+        parts.log.on_health(health.append)
+        store.failures.append(StoreFullError())
+        with pytest.raises(StoreFullError):
+            await parts.streams.append_durably(stream, texts("a"))
+        assert isinstance(parts.log.degraded, StoreFullError)
+        assert (await parts.streams.append_durably(stream, texts("a"))).first == 1
+        assert parts.log.degraded is None
+    assert [type(error) for error in health] == [StoreFullError, type(None)]
+    assert store.failed == 1
+
+
+async def test_a_producer_that_stopped_waiting_loses_nothing() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        store.hold()
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(parts.streams.append_durably(stream, texts("a")))
+            await store.waiting.wait()
+            waiting.cancel()
+        store.release()
+        assert (await parts.streams.append_durably(stream, texts("b"))).first == 2
+
+
+async def test_the_bound_on_pending_bytes_is_reached_and_refuses() -> None:
+    limits = replace(DEFAULT_LIMITS, pending_bytes_max=10_000, append_wait_seconds_max=0.05)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        store.hold()
+        futures = []
+        with pytest.raises(OverloadedError) as caught:
+            for _ in range(100):
+                futures.append(parts.streams.append(stream, texts("x" * 1000)))  # noqa: PERF401 - it raises
+        assert 8 <= len(futures) <= 10
+        assert caught.value.detail["limit"] == "pending_bytes_max"
+        assert caught.value.retryable
+        assert parts.log.pending_bytes <= limits.pending_bytes_max + 2_000
+        with pytest.raises(OverloadedError):
+            await parts.streams.append_durably(stream, texts("y"))
+        store.release()
+        await asyncio.gather(*futures)
+        assert parts.log.pending_bytes == 0
+        assert (await parts.streams.append_durably(stream, texts("z"))).first == len(futures) + 1
+
+
+async def test_a_commit_is_bounded_in_operations() -> None:
+    limits = replace(DEFAULT_LIMITS, commit_messages_max=10)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        store.writes.clear()
+        await asyncio.gather(*[parts.streams.append(stream, texts("a")) for _ in range(25)])
+    assert max(store.writes) <= 10
+    assert sum(store.writes) == 25
+
+
+async def test_draining_decides_what_was_submitted_and_refuses_the_rest() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        futures = [parts.streams.append(stream, texts("a")) for _ in range(3)]
+        await parts.log.drain()
+        assert all(future.done() for future in futures)
+        with pytest.raises(DrainingError):
+            parts.streams.append(stream, texts("b"))
+
+
+async def test_stopping_the_log_fails_what_still_waits() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    futures = []
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        store.hold()
+        futures.append(parts.streams.append(stream, texts("a")))
+        await store.waiting.wait()
+        futures.append(parts.streams.append(stream, texts("b")))
+    assert futures[0].cancelled()
+    assert isinstance(futures[1].exception(), DrainingError)
+
+
+async def test_an_unavailable_store_is_an_error_that_says_retry() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        store.failures.append(StoreUnavailableError())
+        with pytest.raises(StoreUnavailableError) as caught:
+            await parts.streams.append_durably(stream, texts("a"))
+    assert caught.value.retryable

@@ -1,0 +1,189 @@
+"""The life cycle: the table, leases, cancelling, the reaper, recovery after this machine slept."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.support.parts import ALICE, ManualClock, Parts, running_parts, texts
+from unbroken.errors import EndedError, FencedError, InvalidError, TransitionError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import TERMINAL_STATES, TRANSITIONS, StreamInfo, StreamState, can_transition
+from unbroken.store.base import Producer
+from unbroken.store.memory import MemoryStore
+from unbroken.streams import AppendOptions, NewStream
+
+pytestmark = pytest.mark.anyio
+
+
+async def in_state(parts: Parts, state: StreamState, name: str) -> StreamInfo:
+    """A stream in `state`, reached the ordinary way."""
+    stream = await parts.stream(name)
+    match state:
+        case StreamState.OPEN:
+            return stream
+        case StreamState.RUNNING:
+            return await parts.states.lease(stream, "p", 1, None)
+        case StreamState.PAUSED:
+            return await parts.states.pause(stream)
+        case _:
+            return await parts.states.close(stream, state)
+
+
+@pytest.mark.parametrize("source", list(StreamState))
+@pytest.mark.parametrize("target", [*sorted(TERMINAL_STATES), StreamState.PAUSED])
+async def test_every_move_obeys_the_table(source: StreamState, target: StreamState) -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await in_state(parts, source, "a")
+        move = parts.states.pause(stream) if target is StreamState.PAUSED else parts.states.close(stream, target)
+        if can_transition(source, target) or (source is target and source.terminal):
+            assert (await move).state is target
+        else:
+            with pytest.raises((TransitionError, EndedError)):
+                await move
+            assert (await parts.streams.get(ALICE, "a")).state is source
+
+
+def test_nothing_leaves_a_terminal_state_and_every_other_can_reach_each() -> None:
+    for state in StreamState:
+        if state.terminal:
+            assert TRANSITIONS[state] == frozenset()
+        else:
+            assert TRANSITIONS[state] >= TERMINAL_STATES
+
+
+async def test_only_a_terminal_state_closes() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        with pytest.raises(InvalidError):
+            await parts.states.close(await parts.stream(), StreamState.PAUSED)
+
+
+@pytest.mark.parametrize("reason", ["[]", "nonsense", '{"x": "' + "y" * 5000 + '"}'])
+async def test_a_reason_is_a_bounded_json_object(reason: str) -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        with pytest.raises(InvalidError):
+            await parts.states.close(await parts.stream(), StreamState.FAILED, reason)
+
+
+async def test_a_lease_keeps_others_from_producing_until_it_runs_out() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        stream = await parts.stream()
+        assert (await parts.states.lease(stream, "one", 1, 5)).state is StreamState.RUNNING
+        with pytest.raises(FencedError):
+            await parts.states.lease(stream, "two", 1, 5)
+        with pytest.raises(FencedError):
+            await parts.streams.append_durably(
+                stream, texts("x"), AppendOptions(producer=Producer("two", 1, 0))
+            )
+        clock.advance(6)
+        assert (await parts.states.lease(stream, "two", 1, 5)).lease_producer == "two"
+
+
+async def test_a_lease_is_given_back() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        await parts.states.lease(stream, "one", 1, 5)
+        assert (await parts.states.lease(stream, "one", 1, 0)).state is StreamState.OPEN
+        assert (await parts.states.lease(stream, "two", 1, 5)).lease_producer == "two"
+
+
+@pytest.mark.parametrize("seconds", [0.5, -1, 10_000, float("nan")])
+async def test_a_lease_has_bounds(seconds: float) -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        with pytest.raises(InvalidError):
+            await parts.states.lease(await parts.stream(), "one", 1, seconds)
+
+
+async def test_the_reaper_ends_what_has_lost_its_producer_and_nothing_else() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        for state in (StreamState.OPEN, StreamState.RUNNING, StreamState.PAUSED, StreamState.COMPLETED):
+            await in_state(parts, state, state.value)
+        clock.advance(DEFAULT_LIMITS.lease_seconds - 1)
+        assert await parts.states.reap() == 0
+        clock.advance(2)
+        assert await parts.states.reap() == 1
+        assert await parts.states.reap() == 0
+        dead = await parts.streams.get(ALICE, "running")
+        assert dead.state is StreamState.INTERRUPTED
+        assert '"cause":"lease_expired"' in dead.reason
+        for name in ("open", "paused", "completed"):
+            assert (await parts.streams.get(ALICE, name)).state.value == name
+
+
+async def test_a_renewed_lease_is_not_reaped() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        stream = await in_state(parts, StreamState.RUNNING, "a")
+        for _ in range(5):
+            clock.advance(DEFAULT_LIMITS.lease_seconds - 1)
+            await parts.states.lease(stream, "p", 1, None)
+            assert await parts.states.reap() == 0
+
+
+async def test_cancelling_tells_a_producer_and_ends_a_stream_without_one() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        running = await in_state(parts, StreamState.RUNNING, "running")
+        asked = await parts.states.cancel(running, ALICE)
+        assert asked.state is StreamState.RUNNING
+        assert asked.cancel_requested_by == "alice"
+        assert await parts.states.cancel(asked, ALICE) == asked
+        ended = await parts.states.cancel(await parts.stream("open"), ALICE)
+        assert ended.state is StreamState.CANCELLED
+        assert ended.reason == '{"by":"alice"}'
+        assert await parts.states.cancel(ended, ALICE) == ended
+
+
+async def test_a_producer_that_dies_after_a_cancel_is_marked_interrupted_and_says_so() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        stream = await in_state(parts, StreamState.RUNNING, "a")
+        await parts.states.cancel(stream, ALICE)
+        clock.advance(60)
+        await parts.states.reap()
+        assert '"cancel_requested":true' in (await parts.streams.get(ALICE, "a")).reason
+
+
+async def test_resuming_opens_a_paused_stream_and_only_that() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        with pytest.raises(TransitionError):
+            await parts.states.resume(stream)
+        assert (await parts.states.resume(await parts.states.pause(stream))).state is StreamState.OPEN
+
+
+async def test_after_a_restart_leases_get_their_full_time_again() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        await in_state(parts, StreamState.RUNNING, "a")
+        clock.advance(3600)
+        assert await parts.states.recover() == 1
+        assert await parts.states.reap() == 0
+        clock.advance(DEFAULT_LIMITS.lease_seconds + 1)
+        assert await parts.states.reap() == 1
+
+
+async def test_when_the_clock_jumps_the_reaper_gives_producers_their_time_again() -> None:
+    clock = ManualClock()
+    limits = replace(DEFAULT_LIMITS, reap_interval_seconds=0.01)
+    async with running_parts(MemoryStore(limits=limits), limits=limits, clock=clock) as parts:
+        await in_state(parts, StreamState.RUNNING, "a")
+        async with asyncio.TaskGroup() as tasks:
+            reaper = tasks.create_task(parts.states.run())
+            await asyncio.sleep(0)
+            clock.advance(3600)
+            until = None
+            while until is None or until <= clock.ms:
+                await asyncio.sleep(0.005)
+                until = (await parts.streams.get(ALICE, "a")).lease_until_ms
+            reaper.cancel()
+        assert (await parts.streams.get(ALICE, "a")).state is StreamState.RUNNING
+
+
+async def test_a_stream_can_begin_with_its_producer() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream("a", NewStream(lease=Producer("p", 3, 0), lease_seconds=2))
+        assert (stream.state, stream.lease_producer, stream.lease_epoch) == (StreamState.RUNNING, "p", 3)
