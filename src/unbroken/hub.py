@@ -444,4 +444,3 @@ class Follower:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-

@@ -1,4 +1,4 @@
-"""The one append path: gathers what is waiting, makes it durable in group commits, acknowledges, and tells what was committed.
+"""The one append path: gathers what waits, makes it durable in group commits, acknowledges, tells what was committed.
 
 `Streams` and `StreamStateManager` submit operations; the hub listens. The log never knows who watches, and never
 acknowledges or announces anything that the store has not made durable.
@@ -37,7 +37,8 @@ OP_BYTES: Final = 256
 @dataclass(slots=True)
 class Change:
     """What one commit did to one stream: messages `first` to `last` (none when `messages` is empty), and whether more than
-    its head changed. `info` is the stream after the commit where the store gave it."""
+    its head changed. `info` is the stream after the commit where the store gave it.
+    """
 
     stream: StreamId
     epoch: Epoch

@@ -38,7 +38,12 @@ class StreamStateManager:
         until = None if seconds == 0 else now + int(self._streams.lease_seconds(seconds) * 1000)
         return await self._done(
             SetLease(
-                stream=stream.id, epoch=stream.epoch, producer=producer, producer_epoch=epoch, until_ms=until, now_ms=now
+                stream=stream.id,
+                epoch=stream.epoch,
+                producer=producer,
+                producer_epoch=epoch,
+                until_ms=until,
+                now_ms=now,
             )
         )
 
@@ -145,9 +150,7 @@ class StreamStateManager:
 
     async def _set(self, stream: StreamInfo, state: StreamState, reason: str = "{}") -> StreamInfo:
         now = self._streams.clock.now_ms()
-        return await self._done(
-            SetState(stream=stream.id, epoch=stream.epoch, state=state, now_ms=now, reason=reason)
-        )
+        return await self._done(SetState(stream=stream.id, epoch=stream.epoch, state=state, now_ms=now, reason=reason))
 
     async def _done(self, op: SetState | SetLease | UpdateStream) -> StreamInfo:
         result = await self._streams.log.write(op)

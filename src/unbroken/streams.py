@@ -170,7 +170,9 @@ class Streams:
             raise NotFoundError(f"no stream {name!r}", stream=name)
         return info
 
-    async def list(self, principal: Principal, where: StreamFilter, *, limit: int, page: str | None) -> Page[StreamInfo]:
+    async def list(
+        self, principal: Principal, where: StreamFilter, *, limit: int, page: str | None
+    ) -> Page[StreamInfo]:
         """The principal's streams, newest first, `limit` at a time."""
         return await self.store.list_streams(principal, where, limit=self._page(limit), after=page)
 

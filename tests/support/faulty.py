@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unbroken.errors import StoreError
@@ -46,6 +46,3 @@ class FaultyStore(MemoryStore):
         self.writes.append(len(ops))
         return await super().write(ops)
 
-    async def hints(self) -> AsyncIterator[object]:  # type: ignore[override]
-        await asyncio.Event().wait()
-        yield None

@@ -146,7 +146,7 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="off", **options)
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server._serve())  # noqa: SLF001 - `serve` would take over pytest's signals
+        tasks.create_task(server._serve())
         async with asyncio.timeout(CEILING_SECONDS):
             while not server.started:
                 await asyncio.sleep(0.005)

@@ -123,7 +123,7 @@ async def running_server(
     )
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server._serve())  # noqa: SLF001 - `serve` would take over pytest's signals
+        serving = tasks.create_task(server._serve())
         async with asyncio.timeout(20):
             while not server.started and not serving.done():
                 await asyncio.sleep(0.005)

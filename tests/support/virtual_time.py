@@ -16,6 +16,8 @@ T = TypeVar("T")
 GRACE_SECONDS = 0.01
 """How long the loop looks for real input before it believes that nothing will happen until the next timer."""
 STUCK_SECONDS = 60.0
+RESOLUTION_SECONDS = 1e-9
+"""The loop runs timers this much early; jumping past it means that a timer that ran is also due."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -32,7 +34,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         ready = super().select(min(timeout, GRACE_SECONDS))
         if not ready and timeout > 0:
-            self.now += timeout
+            self.now += timeout + RESOLUTION_SECONDS
         return ready
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -129,9 +130,9 @@ async def test_the_ring_is_bounded_and_what_fell_out_comes_from_the_store() -> N
         seen: list[LiveBatch] = []
         while subscription.behind:
             seen += await parts.hub.pull(subscription, bytes_max=1_000)
-        assert [(b.first, b.last) for b in seen][0][0] == 1
+        assert seen[0].first == 1
         assert seen[-1].last == 100
-        assert all(a.last + 1 == b.first for a, b in zip(seen, seen[1:], strict=False))
+        assert all(a.last + 1 == b.first for a, b in pairwise(seen))
 
 
 async def test_the_ring_goes_with_its_last_viewer() -> None:
@@ -195,8 +196,12 @@ async def test_deleting_under_a_viewer_is_told() -> None:
             await follower.next(5)
             await parts.streams.delete(stream)
             with pytest.raises(NotFoundError):
-                while True:
-                    assert await follower.next(5)
+                await forever(follower)
+
+
+async def forever(follower: Follower) -> None:
+    while True:
+        assert await follower.next(5)
 
 
 async def test_subscribing_to_what_was_just_deleted_fails_and_leaves_nothing() -> None:

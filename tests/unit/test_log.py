@@ -13,7 +13,7 @@ from tests.support.parts import running_parts, texts
 from unbroken.errors import DrainingError, OverloadedError, StoreFullError, StoreUnavailableError, UnbrokenError
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
-from unbroken.store.base import Appended
+from unbroken.store.base import Appended, WriteResult
 
 pytestmark = pytest.mark.anyio
 
@@ -99,10 +99,14 @@ async def test_the_bound_on_pending_bytes_is_reached_and_refuses() -> None:
     async with running_parts(store, limits=limits) as parts:
         stream = await parts.stream()
         store.hold()
-        futures = []
+        futures: list[asyncio.Future[WriteResult]] = []
+
+        def flood() -> None:
+            while len(futures) < 100:
+                futures.append(parts.streams.append(stream, texts("x" * 1000)))
+
         with pytest.raises(OverloadedError) as caught:
-            for _ in range(100):
-                futures.append(parts.streams.append(stream, texts("x" * 1000)))  # noqa: PERF401 - it raises
+            flood()
         assert 8 <= len(futures) <= 10
         assert caught.value.detail["limit"] == "pending_bytes_max"
         assert caught.value.retryable

@@ -75,9 +75,7 @@ async def test_a_lease_keeps_others_from_producing_until_it_runs_out() -> None:
         with pytest.raises(FencedError):
             await parts.states.lease(stream, "two", 1, 5)
         with pytest.raises(FencedError):
-            await parts.streams.append_durably(
-                stream, texts("x"), AppendOptions(producer=Producer("two", 1, 0))
-            )
+            await parts.streams.append_durably(stream, texts("x"), AppendOptions(producer=Producer("two", 1, 0)))
         clock.advance(6)
         assert (await parts.states.lease(stream, "two", 1, 5)).lease_producer == "two"
 

@@ -235,7 +235,7 @@ class ClientSession:
             return self._connect()
         if self._phase is not _Phase.OPEN:
             return []
-        if now - self._heard_at >= self._silence_seconds:
+        if now >= self._heard_at + self._silence_seconds:  # as in next_at: the same sum, not its difference
             return [out.CloseNow(4408, "the server was silent for too long"), *self._wait(now, 0.0)]
         outputs = self._requests.due(now)
         for stream in [stream for stream, (at, _) in self._retries.items() if at <= now]:

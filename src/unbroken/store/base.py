@@ -259,7 +259,9 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Messages `first` to `last` are durable (`last` = `first` - 1 for an append that only closed); `hash` is the chain at `last`.
+    """Messages `first` to `last` are durable (`last` = `first` - 1 for an append that only closed).
+
+    `hash` is the chain at `last`.
 
     `duplicate`: the same append was accepted before. Then `first` and `last` are where it went if it was the producer's
     latest append, else 0 and 0; `producer_epoch` and `producer_seq` are the highest accepted ones. `state` and `head` are
@@ -297,7 +299,10 @@ WriteResult = Created | Appended | Done | Rejected
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`); `hash` is the chain at `last`."""
+    """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`).
+
+    `hash` is the chain at `last`.
+    """
 
     first: Seq
     last: Seq
@@ -401,7 +406,9 @@ class StreamingMessageRepository(Protocol):
         """The chain's value at `seq` (`genesis` at 0); `TrimmedError` when it can no longer be computed."""
         ...
 
-    async def list_streams(self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None) -> Page[StreamInfo]:
+    async def list_streams(
+        self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
+    ) -> Page[StreamInfo]:
         """The principal's streams, newest first, in pages; soft-deleted ones are left out."""
         ...
 

@@ -56,6 +56,7 @@ def encode_chunk(stream: StreamId, batch: Batch, *, compress: bool = False) -> C
         if len(packed) * 4 <= len(body) * 3:
             body, flags = packed, ZLIB
     crc = _checksum(stream, batch.last, (n, flags), batch.hash, body)
+    assert crc is not None
     return ChunkRow(chunk_key(stream, batch.last), n, flags, crc, batch.hash, body)
 
 
@@ -72,12 +73,13 @@ def decode_chunk(row: ChunkRow) -> Batch:
     return Batch(Seq(last - row.n + 1), last, body, row.hash)
 
 
-def _checksum(stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes, body: bytes) -> int:
-    """Key columns are covered too: a row that moved to another stream or place is as damaged as a flipped bit."""
+def _checksum(stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes, body: bytes) -> int | None:
+    """Key columns are covered too: a row that moved to another stream or place is as damaged as a flipped bit. None when
+    a number is out of bounds."""
     try:
         header = _HEADER.pack(stream, last, *sizes)
     except struct.error:
-        return -1
+        return None
     return zlib.crc32(body, zlib.crc32(chain_hash, zlib.crc32(header)))
 
 

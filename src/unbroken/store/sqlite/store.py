@@ -162,14 +162,20 @@ class SQLiteStore:
     def _wal_grew(self, parts: _Parts, pages: int) -> None:
         """On the writer's thread, after each commit."""
         checkpointer, writer = parts.checkpointer, parts.writer
-        if checkpointer is None or writer is None or not checkpointer.wanted(pages):
+        if checkpointer is None or writer is None:
             return
+
+        def help_out() -> None:
+            writer.copy_log(checkpointer)
 
         def step() -> None:
             if checkpointer.step():
-                parts.writing.post(lambda: writer.copy_log(checkpointer))
+                parts.writing.post(help_out)
 
-        parts.checkpointing.post(step)
+        if checkpointer.wanted(pages):
+            parts.checkpointing.post(step)
+        if checkpointer.swamped(pages):
+            parts.writing.post(help_out)
 
     def _give_back(self, parts: _Parts) -> None:
         """Give back space in small steps behind whatever else the writer has to do."""

@@ -1,0 +1,127 @@
+"""Who may come in: the token, and the Host and Origin of a request.
+
+The HTTP guard and the WebSocket handshake ask it before anything else happens. It decides from header values alone,
+opens nothing and remembers nothing; what a principal owns is decided further down.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from unbroken.errors import ForbiddenOriginError, InvalidError, UnauthorizedError
+from unbroken.messages import Principal
+
+__all__ = ["Access", "HeaderValues"]
+
+LOCAL: Final = Principal()
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+SECURE: Final = {"ws": "http", "wss": "https"}
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
+
+
+class HeaderValues(Protocol):
+    """The headers of one request; lookup ignores case."""
+
+    def get(self, key: str, /) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The rules of one server.
+
+    `token`: when set, every entry but health and the page's files wants it. `allow_origins`: origins as a browser
+    writes them (`https://app.example`). `allow_hosts`: `name` (any port) or `name:port`, or `*` for any; the loopback
+    names on the port we listen on always are. `embedded`: part of somebody else's application, which decides about
+    hosts; then any Host is taken, and an Origin belongs to it whatever its scheme.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    allow_origins: frozenset[str] = frozenset()
+    allow_hosts: frozenset[str] = frozenset()
+    embedded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.token is not None and not self.token.strip():
+            raise ValueError("an empty token protects nothing: set a token, or none")
+
+    def principal(self, headers: HeaderValues) -> Principal:
+        """Who is asking; `UnauthorizedError` when a token is set and the request does not carry it."""
+        if self.token is None:
+            return LOCAL
+        scheme, _, given = (header(headers, "authorization") or "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode(errors="replace"), self.token.encode())
+        if scheme.lower() != "bearer" or not right:
+            raise UnauthorizedError("the request carries no valid bearer token")
+        return LOCAL
+
+    def check_host(self, headers: HeaderValues, server: tuple[str, int | None] | None = None) -> None:
+        """`ForbiddenOriginError` unless the Host is one of ours (against DNS rebinding).
+
+        `server` is the address that we listen on, as far as it is known; without a port any port of a loopback name
+        is ours.
+        """
+        if self.embedded or "*" in self.allow_hosts:
+            return
+        host = (header(headers, "host") or "").lower()
+        match = _HOST.fullmatch(host)
+        if match is None:
+            raise ForbiddenOriginError("the request has no valid Host")
+        name, port = match[1], match[2]
+        if not self.allow_hosts.isdisjoint({host, name, name.strip("[]")}):
+            return
+        ours = None if server is None else server[1]
+        if name in LOOPBACK_NAMES and (ours is None or int(port or 80) == ours):
+            return
+        raise ForbiddenOriginError(f"the host {host} is not one of this server's", host=host)
+
+    def check_origin(self, headers: HeaderValues, *, scheme: str | None, changes_state: bool) -> None:
+        """`ForbiddenOriginError` when a page of another origin asks.
+
+        `scheme` is how the request came in (None: not known, so either is taken). A request without an Origin is no
+        page's, or a page's harmless one; where it changes state, the browser's Sec-Fetch-Site must not deny it.
+        """
+        origin = header(headers, "origin")
+        if origin is not None:
+            if not (self.own_origin(origin, headers, scheme) or self.allowed_origin(origin)):
+                raise ForbiddenOriginError(f"the origin {origin[:200]} is not allowed", origin=origin[:200])
+            return
+        site = header(headers, "sec-fetch-site")
+        if changes_state and site not in {None, "same-origin", "none"}:
+            raise ForbiddenOriginError("a page of another origin may not change anything here")
+
+    def own_origin(self, origin: str, headers: HeaderValues, scheme: str | None) -> bool:
+        """Whether `origin` is that of the server's own pages, as this request's Host says."""
+        host = (header(headers, "host") or "").lower()
+        if not host:
+            return False
+        if scheme is None or self.embedded:
+            schemes: tuple[str, ...] = ("http", "https")
+        else:
+            schemes = (SECURE.get(scheme, scheme),)
+        given = origin.lower()
+        return any(_origin(name, given) == _origin(name, f"{name}://{host}") for name in schemes)
+
+    def allowed_origin(self, origin: str) -> bool:
+        """Whether `origin` is on the list; `null` never is."""
+        return origin != "null" and origin.lower() in self.allow_origins
+
+
+def header(headers: HeaderValues, name: str) -> str | None:
+    """The value of a header that may be there once; `InvalidError` when it is there several times."""
+    try:
+        return headers.get(name)
+    except LookupError:
+        raise InvalidError(f"the header {name} is there more than once", field=name) from None
+
+
+def _origin(scheme: str, text: str) -> tuple[str, int] | None:
+    """`text` as (host, port) when it is an origin of `scheme`."""
+    prefix = f"{scheme}://"
+    match = _HOST.fullmatch(text.removeprefix(prefix))
+    if not text.startswith(prefix) or match is None:
+        return None
+    return match[1], int(match[2] or DEFAULT_PORTS[scheme])

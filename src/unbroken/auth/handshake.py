@@ -1,0 +1,49 @@
+"""The decision about a WebSocket handshake: who comes in, and which version is spoken.
+
+The WebSocket face calls it with what the request carries. It sends nothing; a refusal is an error whose HTTP status and
+problem document the caller sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unbroken.auth.access import Access, HeaderValues, header
+from unbroken.auth.tickets import Tickets
+from unbroken.messages import Principal
+from unbroken.protocol.negotiation import choose, ticket_of
+
+__all__ = ["Admission", "admit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A handshake that may go on: for whom, and the one subprotocol to answer with."""
+
+    principal: Principal
+    subprotocol: str
+
+
+def admit(
+    headers: HeaderValues,
+    offered: Sequence[str],
+    *,
+    access: Access,
+    tickets: Tickets,
+    scheme: str | None = None,
+    server: tuple[str, int | None] | None = None,
+) -> Admission:
+    """Admit the handshake or raise: Host, Origin, version and credentials are checked in this order.
+
+    `scheme` and `server` are the ASGI scope's; without them either scheme of the own origin, and any port of a loopback
+    name, is taken. A ticket is spent only when everything else is right. Raises `ForbiddenOriginError`, `VersionError`
+    or `UnauthorizedError`.
+    """
+    access.check_host(headers, server)
+    access.check_origin(headers, scheme=scheme, changes_state=True)
+    subprotocol = choose(offered)
+    ticket = ticket_of(offered)
+    if ticket is None:
+        return Admission(access.principal(headers), subprotocol)
+    return Admission(tickets.spend(ticket, header(headers, "origin")), subprotocol)

@@ -1,0 +1,75 @@
+"""Tickets: what lets a browser open a WebSocket without a token in the URL.
+
+The HTTP face issues them, the WebSocket handshake spends them. They live in memory only, as hashes, and are gone with
+the process: a client asks for a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+from unbroken.clock import Clock
+from unbroken.errors import OverloadedError, UnauthorizedError
+from unbroken.limits import Limits
+from unbroken.messages import Principal
+
+__all__ = ["Tickets"]
+
+TICKET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    principal: Principal
+    origin: str | None
+    expires_ms: int
+
+
+class Tickets:
+    """Every ticket that is out: each works once, for `ticket_seconds`, and only from the origin that asked for it.
+
+    Belongs to one event loop; issuing and spending are single steps that nothing can come between.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._issued: dict[bytes, _Issued] = {}
+
+    def __len__(self) -> int:
+        return len(self._issued)
+
+    def issue(self, principal: Principal, origin: str | None) -> str:
+        """A fresh ticket; `OverloadedError` while `tickets_max` are out."""
+        now = self._clock.now_ms()
+        self._forget(now)
+        if len(self._issued) >= self._limits.tickets_max:
+            raise OverloadedError("too many tickets are out", limit="tickets_max", retry_after_seconds=1)
+        ticket = secrets.token_urlsafe(TICKET_BYTES)
+        expires = now + int(self._limits.ticket_seconds * 1000)
+        self._issued[_hash(ticket)] = _Issued(principal, origin, expires)
+        return ticket
+
+    def spend(self, ticket: str, origin: str | None) -> Principal:
+        """Whose ticket it is; it is void from here on, whatever the outcome.
+
+        Raises `UnauthorizedError` for one that was never issued, was spent, is too old, or comes from another origin.
+        """
+        issued = self._issued.pop(_hash(ticket), None)
+        if issued is None or issued.expires_ms <= self._clock.now_ms() or issued.origin != origin:
+            raise UnauthorizedError("the ticket is not valid, or not any more")
+        return issued.principal
+
+    def _forget(self, now: int) -> None:
+        """Drop what has expired; the oldest come first."""
+        while self._issued:
+            oldest = next(iter(self._issued))
+            if self._issued[oldest].expires_ms > now:
+                return
+            del self._issued[oldest]
+
+
+def _hash(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode(errors="replace")).digest()

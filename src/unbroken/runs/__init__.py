@@ -1,0 +1,1 @@
+"""Producers that are executed here, detached from every viewer."""

@@ -1,0 +1,102 @@
+"""The composition root: the one place that names concrete stores and puts the parts together.
+
+`build_services` makes the parts from settings, `build_app` the ASGI application around them. Nothing is opened or started
+here: that is the engine's lifespan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from starlette.routing import BaseRoute, Router, WebSocketRoute
+
+from unbroken.auth.access import Access
+from unbroken.auth.tickets import Tickets
+from unbroken.clock import Clock, SystemClock
+from unbroken.errors import InvalidError
+from unbroken.hub import Hub
+from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.log import Log
+from unbroken.observe.metrics import Metrics
+from unbroken.server import durable_streams, health, http, page
+from unbroken.server.engine import Engine
+from unbroken.server.manager import WebSocketConnectionManager
+from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.services import Services
+from unbroken.server.websocket import WebSocketEndpoint
+from unbroken.states import StreamStateManager
+from unbroken.store.base import Durability, StreamingMessageRepository
+from unbroken.store.memory import MemoryStore
+from unbroken.store.sqlite import SQLiteStore
+from unbroken.streams import Streams
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+__all__ = ["build_app", "build_routes", "build_services", "open_store"]
+
+
+def open_store(
+    url: str, durability: Durability = Durability.DISK, *, limits: Limits = DEFAULT_LIMITS, clock: Clock | None = None
+) -> StreamingMessageRepository:
+    """The store that `url` names: `sqlite:///FILE` (relative), `sqlite:////FILE` (absolute) or `memory:`.
+
+    Opens nothing yet. `InvalidError` for any other URL.
+    """
+    if url == "memory:":
+        return MemoryStore(limits=limits)
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        path = Path(unquote(url.removeprefix("sqlite:///")))
+        return SQLiteStore(path, durability=durability, limits=limits, clock=clock or SystemClock())
+    raise InvalidError(f"a store is sqlite:///FILE or memory:, not {url.partition('@')[2] or url!r}", field="store")
+
+
+def build_services(
+    store: StreamingMessageRepository, access: Access, *, limits: Limits = DEFAULT_LIMITS, clock: Clock | None = None
+) -> Services:
+    """The parts of one server around `store`, connected but not running."""
+    clock = clock or SystemClock()
+    metrics = Metrics()
+    log = Log(store, limits=limits, metrics=metrics)
+    streams = Streams(log, store, limits=limits, clock=clock)
+    return Services(
+        store=store,
+        log=log,
+        streams=streams,
+        states=StreamStateManager(streams),
+        hub=Hub(store, limits=limits, metrics=metrics),
+        metrics=metrics,
+        limits=limits,
+        clock=clock,
+        access=access,
+        tickets=Tickets(limits=limits, clock=clock),
+        connections=WebSocketConnectionManager(limits=limits, metrics=metrics),
+    )
+
+
+def build_routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
+    """Every route of every face, the page last; paths are relative to where they are mounted."""
+    return [
+        WebSocketRoute("/v1/ws", WebSocketEndpoint(services, takeover=takeover)),
+        *durable_streams.routes(services),
+        *http.routes(services),
+        *health.routes(services),
+        *page.routes(services),
+    ]
+
+
+def build_app(engine: Engine, *, takeover: bool = True) -> ASGIApp:
+    """The whole server as one ASGI application, whose lifespan runs `engine`."""
+
+    @asynccontextmanager
+    async def lifespan(_app: object) -> AsyncIterator[None]:
+        async with engine.running():
+            yield
+
+    # a bare router: a Starlette would answer errors itself before the middleware sees them
+    app = Router(routes=build_routes(engine.services, takeover=takeover), lifespan=lifespan)
+    return ProblemMiddleware(app, engine.services)

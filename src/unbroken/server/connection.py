@@ -1,0 +1,479 @@
+"""One WebSocket connection: the server's end of `unbroken.v1`, between a wire and the streams.
+
+A face makes a `Connection` after the handshake, feeds it what arrives and tells it when there is room or the socket is gone.
+It moves frames between subscriptions and one socket; it never reads a socket itself and decides nothing about streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from unbroken import __version__
+from unbroken.errors import (
+    DrainingError,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    ProtocolError,
+    TooLargeError,
+    TrimmedError,
+    UnbrokenError,
+)
+from unbroken.hub import LiveBatch, Subscription, news
+from unbroken.messages import Principal, StreamInfo, StreamState
+from unbroken.protocol.codec import decode_client, encode_server
+from unbroken.protocol.frames import (
+    PROTOCOL,
+    Ack,
+    Acks,
+    AppendFrame,
+    CancelFrame,
+    ClientFrame,
+    CloseSpec,
+    CreateFrame,
+    ErrorFrame,
+    Heartbeat,
+    Hello,
+    LeaseFrame,
+    Pause,
+    Result,
+    Resume,
+    StateFrame,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+)
+from unbroken.protocol.views import stream_view
+from unbroken.store.base import Appended, Close, Producer, Rejected, WriteResult
+from unbroken.streams import AppendOptions, NewStream
+
+if TYPE_CHECKING:
+    from unbroken.server.services import Services
+    from unbroken.server.wire import Wire
+
+__all__ = ["Connection", "close_of", "error_frame"]
+
+INBOX_MAX: Final = 64
+"""Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
+CLOSE_TOO_BIG: Final = 1009
+CLOSE_INTERNAL: Final = 1011
+CLOSE_TRY_LATER: Final = 1013
+CLOSE_BAD_FRAME: Final = 4400
+
+
+class Connection:
+    """One viewer's or producer's socket, with its subscriptions and its appends in flight.
+
+    Frames of the peer take effect in the order in which they came. All methods are called from the event loop.
+    """
+
+    __slots__ = (
+        "_acks",
+        "_busy",
+        "_closed",
+        "_dirty",
+        "_flying",
+        "_inbox",
+        "_pumping",
+        "_reading",
+        "_services",
+        "_streams",
+        "_subscriptions",
+        "_wire",
+        "beat_at",
+        "heard_at",
+        "id",
+        "principal",
+    )
+
+    def __init__(self, services: Services, principal: Principal, wire: Wire) -> None:
+        self._services = services
+        self._wire = wire
+        self.principal = principal
+        self.id = services.connections.new_id()
+        self.heard_at = self.beat_at = asyncio.get_running_loop().time()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._streams: dict[str, StreamInfo] = {}
+        self._inbox: list[ClientFrame] = []
+        self._acks: list[Ack] = []
+        self._dirty: dict[Subscription, None] = {}
+        self._flying = 0
+        self._busy = False
+        self._pumping = False
+        self._reading = True
+        self._closed = False
+        services.connections.add(self)
+        limits = services.limits
+        self._encode(
+            Hello(
+                protocol=PROTOCOL,
+                server=__version__,
+                connection=self.id,
+                heartbeat_seconds=limits.heartbeat_seconds,
+                silence_seconds=limits.silence_seconds_max,
+                frame_bytes_max=limits.frame_bytes_max,
+                message_bytes_max=limits.message_bytes_max,
+                append_messages_max=limits.append_messages_max,
+            )
+        )
+
+    # --- what the face calls ------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes | str) -> None:
+        """One text frame has arrived. A frame that is not valid closes the connection."""
+        if self._closed:
+            return
+        self.heard_at = asyncio.get_running_loop().time()
+        try:
+            frame = decode_client(data, self._services.limits)
+        except (ProtocolError, TooLargeError) as error:
+            self.fail(error)
+            return
+        if isinstance(frame, Heartbeat):
+            return
+        if self._inbox or self._busy or not self._at_once(frame):
+            self._inbox.append(frame)
+            if len(self._inbox) >= INBOX_MAX:
+                self._throttle()
+            if not self._busy:
+                self._busy = True
+                self._spawn(self._work())
+
+    def writable(self) -> None:
+        """There is room on the wire again."""
+        if self._dirty and not self._pumping:
+            self._pump_soon()
+
+    def lost(self) -> None:
+        """The socket is gone: everything that was for it is released. Appends in flight go on."""
+        self._closed = True
+        for subscription in self._subscriptions.values():
+            self._services.hub.unsubscribe(subscription)
+        self._subscriptions.clear()
+        self._inbox.clear()
+        self._dirty.clear()
+        self._services.connections.remove(self)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the peer's frames are being taken; while not, its silence means nothing."""
+        return self._reading
+
+    # --- what the manager calls ---------------------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> None:
+        """Send one encoded frame; one that cannot be delivered any more is dropped."""
+        if not self._closed:
+            self._wire.send(payload)
+
+    def close(self, code: int, reason: str) -> None:
+        """Say why and close; what was sent before goes out first."""
+        if not self._closed:
+            self._flush_acks()
+            self._closed = True
+            self._wire.close(code, reason)
+
+    def abort(self, code: int, reason: str) -> None:
+        """Close, and release everything at once without waiting for a peer that may never answer."""
+        self.close(code, reason)
+        self._wire.abort()
+        self.lost()
+
+    def fail(self, error: UnbrokenError) -> None:
+        """Tell the peer what is wrong with the connection as a whole, and close it."""
+        self._services.metrics.errors.labels(error.code).inc()
+        self._encode(error_frame(error))
+        self.close(close_of(error), error.code)
+
+    # --- what the hub calls -------------------------------------------------------------------------------------------
+
+    def offer(self, subscription: Subscription, batch: LiveBatch) -> bool:
+        """Take a live batch when there is room."""
+        wire = self._wire
+        if wire.full or subscription in self._dirty:
+            return False
+        wire.send_batch(batch)
+        return True
+
+    def wake(self, subscription: Subscription) -> None:
+        """Remember that a subscription has something to pull."""
+        if not subscription.paused and not self._closed:
+            self._dirty[subscription] = None
+            if not self._pumping and not self._wire.full:
+                self._pump_soon()
+
+    # --- frames -------------------------------------------------------------------------------------------------------
+
+    def _at_once(self, frame: ClientFrame) -> bool:
+        """Do what needs no waiting; False when it has to wait its turn in `_work`."""
+        match frame:
+            case AppendFrame():
+                stream = self._streams.get(frame.stream)
+                if stream is None:
+                    return False
+                try:
+                    self._append(frame, stream)
+                except OverloadedError:
+                    return False
+                except UnbrokenError as error:
+                    self._refuse(error, frame.id, frame.stream)
+                return True
+            case Unsubscribe():
+                self._unsubscribe(frame.stream)
+                return True
+            case Pause() | Resume():
+                subscription = self._subscriptions.get(frame.stream)
+                if subscription is not None:
+                    subscription.paused = isinstance(frame, Pause)
+                    self._dirty.pop(subscription, None)
+                    self.wake(subscription)
+                return True
+            case _:
+                return False
+
+    async def _work(self) -> None:
+        """Handle the frames that wait, one after the other."""
+        inbox = self._inbox
+        try:
+            while inbox and not self._closed:
+                frame = inbox.pop(0)
+                if not self._at_once(frame):
+                    try:
+                        await self._handle(frame)
+                    except UnbrokenError as error:
+                        self._refuse(error, getattr(frame, "id", None), getattr(frame, "stream", None))
+                if not self._reading and len(inbox) < INBOX_MAX // 2:
+                    self._unthrottle()
+        finally:
+            self._busy = False
+
+    async def _handle(self, frame: ClientFrame) -> None:
+        services = self._services
+        match frame:
+            case Subscribe():
+                await self._subscribe(frame)
+            case AppendFrame():
+                stream = await self._stream(frame.stream)
+                await services.log.room()
+                self._append(frame, stream)
+            case CreateFrame():
+                await self._create(frame)
+            case CancelFrame():
+                info = await services.states.cancel(await self._stream(frame.stream), self.principal)
+                self._encode(Result(id=frame.id, stream=stream_view(info)))
+            case LeaseFrame():
+                stream = await self._stream(frame.stream)
+                info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
+                self._encode(Result(id=frame.id, stream=stream_view(info)))
+            case _:
+                raise ProtocolError("this frame is not for a server")
+
+    async def _stream(self, name: str) -> StreamInfo:
+        """The stream as it is now; its id is kept, so that the next append need not look it up."""
+        stream = await self._services.streams.get(self.principal, name)
+        if len(self._streams) >= self._services.limits.subscriptions_max:
+            self._streams.pop(next(iter(self._streams)))
+        self._streams[name] = stream
+        return stream
+
+    async def _create(self, frame: CreateFrame) -> None:
+        lease = frame.lease
+        created = await self._services.streams.create(
+            self.principal,
+            frame.stream,
+            NewStream(
+                kind=frame.kind,
+                content_type=frame.content_type,
+                session=frame.session,
+                metadata="{}" if frame.metadata is msgspec.UNSET else bytes(frame.metadata).decode(),
+                ttl_seconds=frame.ttl_seconds,
+                lease=None if lease is None else Producer(lease.id, lease.epoch, 0),
+                lease_seconds=frame.lease_seconds,
+            ),
+        )
+        self._streams[frame.stream] = created.stream
+        self._encode(Result(id=frame.id, stream=stream_view(created.stream), created=created.created))
+
+    # --- appends ------------------------------------------------------------------------------------------------------
+
+    def _append(self, frame: AppendFrame, stream: StreamInfo) -> None:
+        producer = frame.producer
+        if producer is None and frame.expected_head is None and frame.close is None:
+            future = self._services.streams.append(stream, frame.messages)
+        else:
+            options = AppendOptions(
+                producer=None if producer is None else Producer(producer.id, producer.epoch, producer.seq),
+                expected_head=frame.expected_head,
+                close=None if frame.close is None else close_of_spec(frame.close),
+            )
+            future = self._services.streams.append(stream, frame.messages, options)
+        self._flying += 1
+        if self._flying >= self._services.limits.connection_pending_appends_max:
+            self._throttle()
+        number, name = frame.id, frame.stream
+        future.add_done_callback(lambda done: self._decided(number, name, done))
+
+    def _decided(self, number: int, name: str, future: asyncio.Future[WriteResult]) -> None:
+        """An append is durable, or refused."""
+        self._flying -= 1
+        if not self._reading and self._flying < self._services.limits.connection_pending_appends_max // 2:
+            self._unthrottle()
+        if self._closed:
+            return
+        error = DrainingError() if future.cancelled() else future.exception()
+        if error is not None:
+            failure = error if isinstance(error, UnbrokenError) else UnbrokenError("internal error")
+            self._refuse(failure, number, name)
+            return
+        result = future.result()
+        if isinstance(result, Appended):
+            acks = self._acks
+            acks.append(Ack(id=number, first=result.first, last=result.last, duplicate=result.duplicate))
+            if len(acks) == 1:
+                asyncio.get_running_loop().call_soon(self._flush_acks)
+        elif isinstance(result, Rejected):
+            if isinstance(result.error, NotFoundError):
+                self._streams.pop(name, None)
+            self._refuse(result.error, number, name)
+
+    def _flush_acks(self) -> None:
+        if self._acks and not self._closed:
+            acks, self._acks = self._acks, []
+            self._encode(Acks(acks=acks))
+
+    # --- subscriptions ------------------------------------------------------------------------------------------------
+
+    async def _subscribe(self, frame: Subscribe) -> None:
+        services = self._services
+        if len(self._subscriptions) >= services.limits.subscriptions_max and frame.stream not in self._subscriptions:
+            raise TooLargeError("too many subscriptions on this connection", limit="subscriptions_max")
+        stream = await services.streams.get(self.principal, frame.stream)
+        cursor = services.streams.position(stream, frame.after)
+        try:
+            known = (await services.store.hash_at(stream.id, cursor)).hex()
+        except TrimmedError:
+            known = ""
+        self._unsubscribe(frame.stream)
+        subscription = await services.hub.subscribe(stream, cursor, self)
+        if self._closed:
+            services.hub.unsubscribe(subscription)
+            return
+        self._dirty.pop(subscription, None)
+        self._subscriptions[frame.stream] = subscription
+        info = subscription.live.info
+        if not info.state.terminal:
+            news(subscription)
+        view = stream_view(info)
+        self._encode(Subscribed(id=frame.id, cursor=f"{stream.epoch}:{cursor}", hash=known, stream=view))
+        self.wake(subscription)
+
+    def _unsubscribe(self, name: str) -> None:
+        subscription = self._subscriptions.pop(name, None)
+        if subscription is not None:
+            self._dirty.pop(subscription, None)
+            self._services.hub.unsubscribe(subscription)
+
+    def _pump_soon(self) -> None:
+        self._pumping = True
+        self._spawn(self._pump())
+
+    async def _pump(self) -> None:
+        """Serve the subscriptions that are behind, in turn, while there is room on the wire."""
+        dirty, hub, wire = self._dirty, self._services.hub, self._wire
+        try:
+            while dirty and not wire.full and not self._closed:
+                subscription = next(iter(dirty))
+                del dirty[subscription]
+                if subscription.paused:
+                    continue
+                try:
+                    batches = await hub.pull(subscription, bytes_max=self._services.limits.connection_buffer_bytes_max)
+                except UnbrokenError as error:
+                    self._drop(subscription, error)
+                    continue
+                if self._subscriptions.get(subscription.live.name) is subscription:
+                    self._serve(subscription, batches)
+        finally:
+            self._pumping = False
+
+    def _serve(self, subscription: Subscription, batches: Sequence[LiveBatch]) -> None:
+        wire = self._wire
+        for batch in batches:
+            wire.send_batch(batch)
+        if subscription.behind:
+            self._dirty[subscription] = None
+        info = news(subscription)
+        if info is not None:
+            self._encode(StateFrame(stream=stream_view(info)))
+            if info.state.terminal:
+                self._unsubscribe(info.name)
+
+    def _drop(self, subscription: Subscription, error: UnbrokenError) -> None:
+        name = subscription.live.name
+        if self._subscriptions.get(name) is subscription:
+            self._unsubscribe(name)
+            self._refuse(error, None, name)
+
+    # --- the way out --------------------------------------------------------------------------------------------------
+
+    def _encode(self, frame: Hello | Subscribed | StateFrame | Acks | Result | ErrorFrame) -> None:
+        self.send(encode_server(frame))
+
+    def _refuse(self, error: UnbrokenError, number: int | None, stream: str | None) -> None:
+        self._services.metrics.errors.labels(error.code).inc()
+        self._encode(error_frame(error, number, stream))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        try:
+            self._services.connections.spawn(work, self)
+        except DrainingError as error:
+            self._busy = self._pumping = False
+            self.fail(error)
+
+    def _throttle(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._wire.pause_reading()
+
+    def _unthrottle(self) -> None:
+        self._reading = True
+        self._wire.resume_reading()
+
+
+def close_of_spec(spec: CloseSpec) -> Close:
+    """What a peer's close means; `InvalidError` when its state is not a terminal one."""
+    try:
+        state = StreamState(spec.state)
+    except ValueError:
+        state = StreamState.OPEN
+    if not state.terminal:
+        raise InvalidError("close.state is completed, failed, cancelled, timed_out or interrupted", field="close.state")
+    return Close(state, "{}" if spec.reason is msgspec.UNSET else bytes(spec.reason).decode())
+
+
+def error_frame(error: UnbrokenError, number: int | None = None, stream: str | None = None) -> ErrorFrame:
+    """An error as a frame."""
+    return ErrorFrame(
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        id=number,
+        stream=stream,
+        detail=error.detail,
+        cure=error.cure,
+    )
+
+
+def close_of(error: UnbrokenError) -> int:
+    """The close code for an error that ends the connection."""
+    if isinstance(error, TooLargeError):
+        return CLOSE_TOO_BIG
+    if isinstance(error, ProtocolError):
+        return CLOSE_BAD_FRAME
+    if isinstance(error, (OverloadedError, DrainingError)):
+        return CLOSE_TRY_LATER
+    return CLOSE_INTERNAL

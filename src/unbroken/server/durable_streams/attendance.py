@@ -1,0 +1,91 @@
+"""One viewer that waits for what comes: how long, and what ends the waiting early.
+
+Long polls and SSE responses of this package use it. It hands on what the hub gives and never looks inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from unbroken.hub import Delta, Follower
+from unbroken.server.departure import departed
+from unbroken.server.durable_streams.exchange import Exchange
+
+__all__ = ["Attendance"]
+
+T = TypeVar("T")
+
+
+class Attendance:
+    """A follower's place in front of the hub for at most `seconds_max`, in one task."""
+
+    def __init__(self, exchange: Exchange, follower: Follower, seconds_max: float) -> None:
+        self._exchange = exchange
+        self._services = exchange.services
+        self._follower = follower
+        self._loop = asyncio.get_running_loop()
+        self._ends = self._loop.time() + seconds_max
+        self._life = asyncio.timeout_at(self._ends + self._services.limits.heartbeat_seconds)
+        self._waiting: asyncio.Timeout | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is over, or the server drains."""
+        return self._services.draining or self._loop.time() >= self._ends
+
+    async def next(self, seconds_max: float) -> Delta:
+        """What comes next; an empty delta after `seconds_max` without anything, at the end, or when the server drains."""
+        if self._services.draining:
+            return Delta((), None)
+        wakes = min(self._loop.time() + seconds_max, self._ends)
+        try:
+            async with asyncio.timeout_at(wakes) as self._waiting:
+                delta = await self._follower.next()
+        except TimeoutError:
+            return Delta((), None)
+        finally:
+            self._waiting = None
+        metrics = self._services.metrics
+        metrics.delivered_batches.inc(len(delta.batches))
+        metrics.delivered_messages.inc(sum(map(len, delta.batches)))
+        return delta
+
+    async def run(self, work: Coroutine[object, object, T]) -> T:
+        """What `work` gives. `ClientDisconnect` when the viewer leaves first, or takes nothing until long after the end."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watchers = (tasks.create_task(self._leave()), tasks.create_task(self._stop()))
+                try:
+                    async with self._life:
+                        return await work
+                finally:
+                    for watcher in watchers:
+                        watcher.cancel()
+        except ExceptionGroup as group:
+            error = group.exceptions[0]
+            if isinstance(error, TimeoutError) and self._life.expired():
+                raise ClientDisconnect from None
+            raise error from None
+
+    async def _leave(self) -> None:
+        await departed(self._exchange.receive)
+        _hasten(self._life, self._loop.time())
+
+    async def _stop(self) -> None:
+        """When the server drains, end the wait at once; one who takes nothing is given half of the time."""
+        await self._services.stopping.wait()
+        now = self._loop.time()
+        if self._waiting is not None:
+            _hasten(self._waiting, now)
+        _hasten(self._life, now + self._services.limits.drain_seconds_max / 2)
+
+
+def _hasten(scope: asyncio.Timeout, when: float) -> None:
+    """Let `scope` end at `when`, unless it ends before."""
+    ends = scope.when()
+    if not scope.expired() and (ends is None or when < ends):
+        scope.reschedule(when)

@@ -1,0 +1,57 @@
+"""Waiting for what is appended with one answer: long-poll.
+
+Called by `routes`. A reader that leaves stops the work at once; nothing that it does is noticed by a producer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from unbroken.hub import Delta, Follower
+from unbroken.messages import Seq, StreamInfo
+from unbroken.server.durable_streams.attendance import Attendance
+from unbroken.server.durable_streams.content import Content, page_body
+from unbroken.server.durable_streams.cursors import cache_cursor
+from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_headers
+from unbroken.server.durable_streams.read import CACHED, UP_TO_DATE, etag_of, position, visibility
+
+__all__ = ["long_poll"]
+
+
+async def long_poll(exchange: Exchange, info: StreamInfo, query: Mapping[str, str]) -> None:
+    """Messages behind the offset, waiting for one when there is none; 204 when none came or none can come."""
+    after = await position(exchange, info, query.get("offset"))
+    await exchange.touch(info)
+    with await exchange.services.hub.follow(info, after) as follower:
+        attendance = Attendance(exchange, follower, exchange.services.limits.long_poll_seconds)
+        delta = await attendance.run(_first_batches(attendance, follower))
+        await _answer(exchange, follower, delta, cursor=query.get("cursor"), after=after)
+
+
+async def _first_batches(attendance: Attendance, follower: Follower) -> Delta:
+    """The first delta with messages; one without any when the time is over or the stream."""
+    while True:
+        delta = await attendance.next(inf)
+        if delta.batches or follower.ended or attendance.over:
+            return delta
+
+
+async def _answer(exchange: Exchange, follower: Follower, delta: Delta, *, cursor: str | None, after: Seq) -> None:
+    info = follower.info
+    services = exchange.services
+    headers = {"stream-next-offset": str(await exchange.offset(info, follower.cursor))}
+    closed = state_headers(info) if follower.ended else {}
+    if not closed:
+        headers["stream-cursor"] = cache_cursor(services.clock.now_ms(), cursor, services.clock.random)
+    if not follower.subscription.behind:
+        headers |= UP_TO_DATE
+    headers |= closed
+    if not delta.batches:
+        await exchange.reply(204, {**headers, **NO_STORE})
+        return
+    headers["content-type"] = info.content_type
+    headers["cache-control"] = f"{visibility(exchange)}, {CACHED}"
+    headers["etag"] = etag_of(info, after, follower.cursor)
+    body = page_body(Content.of(info.content_type), [batch.body for batch in delta.batches])
+    await exchange.reply(200, headers, body)

@@ -1,0 +1,192 @@
+"""Streams over HTTP: create, look, end, lease, pause, trim, verify — the rows of PROTOCOL.md 2 without messages.
+
+`http.routes` mounts the handlers. Nothing is decided here: `Streams` and `StreamStateManager` do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.responses import Response
+
+from unbroken.errors import InvalidError, VerificationError
+from unbroken.limits import Limits
+from unbroken.messages import Principal, Seq, StreamInfo, StreamState
+from unbroken.protocol.frames import CloseSpec, ProducerSpec
+from unbroken.protocol.views import stream_view
+from unbroken.server.departure import while_connected
+from unbroken.server.resource import Body, Call, Whole, json_response, object_text
+from unbroken.server.services import Services
+from unbroken.store.base import Close, Created, Producer, StreamFilter
+from unbroken.streams import NewStream, Verification
+
+__all__ = [
+    "StreamBody",
+    "cancel_stream",
+    "close_of",
+    "close_stream",
+    "create",
+    "delete_stream",
+    "get_stream",
+    "lease_stream",
+    "list_streams",
+    "pause_stream",
+    "put_stream",
+    "resume_stream",
+    "trim_stream",
+    "verify_stream",
+]
+
+PAGE_ITEMS = 100
+STATES: Final = {state.value: state for state in StreamState}
+FLAGS: Final = {"true": True, "false": False}
+
+
+class StreamBody(Body, frozen=True, kw_only=True):
+    """What a stream shall be (PROTOCOL.md 2, `PUT /v1/streams/NAME`)."""
+
+    kind: str = "stream"
+    content_type: str = "application/json"
+    session: str | None = None
+    metadata: msgspec.Raw | UnsetType = UNSET
+    ttl_seconds: Whole | None = None
+    lease: ProducerSpec | None = None
+    lease_seconds: float | None = None
+
+
+class LeaseBody(Body, frozen=True, kw_only=True):
+    producer: ProducerSpec
+    seconds: float | None = None
+
+
+class TrimBody(Body, frozen=True, kw_only=True):
+    first: Whole
+
+
+async def list_streams(call: Call) -> Response:
+    query = call.query("session", "prefix", "kind", "state", "active", "limit", "page")
+    where = StreamFilter(
+        session=query.text("session"),
+        prefix=query.text("prefix"),
+        kind=query.text("kind"),
+        state=query.choice("state", STATES),
+        active=query.choice("active", FLAGS),
+    )
+    limit = query.whole("limit", PAGE_ITEMS)
+    page = await call.services.streams.list(call.principal, where, limit=limit, page=query.text("page"))
+    return json_response({"streams": [stream_view(info) for info in page.items], "next": page.next})
+
+
+async def put_stream(call: Call) -> Response:
+    created = await create(call.services, call.principal, call.name, await call.body(StreamBody))
+    return json_response(stream_view(created.stream), 201 if created.created else 200)
+
+
+async def create(services: Services, principal: Principal, name: str, body: StreamBody) -> Created:
+    """Create the stream as `body` says, or find it; raises as `Streams.create` does."""
+    lease = None if body.lease is None else checked_producer(body.lease, services.limits)
+    new = NewStream(
+        kind=body.kind,
+        content_type=body.content_type,
+        session=body.session,
+        metadata=object_text(body.metadata) or "{}",
+        ttl_seconds=body.ttl_seconds,
+        lease=lease,
+        lease_seconds=body.lease_seconds,
+    )
+    return await services.streams.create(principal, name, new)
+
+
+async def get_stream(call: Call) -> Response:
+    call.query()
+    return _view(await _stream(call))
+
+
+async def delete_stream(call: Call) -> Response:
+    await call.services.streams.delete(await _stream(call))
+    return Response(status_code=204)
+
+
+async def close_stream(call: Call) -> Response:
+    close = close_of(await call.body(CloseSpec), call.services.limits)
+    return _view(await call.services.states.close(await _stream(call), close.state, close.reason))
+
+
+async def cancel_stream(call: Call) -> Response:
+    await call.body(Body)
+    info = await call.services.states.cancel(await _stream(call), call.principal)
+    return json_response(stream_view(info), 202)
+
+
+async def lease_stream(call: Call) -> Response:
+    body = await call.body(LeaseBody)
+    producer = checked_producer(body.producer, call.services.limits)
+    stream = await _stream(call)
+    return _view(await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
+
+
+async def pause_stream(call: Call) -> Response:
+    await call.body(Body)
+    return _view(await call.services.states.pause(await _stream(call)))
+
+
+async def resume_stream(call: Call) -> Response:
+    await call.body(Body)
+    return _view(await call.services.states.resume(await _stream(call)))
+
+
+async def trim_stream(call: Call) -> Response:
+    body = await call.body(TrimBody)
+    stream = await _stream(call)
+    return _view(await call.services.streams.trim(stream, body.first))
+
+
+async def verify_stream(call: Call) -> Response:
+    """Recompute the chain; stops when the client leaves."""
+    call.query()
+    stream = await _stream(call)
+    try:
+        found = await while_connected(call.receive, call.services.streams.verify(stream))
+    except VerificationError as error:
+        bad = Seq(int(error.detail.get("seq") or stream.head))
+        found = Verification(bad - stream.first + 1, stream.first, bad, stream.hash, bad)
+    answer = {
+        "ok": found.bad is None,
+        "checked": found.checked,
+        "first": found.first,
+        "last": found.last,
+        "bad": found.bad,
+        "hash": found.hash.hex(),
+    }
+    return json_response(answer)
+
+
+def close_of(spec: CloseSpec, limits: Limits) -> Close:
+    """How to end a stream; `InvalidError` for a state that is no end and a reason that is too long or no object."""
+    state = STATES.get(spec.state)
+    if state is None or not state.terminal:
+        ends = ", ".join(name for name, known in STATES.items() if known.terminal)
+        raise InvalidError(f"state is one of {ends}", field="state")
+    reason = object_text(spec.reason) or "{}"
+    if len(reason.encode()) > limits.reason_bytes_max or not reason.startswith("{"):
+        raise InvalidError(f"a reason is a JSON object of at most {limits.reason_bytes_max} bytes", field="reason")
+    return Close(state, reason)
+
+
+def checked_producer(spec: ProducerSpec, limits: Limits) -> Producer:
+    """Who wants to produce, within the bounds of an id and of numbers."""
+    if not 1 <= len(spec.id.encode()) <= limits.producer_id_bytes_max:
+        raise InvalidError(f"a producer id has 1 to {limits.producer_id_bytes_max} bytes", field="producer.id")
+    if not (0 <= spec.epoch < 2**53 and 0 <= spec.seq < 2**53):
+        raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")
+    return Producer(spec.id, spec.epoch, spec.seq)
+
+
+async def _stream(call: Call) -> StreamInfo:
+    return await call.services.streams.get(call.principal, call.name)
+
+
+def _view(info: StreamInfo) -> Response:
+    return json_response(stream_view(info))

@@ -1,0 +1,58 @@
+"""What the faces of one server share, as one value.
+
+The composition root builds a `Services`, every face gets it; faces never reach each other except through it. It starts and
+stops nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unbroken.auth.access import Access
+    from unbroken.auth.tickets import Tickets
+    from unbroken.clock import Clock
+    from unbroken.hub import Hub
+    from unbroken.limits import Limits
+    from unbroken.log import Log
+    from unbroken.observe.metrics import Metrics
+    from unbroken.server.manager import WebSocketConnectionManager
+    from unbroken.states import StreamStateManager
+    from unbroken.store.base import StreamingMessageRepository
+    from unbroken.streams import Streams
+
+__all__ = ["Services"]
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of a running server. `started` is False before the lifespan was entered and after it was left."""
+
+    store: StreamingMessageRepository
+    log: Log
+    streams: Streams
+    states: StreamStateManager
+    hub: Hub
+    metrics: Metrics
+    limits: Limits
+    clock: Clock
+    access: Access
+    tickets: Tickets
+    connections: WebSocketConnectionManager
+    started: bool = field(default=False)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when draining begins: whoever holds a long response waits for it too, and ends then."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether this server sends its viewers away and takes no new work."""
+        return self.stopping.is_set()
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        if value:
+            self.stopping.set()
+        else:
+            self.stopping.clear()

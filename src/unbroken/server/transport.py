@@ -1,0 +1,129 @@
+"""A WebSocket on an asyncio transport of our own: what arrives goes through `websockets`' sans-I/O protocol to a connection.
+
+It is used in two ways: put onto a transport whose handshake uvicorn and the application have done (`takeover`), or from
+the first byte on (`standalone`). It carries bytes and knows no frame of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
+
+from unbroken.messages import Principal
+from unbroken.server.connection import Connection
+from unbroken.server.manager import CLOSE_SERVICE_RESTART
+from unbroken.server.wire import TransportWire
+
+if TYPE_CHECKING:
+    from unbroken.server.services import Services
+
+__all__ = ["WebSocket"]
+
+CLOSE_SECONDS_MAX: Final = 5.0
+"""How long a peer may take to answer our close frame."""
+
+
+class WebSocket(asyncio.Protocol):
+    """One WebSocket after its handshake. `on_lost` is called once, when the transport is gone."""
+
+    __slots__ = ("_connection", "_conn", "_fragments", "_on_lost", "_transport", "_wire", "closing")
+
+    def __init__(
+        self,
+        services: Services,
+        principal: Principal,
+        transport: asyncio.Transport,
+        conn: ServerProtocol,
+        on_lost: Callable[[Exception | None], None],
+    ) -> None:
+        self._transport = transport
+        self._conn = conn
+        self._on_lost = on_lost
+        self._fragments: list[bytes] | None = None
+        self.closing = False
+        bytes_max = services.limits.connection_buffer_bytes_max
+        self._wire = TransportWire(transport, bytes_max=bytes_max, on_close=self._send_close, on_room=self._room)
+        self._connection = Connection(services, principal, self._wire)
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and hand on every whole message."""
+        conn = self._conn
+        conn.receive_data(data)
+        self.handle_events()
+
+    def eof_received(self) -> bool:
+        """The peer has closed its half: so do we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone, for whatever reason."""
+        self._connection.lost()
+        self._on_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is over its bound."""
+        self._wire.writing_paused(True)  # noqa: FBT003
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has drained."""
+        self._wire.writing_paused(False)  # noqa: FBT003
+
+    def _room(self) -> None:
+        self._connection.writable()
+
+    # --- frames -------------------------------------------------------------------------------------------------------
+
+    def handle_events(self) -> None:
+        """Handle what the parser has found, also before the first call of `data_received`."""
+        conn = self._conn
+        for event in conn.events_received():
+            self._handle(cast("Frame", event))
+        output = conn.data_to_send()
+        if output and not self.closing:
+            self._wire.send_raw(b"".join(output))  # pongs, and the echo of a close
+        if conn.parser_exc is not None or conn.close_rcvd is not None:
+            self._wire.flush()
+            self._connection.lost()
+            self._transport.close()
+
+    def feed(self, message: bytes | str) -> None:
+        """A whole message that was received before this object took over."""
+        self._connection.receive(message)
+
+    def _handle(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                self._connection.receive(bytes(frame.data))
+            else:
+                self._fragments = [bytes(frame.data)]
+        elif opcode is Opcode.CONT:
+            assert self._fragments is not None, "the parser lets no continuation through without a beginning"
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                whole, self._fragments = b"".join(self._fragments), None
+                self._connection.receive(whole)
+
+    # --- closing ------------------------------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with `code`; what was sent before goes out first."""
+        self._connection.close(code, reason)
+
+    def shutdown(self) -> None:
+        """uvicorn stops, and asks each connection to close."""
+        self.close(CLOSE_SERVICE_RESTART, "restarting")
+
+    def _send_close(self, code: int, reason: str) -> None:
+        self.closing = True
+        conn = self._conn
+        if conn.close_sent is None and conn.parser_exc is None:
+            conn.send_close(code, reason[:120])
+            self._wire.send_raw(b"".join(conn.data_to_send()))
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS_MAX, self._transport.abort)

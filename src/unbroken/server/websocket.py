@@ -1,0 +1,98 @@
+"""The WebSocket face: admits, shakes hands, then carries frames between the socket and a `Connection`.
+
+Mounted at `/v1/ws`. Under uvicorn the socket is taken over after the handshake; everywhere else the plain ASGI path below
+carries it, with the same behaviour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocket as StarletteWebSocket
+
+from unbroken.auth.handshake import admit
+from unbroken.errors import UnbrokenError
+from unbroken.server.connection import Connection
+from unbroken.server.problems import problem_response
+from unbroken.server.takeover import take_over, uvicorn_protocol
+from unbroken.server.wire import AsgiWire
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from unbroken.messages import Principal
+    from unbroken.server.services import Services
+
+__all__ = ["WebSocketEndpoint"]
+
+
+class WebSocketEndpoint:
+    """The ASGI application behind `/v1/ws`."""
+
+    def __init__(self, services: Services, *, takeover: bool = True) -> None:
+        self._services = services
+        self._takeover = takeover
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one handshake and, when it is admitted, its connection until it is gone."""
+        socket = StarletteWebSocket(scope, receive, send)
+        services = self._services
+        try:
+            services.connections.check_room()
+            admission = admit(
+                Headers(scope=scope), scope["subprotocols"], access=services.access, tickets=services.tickets
+            )
+        except UnbrokenError as error:
+            services.metrics.errors.labels(error.code).inc()
+            await socket.receive()
+            await socket.send_denial_response(problem_response(error))
+            return
+        await socket.receive()
+        protocol = uvicorn_protocol(receive) if self._takeover else None
+        await send({"type": "websocket.accept", "subprotocol": admission.subprotocol, "headers": []})
+        if protocol is not None:
+            await take_over(protocol, services, admission.principal)
+        else:
+            await self._plain(admission.principal, receive, send)
+
+    async def _plain(self, principal: Principal, receive: Receive, send: Send) -> None:
+        wire = AsgiWire(bytes_max=self._services.limits.connection_buffer_bytes_max)
+        connection = Connection(self._services, principal, wire)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(_read(wire, connection, receive))
+                await _write(wire, connection, send)
+                try:
+                    async with asyncio.timeout(5):
+                        await asyncio.wait([reader])  # the peer's answer to our close
+                except TimeoutError:
+                    pass
+                reader.cancel()
+        finally:
+            connection.lost()
+
+
+async def _read(wire: AsgiWire, connection: Connection, receive: Receive) -> None:
+    while True:
+        await wire.may_read()
+        event = await receive()
+        if event["type"] != "websocket.receive":
+            connection.lost()
+            wire.close(1000, "")
+            return
+        connection.receive(event.get("text") or event.get("bytes") or b"")
+
+
+async def _write(wire: AsgiWire, connection: Connection, send: Send) -> None:
+    try:
+        while (payload := await wire.next()) is not None:
+            await send({"type": "websocket.send", "text": payload.decode()})
+            if not wire.full:
+                connection.writable()
+        if wire.closing is not None and not wire.aborted:
+            code, reason = wire.closing
+            await send({"type": "websocket.close", "code": code, "reason": reason[:120]})
+    except (OSError, RuntimeError):
+        connection.lost()  # the peer has gone while we were sending

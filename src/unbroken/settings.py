@@ -1,0 +1,93 @@
+"""What an operator can set: one table, read from flags, `UNBROKEN_*` variables and a TOML file, in that order.
+
+Built once at the edge (`serve`, the embedding object) and then frozen. The client library never imports it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from unbroken.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["Settings", "is_loopback"]
+
+
+class Settings(BaseSettings):
+    """The settings of one server. Unknown names are errors."""
+
+    model_config = SettingsConfigDict(env_prefix="UNBROKEN_", extra="forbid", frozen=True, secrets_dir=None)
+
+    host: str = Field("127.0.0.1", description="The address to listen on. Any other than loopback needs a token.")
+    port: int = Field(4437, ge=0, le=65535, description="The port to listen on; 0 lets the system choose.")
+    store: str = Field("sqlite:///unbroken.db", description="Where messages are kept: sqlite:///FILE or memory:.")
+    durability: Literal["disk", "process"] = Field(
+        "disk", description="What an acknowledged append survives: disk (power loss too) or process (a crash)."
+    )
+    long_poll_timeout: float = Field(
+        DEFAULT_LIMITS.long_poll_seconds, gt=0, le=300, description="Seconds that a long poll waits for news."
+    )
+    heartbeat: float = Field(
+        DEFAULT_LIMITS.heartbeat_seconds, gt=0, le=300, description="Seconds between heartbeats on live connections."
+    )
+    lease: float = Field(
+        DEFAULT_LIMITS.lease_seconds, ge=1, le=3600, description="Seconds a producer's lease lasts by default."
+    )
+    token: SecretStr | None = Field(None, description="The bearer token that every request must carry, if any.")
+    token_file: Path | None = Field(None, description="A file that holds the token.")
+    allow_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins besides the server's own that browsers may call from, separated by commas."
+    )
+    allow_host: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Host names besides the server's own that requests may name, separated by commas."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
+    log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
+
+    @field_validator("allow_origin", "allow_host", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _safe_by_default(self) -> Settings:
+        if not is_loopback(self.host) and self.secret is None:
+            raise ValueError(
+                f"listening on {self.host} is open to others: set a token (UNBROKEN_TOKEN or --token-file), "
+                "or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def secret(self) -> str | None:
+        """The token, from wherever it was given."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        if self.token_file is not None:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        return None
+
+    @property
+    def limits(self) -> Limits:
+        """The limits with what was set."""
+        seconds = self.heartbeat
+        return Limits(
+            long_poll_seconds=self.long_poll_timeout,
+            heartbeat_seconds=seconds,
+            silence_seconds_max=seconds * 8 / 3,
+            lease_seconds=self.lease,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,93 @@
+"""Migrating a real database file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.support.builders import ALICE, create, numbered, read_all
+from unbroken.errors import StoreUnsupportedError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.store.base import Durability
+from unbroken.store.migrate import load_migrations, migrate, parse_migration
+from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.connection import Connection
+from unbroken.store.sqlite.schema import SQLiteTarget
+
+pytestmark = pytest.mark.anyio
+
+NEXT = parse_migration("0002_pre_next.sql", "CREATE TABLE extra (x INTEGER); INSERT INTO extra VALUES (1);")
+BROKEN = parse_migration("0003_pre_broken.sql", "CREATE TABLE more (x INTEGER); INSERT INTO nowhere VALUES (1);")
+
+
+def connect(path: Path) -> Connection:
+    return Connection(path, DEFAULT_LIMITS, full=False)
+
+
+async def test_opening_records_what_was_applied_once_and_for_all(path: Path) -> None:
+    for _ in range(2):
+        store = SQLiteStore(path, durability=Durability.PROCESS)
+        await store.open()
+        await store.close()
+    connection = connect(path)
+    recorded = connection.all("SELECT number, name, checksum, applied_ms > 1_700_000_000_000 FROM migration")
+    assert recorded == [(m.number, m.name, m.checksum, 1) for m in load_migrations("sqlite")]
+    connection.close()
+
+
+async def test_data_survives_a_migration_and_a_broken_one_changes_nothing(sqlite: SQLiteStore, path: Path) -> None:
+    stream = await create(sqlite, "a", messages=numbered(1, 3))
+    await sqlite.close()
+    connection = connect(path)
+    target, known = SQLiteTarget(connection), load_migrations("sqlite")
+    with pytest.raises(apsw.SQLError):
+        migrate(target, [*known, NEXT, BROKEN], 1)
+    assert connection.all("SELECT name FROM sqlite_schema WHERE name IN ('extra', 'more')") == []
+    assert [step.number for step in target.applied()] == [m.number for m in known]
+    assert migrate(target, [*known, NEXT], 1) == [NEXT]
+    assert migrate(target, [*known, NEXT], 1) == []
+    assert connection.all("SELECT x FROM extra") == [(1,)]
+    connection.run("DELETE FROM migration WHERE number = 2")
+    connection.close()
+    await sqlite.open()
+    assert await read_all(sqlite, stream.id) == ["1", "2", "3"]
+
+
+async def test_a_newer_database_is_left_alone(sqlite: SQLiteStore, path: Path) -> None:
+    await create(sqlite, "a")
+    await sqlite.close()
+    connection = connect(path)
+    migrate(SQLiteTarget(connection), [*load_migrations("sqlite"), NEXT], 1)
+    connection.close()
+    with pytest.raises(StoreUnsupportedError, match="0002_pre_next"):
+        await sqlite.open()
+    connection = connect(path)
+    connection.run("DELETE FROM migration WHERE number = 2")
+    connection.run("UPDATE migration SET checksum = 'other'")
+    connection.close()
+    with pytest.raises(StoreUnsupportedError, match="edited"):
+        await sqlite.open()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("unbroken-")]
+    connection = connect(path)
+    connection.run("UPDATE migration SET checksum = ?", (load_migrations("sqlite")[0].checksum,))
+    connection.close()
+    await sqlite.open()
+    assert await sqlite.get(ALICE, "a") is not None
+
+
+async def test_a_migration_that_is_killed_is_undone(path: Path) -> None:
+    connection = connect(path)
+    target = SQLiteTarget(connection)
+    step = load_migrations("sqlite")[0]
+    with pytest.raises(KeyboardInterrupt), target.transaction():
+        target.apply(step, 1)
+        raise KeyboardInterrupt
+    assert connection.all("SELECT name FROM sqlite_schema") == []
+    connection.close()
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    await create(store, "a")
+    await store.close()

@@ -1,0 +1,299 @@
+"""A state machine of everything that can be done to a store, held against an independent model step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from tests.integration.store.model import ENDED, Model, ModelStream, Outcome
+from tests.support.builders import ALICE, NOW_MS, encoded
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Epoch, Seq, StreamId, StreamState, split_encoded
+from unbroken.protocol.chain import chain
+from unbroken.store.base import (
+    Append,
+    Appended,
+    Close,
+    Created,
+    CreateStream,
+    DeleteStream,
+    Done,
+    Durability,
+    Fork,
+    Producer,
+    Rejected,
+    SetLease,
+    SetState,
+    StreamFilter,
+    StreamingMessageRepository,
+    Trim,
+    WriteOp,
+    WriteResult,
+)
+from unbroken.store.memory import MemoryStore
+from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.threads import InlineWorker
+
+LIMITS = replace(
+    DEFAULT_LIMITS,
+    compact_chunks_min=3,
+    compact_chunk_bytes=250,
+    delete_step_chunks_max=2,
+    store_cached_streams_max=2,
+    store_cached_producers_max=1,
+    store_readers=1,
+)
+"""Small, so that every bound is met."""
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+COUNTS = st.integers(0, 5)
+PRODUCERS = st.sampled_from([None, "p", "q", "r"])
+STEPS = st.integers(-2, 3)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Operations are collected and committed together; streams can be named by others once they are committed."""
+
+    make: Callable[[Path], StreamingMessageRepository]
+    lasting = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(prefix="unbroken-model-")
+        self.runner = asyncio.Runner()
+        self.model = Model()
+        self.waiting: list[tuple[WriteOp, Callable[[WriteResult], None]]] = []
+        self.known: list[ModelStream] = []
+        self.now_ms = NOW_MS
+        self.texts = 0
+
+    @initialize()
+    def open(self) -> None:
+        self.store = type(self).make(Path(self.directory.name) / "unbroken.db")
+        self.runner.run(self.store.open())
+
+    def teardown(self) -> None:
+        self.runner.run(self.store.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    def messages(self, count: int) -> tuple[bytes, ...]:
+        self.texts += count
+        return tuple(encoded(f"{n}" * (n % 7)) for n in range(self.texts - count, self.texts))
+
+    def expect(self, op: WriteOp, outcome: Outcome) -> None:
+        self.waiting.append((op, lambda result: check(op, result, outcome)))
+
+    @rule(name=NAMES, count=COUNTS, pick=st.integers(0, 9), seq=st.integers(0, 8), fork=st.booleans())
+    def create(self, name: str, count: int, pick: int, seq: int, fork: bool) -> None:
+        source = self.known[pick % len(self.known)] if fork and self.known else None
+        if source is not None and seq < source.first - 1:
+            return  # whether its chain is still known depends on what is physically gone
+        messages = self.messages(count)
+        op = CreateStream(
+            principal=ALICE,
+            name=name,
+            now_ms=self.now_ms,
+            messages=messages,
+            fork=None if source is None else Fork(StreamId(source.number), Seq(seq)),
+        )
+        before = self.model.named(name)
+        outcome = self.model.create(name, messages, source, seq if source is not None else 0)
+
+        def created(result: WriteResult) -> None:
+            if isinstance(outcome, type):
+                check(op, result, outcome)
+                return
+            assert isinstance(result, Created), result
+            assert result.created is (outcome is not before)
+            if result.created:
+                outcome.number, outcome.epoch = result.stream.id, result.stream.epoch
+                root = outcome.source
+                outcome.genesis = result.stream.genesis if root is None else root.genesis
+                self.known.append(outcome)
+            assert result.stream.id == outcome.number
+
+        self.waiting.append((op, created))
+
+    @precondition(lambda self: self.known)
+    @rule(
+        pick=st.integers(0, 9),
+        count=COUNTS,
+        producer=PRODUCERS,
+        epoch_step=st.sampled_from([0, 0, 0, 1, -1]),
+        seq_step=st.sampled_from([1, 1, 1, 0, -1, 2]),
+        extra=st.sampled_from(["", "", "", "head", "old head", "writer", "close"]),
+    )
+    def append(self, pick: int, count: int, producer: str | None, epoch_step: int, seq_step: int, extra: str) -> None:
+        stream = self.known[pick % len(self.known)]
+        op = Append(
+            stream=StreamId(stream.number),
+            epoch=Epoch(stream.epoch),
+            messages=self.messages(count),
+            now_ms=self.now_ms,
+            close=Close(StreamState.COMPLETED) if extra == "close" else None,
+            writer_seq=str(self.texts % 5) if extra == "writer" else None,
+            expected_head={"head": Seq(stream.head), "old head": Seq(max(0, stream.head - 1))}.get(extra),
+        )
+        if producer is not None:
+            epoch, seq, _, _ = stream.producers.get(producer, (1, -1, 0, 0))
+            fresh = epoch + epoch_step
+            number = max(0, seq + seq_step) if epoch_step == 0 else max(0, seq_step - 1)
+            op = replace(op, producer=Producer(producer, fresh, number))
+        self.expect(op, self.model.append(stream, op))
+
+    @precondition(lambda self: self.known)
+    @rule(pick=st.integers(0, 9), state=st.sampled_from(list(StreamState)), late=st.booleans(), fence=PRODUCERS)
+    def set_state(self, pick: int, state: StreamState, late: bool, fence: str | None) -> None:
+        stream = self.known[pick % len(self.known)]
+        if state.value in ENDED and pick % 3:
+            return  # else there is little life
+        op = SetState(
+            stream=StreamId(stream.number),
+            epoch=Epoch(stream.epoch),
+            state=state,
+            now_ms=self.now_ms,
+            only_if_lease_before_ms=self.now_ms if late else None,
+            fence=None if fence is None else (fence, 1),
+        )
+        self.expect(op, self.model.set_state(stream, op))
+
+    @precondition(lambda self: self.known)
+    @rule(pick=st.integers(0, 9), producer=st.sampled_from(["p", "q"]), epoch=st.integers(0, 2), length=STEPS)
+    def set_lease(self, pick: int, producer: str, epoch: int, length: int) -> None:
+        stream = self.known[pick % len(self.known)]
+        op = SetLease(
+            stream=StreamId(stream.number),
+            epoch=Epoch(stream.epoch),
+            producer=producer,
+            producer_epoch=epoch,
+            until_ms=self.now_ms + length if length > 0 else None,
+            now_ms=self.now_ms,
+        )
+        self.expect(op, self.model.set_lease(stream, op))
+
+    @precondition(lambda self: self.known)
+    @rule(pick=st.integers(0, 9), step=st.integers(-1, 6))
+    def trim(self, pick: int, step: int) -> None:
+        stream = self.known[pick % len(self.known)]
+        op = Trim(stream=StreamId(stream.number), epoch=Epoch(stream.epoch), first=Seq(stream.first + step))
+        self.expect(op, self.model.trim(stream, op))
+
+    @precondition(lambda self: self.known)
+    @rule(pick=st.integers(0, 9))
+    def delete(self, pick: int) -> None:
+        stream = self.known[pick % len(self.known)]
+        op = DeleteStream(stream=StreamId(stream.number), epoch=Epoch(stream.epoch))
+        self.expect(op, self.model.delete(stream, op))
+
+    @rule(step=st.integers(0, 3))
+    def time_passes(self, step: int) -> None:
+        self.now_ms += step
+
+    @rule()
+    def commit(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        results = self.runner.run(self.store.write([op for op, _ in waiting]))
+        assert len(results) == len(waiting)
+        for (_, examine), result in zip(waiting, results, strict=True):
+            examine(result)
+
+    @precondition(lambda self: self.known)
+    @rule(pick=st.integers(0, 9))
+    def compact(self, pick: int) -> None:
+        self.runner.run(self.store.compact(StreamId(self.known[pick % len(self.known)].number)))
+
+    @precondition(lambda self: not self.waiting)
+    @rule(length=st.integers(1, 3))
+    def extend_leases(self, length: int) -> None:
+        until = self.now_ms + length
+        late = [s for s in self.model.streams if s.lease is not None and s.lease[2] < until]
+        for stream in late:
+            assert stream.lease is not None
+            stream.lease = (*stream.lease[:2], until)
+        assert self.runner.run(self.store.extend_leases(until)) == len(late)
+
+    @precondition(lambda self: self.lasting and not self.waiting)
+    @rule()
+    def reopen(self) -> None:
+        self.runner.run(self.store.close())
+        self.store = type(self).make(Path(self.directory.name) / "unbroken.db")
+        self.runner.run(self.store.open())
+
+    @precondition(lambda self: not self.waiting)
+    @invariant()
+    def everything_is_as_in_the_model(self) -> None:
+        self.runner.run(self.compare())
+
+    async def compare(self) -> None:
+        shown = [stream for stream in self.model.streams if not stream.deleted]
+        page = await self.store.list_streams(ALICE, StreamFilter(), limit=50, after=None)
+        assert sorted(s.name for s in page.items) == sorted(s.name for s in shown)
+        late = await self.store.leased(self.now_ms, limit=50)
+        assert sorted(s.name for s in late) == sorted(
+            s.name for s in shown if s.lease is not None and s.lease[2] < self.now_ms
+        )
+        for stream in self.known:
+            if stream.gone:
+                assert await self.store.get_by_id(StreamId(stream.number)) is None
+            elif not stream.deleted:
+                await self.compare_stream(stream)
+
+    async def compare_stream(self, stream: ModelStream) -> None:
+        number = StreamId(stream.number)
+        after = stream.first - 1
+        found = await self.store.read(number, Seq(after), messages_max=1_000, bytes_max=1 << 20)
+        info = found.stream
+        assert (info.head, info.first, info.state.value) == (stream.head, stream.first, stream.state)
+        lease = None if info.lease_producer is None else (info.lease_producer, info.lease_epoch, info.lease_until_ms)
+        assert (lease, info.writer_seq) == (stream.lease, stream.writer_seq)
+        read = [message for batch in found.batches for message in split_encoded(batch.body)]
+        assert read == stream.messages[after:]
+        head = stream.genesis
+        for seq, message in enumerate(stream.messages, 1):
+            head = chain(head, seq, [message])
+            if seq >= stream.first - 1:
+                assert await self.store.hash_at(number, Seq(seq)) == head
+        assert info.hash == head
+        if after > 0:
+            hidden = await self.store.read(number, Seq(after - 1), messages_max=9, bytes_max=1 << 20)
+            assert (hidden.trimmed, hidden.batches) == (True, ())
+
+
+def check(op: WriteOp, result: WriteResult, outcome: Outcome) -> None:
+    """The result of an operation is the one that the model gave."""
+    if isinstance(outcome, type):
+        assert isinstance(result, Rejected), (op, result)
+        assert type(result.error) is outcome, (op, result)
+    elif outcome[0] == "done":
+        assert isinstance(result, Done), (op, result)
+    else:
+        assert isinstance(result, Appended), (op, result)
+        assert (result.duplicate, result.first, result.last) == (outcome[0] == "duplicate", *outcome[1:]), (op, result)
+
+
+class MemoryMachine(StoreMachine):
+    lasting = False
+
+    @staticmethod
+    def make(_path: Path) -> StreamingMessageRepository:
+        return MemoryStore(LIMITS)
+
+
+class SQLiteMachine(StoreMachine):
+    @staticmethod
+    def make(path: Path) -> StreamingMessageRepository:
+        return SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS, workers=InlineWorker, compress=True)
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SQLiteMachine])
+def test_the_stores_do_what_the_model_does(machine: Any) -> None:
+    run_state_machine_as_test(machine, settings=settings(stateful_step_count=40))

@@ -1,0 +1,106 @@
+"""Owns producers and observers that record everything they are told into a `History`.
+
+Fault tests run them against a real server through a fault proxy, and let the history be judged. They never judge
+themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from unbroken.client import Client, ConnectionStatus, Producer, StatusEvent
+from unbroken.errors import UnbrokenError, UnknownOutcomeError
+from unbroken.limits import Limits
+from unbroken.testing import History
+
+__all__ = ["Observer", "complete", "produce"]
+
+WINDOW = 40
+
+
+async def produce(
+    client: Client,
+    history: History,
+    stream: str,
+    name: str,
+    count: int,
+    *,
+    paced_by: Callable[[int], int] | None = None,
+) -> None:
+    """Append `count` messages through one pipelined producer; every outcome is recorded.
+
+    `paced_by` gives how far the slowest observer is: the producer stays within sight, so that faults meet live traffic.
+    """
+    window = asyncio.Semaphore(WINDOW)
+
+    async def append(producer: Producer, message: str) -> None:
+        try:
+            acknowledged = await producer.append(message)
+        except UnknownOutcomeError:
+            history.unknown(message)
+            raise
+        except UnbrokenError:
+            history.fail(message)
+            raise
+        else:
+            history.ack(message, acknowledged.first)
+        finally:
+            window.release()
+
+    async with client.producer(stream, id=name) as producer, asyncio.TaskGroup() as group:
+        for number in range(count):
+            await window.acquire()
+            while paced_by is not None and number - paced_by(number) > 4 * WINDOW:
+                await asyncio.sleep(0.005)
+            message = f"{name}-{number}"
+            history.invoke(name, message, message)
+            group.create_task(append(producer, message))
+
+
+class Observer:
+    """A client of its own that follows one stream to its end, over whatever happens."""
+
+    def __init__(self, url: str, history: History, stream: str, name: str, *, limits: Limits) -> None:
+        self.name = name
+        self.seen = 0
+        self.connections = 0
+        self.on_message: Callable[[int], None] = lambda seen: None
+        self.reconnecting = asyncio.Event()
+        self._history = history
+        self._stream = stream
+        self._client = Client(url, limits=limits, on_status=self._on_status)
+
+    async def run(self) -> None:
+        async with self._client as client, client.follow(self._stream, verify=True) as follow:
+            async for message in follow:
+                text = message.text or ""
+                self._history.deliver(self.name, message.seq, text, text)
+                self.seen = message.seq
+                self.on_message(self.seen)
+            assert follow.state is not None
+            self._history.end(self.name, follow.state.state)
+
+    def _on_status(self, event: StatusEvent) -> None:
+        match event.status:
+            case ConnectionStatus.LIVE:
+                self.connections += 1
+                self._history.open(self.name, self.seen)
+            case ConnectionStatus.RECONNECTING:
+                self.reconnecting.set()
+            case _:
+                return
+
+
+async def complete(url: str, history: History, stream: str) -> None:
+    """Record what a fresh reader finds: the truth at the end."""
+    async with Client(url) as client:
+        items: list[tuple[int, str, str]] = []
+        cursor = "start"
+        while True:
+            page = await client.read(stream, cursor, limit=1000)
+            items += [(each.seq, each.text or "", each.text or "") for each in page.received()]
+            cursor = page.cursor
+            if page.up_to_date:
+                break
+        history.final(items, state=page.stream.state)

@@ -1,0 +1,129 @@
+"""Tickets work once, for a while, for whom they were issued; handshakes are admitted or refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from starlette.datastructures import Headers
+
+from tests.support.parts import ManualClock
+from unbroken.auth.access import Access
+from unbroken.auth.handshake import Admission, admit
+from unbroken.auth.tickets import Tickets
+from unbroken.errors import ForbiddenOriginError, OverloadedError, UnauthorizedError, VersionError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Principal
+
+ALICE = Principal("local", "alice")
+ORIGIN = "http://localhost:4437"
+
+
+def tickets(clock: ManualClock | None = None) -> Tickets:
+    return Tickets(DEFAULT_LIMITS, clock or ManualClock())
+
+
+def test_a_ticket_says_whose_it_is_exactly_once() -> None:
+    issued = tickets()
+    ticket = issued.issue(ALICE, ORIGIN)
+    assert issued.spend(ticket, ORIGIN) == ALICE
+    with pytest.raises(UnauthorizedError):
+        issued.spend(ticket, ORIGIN)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", None])
+def test_a_ticket_shown_from_another_origin_is_refused_and_void(origin: str | None) -> None:
+    issued = tickets()
+    ticket = issued.issue(ALICE, ORIGIN)
+    with pytest.raises(UnauthorizedError):
+        issued.spend(ticket, origin)
+    with pytest.raises(UnauthorizedError):
+        issued.spend(ticket, ORIGIN)
+
+
+def test_a_ticket_is_void_after_its_time() -> None:
+    clock = ManualClock()
+    issued = tickets(clock)
+    early, late = issued.issue(ALICE, ORIGIN), issued.issue(ALICE, ORIGIN)
+    clock.advance(29.999)
+    assert issued.spend(early, ORIGIN) == ALICE
+    clock.advance(0.001)
+    with pytest.raises(UnauthorizedError):
+        issued.spend(late, ORIGIN)
+
+
+def test_tickets_are_bounded_and_expired_ones_make_room() -> None:
+    clock = ManualClock()
+    issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=2), clock)
+    issued.issue(ALICE, ORIGIN)
+    clock.advance(1)
+    issued.issue(ALICE, ORIGIN)
+    with pytest.raises(OverloadedError):
+        issued.issue(ALICE, ORIGIN)
+    clock.advance(29)
+    issued.issue(ALICE, ORIGIN)
+    assert len(issued) == 2
+
+
+def test_tickets_are_unlike_each_other_and_fit_into_a_subprotocol() -> None:
+    issued = tickets()
+    made = {issued.issue(ALICE, ORIGIN) for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(ticket) >= 43 and ticket.replace("-", "").replace("_", "").isalnum() for ticket in made)
+    assert all(ticket.encode() not in repr(issued.__dict__).encode() for ticket in made)
+
+
+@pytest.mark.parametrize("guess", ["", "x", "\ud800", "x" * 100_000])
+def test_what_was_never_issued_is_refused(guess: str) -> None:
+    with pytest.raises(UnauthorizedError):
+        tickets().spend(guess, ORIGIN)
+
+
+def handshake(*offered: str, access: Access | None = None, held: Tickets | None = None, **headers: str) -> Admission:
+    values = {"host": "localhost:4437"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    server = ("127.0.0.1", 4437)
+    return admit(
+        Headers(values), offered, access=access or Access(), tickets=held or tickets(), scheme="ws", server=server
+    )
+
+
+def test_a_handshake_is_admitted_with_one_version() -> None:
+    assert handshake("unbroken.v0", "unbroken.v1") == Admission(Principal(), "unbroken.v1")
+
+
+def test_a_handshake_with_a_token_needs_it_or_a_ticket() -> None:
+    access, held = Access(token="s3cret"), tickets()
+    with pytest.raises(UnauthorizedError):
+        handshake("unbroken.v1", access=access)
+    assert handshake("unbroken.v1", access=access, authorization="Bearer s3cret").principal == Principal()
+    offered = ("unbroken.v1", f"ticket.{held.issue(ALICE, ORIGIN)}")
+    assert handshake(*offered, access=access, held=held, origin=ORIGIN) == Admission(ALICE, "unbroken.v1")
+    with pytest.raises(UnauthorizedError):
+        handshake(*offered, access=access, held=held, origin=ORIGIN)
+
+
+def test_a_bad_ticket_is_refused_also_where_no_token_is_needed() -> None:
+    with pytest.raises(UnauthorizedError):
+        handshake("unbroken.v1", "ticket.forged", origin=ORIGIN)
+
+
+@pytest.mark.parametrize("offered", [(), ("unbroken.v2",), ("ticket.x",)])
+def test_no_version_in_common_is_told_with_both_sides(offered: tuple[str, ...]) -> None:
+    with pytest.raises(VersionError) as caught:
+        handshake(*offered)
+    assert caught.value.detail["server"] == "unbroken.v1"
+
+
+def test_a_page_of_another_origin_gets_no_connection_and_wastes_no_ticket() -> None:
+    held = tickets()
+    ticket = held.issue(ALICE, ORIGIN)
+    for origin in ("http://evil.example", "null"):
+        with pytest.raises(ForbiddenOriginError):
+            handshake("unbroken.v1", f"ticket.{ticket}", held=held, origin=origin)
+    with pytest.raises(ForbiddenOriginError):
+        handshake("unbroken.v1", f"ticket.{ticket}", held=held, sec_fetch_site="cross-site")
+    with pytest.raises(ForbiddenOriginError):
+        handshake("unbroken.v1", f"ticket.{ticket}", held=held, host="evil.example:4437")
+    with pytest.raises(VersionError):
+        handshake("unbroken.v2", f"ticket.{ticket}", held=held, origin=ORIGIN)
+    assert held.spend(ticket, ORIGIN) == ALICE

@@ -1,0 +1,66 @@
+"""The stored form of messages: nothing is lost on the way, and any change shows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbroken.errors import CorruptError
+from unbroken.messages import Seq, StreamId, join_encoded
+from unbroken.store.base import Batch
+from unbroken.store.chunks import ZLIB, ChunkRow, chunk_key, decode_chunk, encode_chunk, key_seq, slice_batch
+
+STREAMS = st.integers(1, 2**31 - 1).map(StreamId)
+MESSAGES = st.lists(st.binary(min_size=1, max_size=40).filter(lambda m: b"\n" not in m), min_size=1, max_size=20)
+HASH = bytes(range(32))
+
+
+@given(STREAMS, st.integers(1, 2**32 - 100), MESSAGES, st.booleans())
+def test_a_batch_comes_back_as_it_was(stream: StreamId, first: int, messages: list[bytes], compress: bool) -> None:
+    batch = Batch(Seq(first), Seq(first + len(messages) - 1), join_encoded(messages), HASH)
+    row = encode_chunk(stream, batch, compress=compress)
+    assert decode_chunk(row) == batch
+    assert row.key == chunk_key(stream, batch.last) < 2**63
+    assert key_seq(row.key) == batch.last
+
+
+def test_only_what_shrinks_by_a_quarter_is_compressed() -> None:
+    same, other = b"a" * 1_000, bytes(range(128, 250))
+    assert encode_chunk(StreamId(1), Batch(Seq(1), Seq(1), same, HASH), compress=True).flags == ZLIB
+    assert encode_chunk(StreamId(1), Batch(Seq(1), Seq(1), other, HASH), compress=True).flags == 0
+    assert encode_chunk(StreamId(1), Batch(Seq(1), Seq(1), same, HASH)).flags == 0
+
+
+@given(st.data(), st.booleans())
+def test_every_flipped_bit_is_noticed(data: st.DataObject, compress: bool) -> None:
+    body = join_encoded([b"message %d" % n for n in range(30)])
+    row = encode_chunk(StreamId(7), Batch(Seq(11), Seq(40), body, HASH), compress=compress)
+    field = data.draw(st.sampled_from(ChunkRow._fields))
+    value = getattr(row, field)
+    if isinstance(value, bytes):
+        at = data.draw(st.integers(0, len(value) * 8 - 1))
+        flipped: object = value[: at // 8] + bytes([value[at // 8] ^ 1 << at % 8]) + value[at // 8 + 1 :]
+    else:
+        flipped = value ^ 1 << data.draw(st.integers(0, 30))
+    with pytest.raises(CorruptError) as caught:
+        decode_chunk(row._replace(**{field: flipped}))
+    assert set(caught.value.detail) == {"stream", "seq"}
+
+
+def test_numbers_that_no_store_wrote_are_damage_and_not_a_crash() -> None:
+    row = encode_chunk(StreamId(1), Batch(Seq(1), Seq(2), b"a,\nb", HASH))
+    for bad in (row._replace(n=-1), row._replace(flags=2**40), row._replace(crc=-1, n=-1), row._replace(key=-5)):
+        with pytest.raises(CorruptError):
+            decode_chunk(bad)
+
+
+@given(MESSAGES, st.data())
+def test_a_slice_is_what_lies_behind_the_cursor(messages: list[bytes], data: st.DataObject) -> None:
+    first = 5
+    batch = Batch(Seq(first), Seq(first + len(messages) - 1), join_encoded(messages), HASH)
+    after = data.draw(st.integers(0, batch.last - 1))
+    sliced = slice_batch(batch, Seq(after))
+    kept = messages[max(0, after - first + 1) :]
+    assert (sliced.first, sliced.last, sliced.body) == (max(first, after + 1), batch.last, join_encoded(kept))
+    assert sliced.hash == HASH
