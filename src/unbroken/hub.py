@@ -164,16 +164,20 @@ class Hub:
 
     # --- viewers ------------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, stream: StreamInfo, cursor: Seq, sink: Sink) -> Subscription:
+    async def subscribe(
+        self, stream: StreamInfo, cursor: Seq, sink: Sink, *, paused: bool = False
+    ) -> Subscription:
         """Watch `stream` behind `cursor`.
 
         Messages committed from now on reach the ring before anything is read, so that catching up hands over to live
-        without a hole. Raises `NotFoundError` when the stream is gone.
+        without a hole. With `paused` nothing is offered and nobody woken until the caller says so: a connection answers
+        first. Raises `NotFoundError` when the stream is gone.
         """
         live = self._live.get(stream.id)
         if live is None:
             live = self._live[stream.id] = LiveStream(stream)
         subscription = Subscription(live, cursor, sink)
+        subscription.paused = paused
         live.viewers.add(subscription)
         self._metrics.live_streams.set(len(self._live))
         self._metrics.subscriptions.inc()
@@ -323,7 +327,9 @@ class Hub:
         before = batch.first - 1
         last = batch.last
         for viewer in live.viewers:
-            if viewer.cursor == before and not viewer.paused and viewer.sink.offer(viewer, news):
+            if viewer.paused:
+                continue
+            if viewer.cursor == before and viewer.sink.offer(viewer, news):
                 viewer.cursor = last
             else:
                 viewer.sink.wake(viewer)

@@ -10,9 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from unbroken.errors import DrainingError, OverloadedError, StoreError
+from unbroken.errors import DrainingError, OverloadedError, StoreError, UnbrokenError
 from unbroken.limits import Limits
 from unbroken.messages import START, Epoch, Seq, StreamId, StreamInfo
 from unbroken.observe.metrics import Metrics
@@ -28,8 +29,13 @@ from unbroken.store.base import (
     WriteResult,
 )
 
-__all__ = ["Change", "Log", "weight"]
+__all__ = ["Change", "Decided", "Log", "weight"]
 
+Decided = Callable[[WriteResult | UnbrokenError | None], None]
+"""Told once what became of an operation: its result, why its commit failed, or None when the log stopped and nobody knows.
+
+Called within the commit's step of the event loop: it must be quick and must not raise."""
+Entry = tuple[WriteOp, int, Decided]
 OP_BYTES: Final = 256
 """What an operation is taken to cost in memory besides its messages."""
 
@@ -66,8 +72,9 @@ class Log:
         self._store = store
         self._limits = limits
         self.metrics = metrics
-        self._queue: deque[tuple[WriteOp, int, asyncio.Future[WriteResult]]] = deque()
+        self._queue: deque[Entry] = deque()
         self._pending_bytes = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -103,6 +110,14 @@ class Log:
         take the operation back. Raises `OverloadedError` when `pending_bytes_max` is reached and `DrainingError` after
         `drain`.
         """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # asking each time costs a system call
+        future: asyncio.Future[WriteResult] = self._loop.create_future()
+        self.submit_to(partial(_settle, future), op)
+        return future
+
+    def submit_to(self, decided: Decided, op: WriteOp) -> None:
+        """As `submit`, with a function in place of a future: for producers that append thousands of times a second."""
         if self._draining:
             raise DrainingError
         if self._pending_bytes >= self._limits.pending_bytes_max:
@@ -110,14 +125,12 @@ class Log:
                 "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
             )
         size = weight(op)
-        future: asyncio.Future[WriteResult] = asyncio.get_running_loop().create_future()
-        self._queue.append((op, size, future))
+        self._queue.append((op, size, decided))
         self._pending_bytes += size
         if self._pending_bytes >= self._limits.pending_bytes_max:
             self._room.clear()
         self._idle.clear()
         self._work.set()
-        return future
 
     async def room(self) -> None:
         """Wait until `submit` has room; `OverloadedError` after `append_wait_seconds_max`."""
@@ -154,13 +167,12 @@ class Log:
                 await self._commit(self._take())
         finally:
             self._draining = True
-            for _, _, future in self._queue:
-                if not future.done():
-                    future.set_exception(DrainingError())
+            for _, _, decided in self._queue:
+                decided(DrainingError())
             self._queue.clear()
             self._idle.set()
 
-    def _take(self) -> list[tuple[WriteOp, int, asyncio.Future[WriteResult]]]:
+    def _take(self) -> list[Entry]:
         """The next commit's operations: everything that waits, within the commit's bounds."""
         queue, limits = self._queue, self._limits
         if len(queue) <= limits.commit_messages_max and self._pending_bytes <= limits.commit_bytes_max:
@@ -175,7 +187,7 @@ class Log:
             taken.append(entry)
         return taken
 
-    async def _commit(self, taken: list[tuple[WriteOp, int, asyncio.Future[WriteResult]]]) -> None:
+    async def _commit(self, taken: list[Entry]) -> None:
         ops = [op for op, _, _ in taken]
         with self.metrics.commit_seconds.time():
             try:
@@ -184,8 +196,8 @@ class Log:
                 self._failed(taken, error)
                 return
             except BaseException:
-                for _, _, future in taken:
-                    future.cancel()
+                for _, _, decided in taken:
+                    decided(None)
                 raise
             finally:
                 self._release(taken)
@@ -195,22 +207,19 @@ class Log:
             self._set_health(None)
         for listener in self._listeners:
             listener(changes)
-        for (_, _, future), result in zip(taken, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        for (_, _, decided), result in zip(taken, results, strict=True):
+            decided(result)
 
-    def _release(self, taken: list[tuple[WriteOp, int, asyncio.Future[WriteResult]]]) -> None:
+    def _release(self, taken: list[Entry]) -> None:
         self._pending_bytes -= sum(size for _, size, _ in taken)
         if self._pending_bytes < self._limits.pending_bytes_max:
             self._room.set()
 
-    def _failed(self, taken: list[tuple[WriteOp, int, asyncio.Future[WriteResult]]], error: StoreError) -> None:
+    def _failed(self, taken: list[Entry], error: StoreError) -> None:
         self.metrics.errors.labels(error.code).inc()
         self._set_health(error)
-        for _, _, future in taken:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # a producer that has gone must not turn this into a warning
+        for _, _, decided in taken:
+            decided(error)
 
     def _set_health(self, error: StoreError | None) -> None:
         changed = (self._degraded is None) != (error is None)
@@ -218,6 +227,19 @@ class Log:
         if changed:
             for listener in self._health_listeners:
                 listener(error)
+
+
+def _settle(future: asyncio.Future[WriteResult], outcome: WriteResult | UnbrokenError | None) -> None:
+    """Hand an outcome to whoever waits, if anybody still does."""
+    if future.done():
+        return
+    if outcome is None:
+        future.cancel()
+    elif isinstance(outcome, UnbrokenError):
+        future.set_exception(outcome)
+        future.exception()  # a producer that has gone must not turn this into a warning
+    else:
+        future.set_result(outcome)
 
 
 def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[Change]:

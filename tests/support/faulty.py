@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unbroken.errors import StoreError
+from unbroken.messages import StreamId, StreamInfo
 from unbroken.store.base import WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
 
@@ -27,6 +28,9 @@ class FaultyStore(MemoryStore):
         self._go = asyncio.Event()
         self._go.set()
         self.waiting = asyncio.Event()
+        self._look = asyncio.Event()
+        self._look.set()
+        self.looking = asyncio.Event()
 
     def hold(self) -> None:
         """Let no write through until `release`."""
@@ -35,6 +39,21 @@ class FaultyStore(MemoryStore):
     def release(self) -> None:
         """Let writes through again."""
         self._go.set()
+
+    def hold_lookups(self) -> None:
+        """Let no look-up by id answer until `release_lookups`."""
+        self._look.clear()
+
+    def release_lookups(self) -> None:
+        """Let look-ups answer again."""
+        self._look.set()
+
+    async def get_by_id(self, stream: StreamId) -> StreamInfo | None:
+        found = await super().get_by_id(stream)
+        if not self._look.is_set():
+            self.looking.set()
+            await self._look.wait()
+        return found
 
     async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
         if not self._go.is_set():

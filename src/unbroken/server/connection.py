@@ -78,6 +78,7 @@ class Connection:
         "_dirty",
         "_flying",
         "_inbox",
+        "_loop",
         "_pumping",
         "_reading",
         "_services",
@@ -85,6 +86,7 @@ class Connection:
         "_subscriptions",
         "_wire",
         "beat_at",
+        "heard",
         "heard_at",
         "id",
         "principal",
@@ -95,7 +97,9 @@ class Connection:
         self._wire = wire
         self.principal = principal
         self.id = services.connections.new_id()
-        self.heard_at = self.beat_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.heard = True
+        self.heard_at = self.beat_at = self._loop.time()
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[str, StreamInfo] = {}
         self._inbox: list[ClientFrame] = []
@@ -127,7 +131,7 @@ class Connection:
         """One text frame has arrived. A frame that is not valid closes the connection."""
         if self._closed:
             return
-        self.heard_at = asyncio.get_running_loop().time()
+        self.heard = True
         try:
             frame = decode_client(data, self._services.limits)
         except (ProtocolError, TooLargeError) as error:
@@ -334,7 +338,7 @@ class Connection:
             acks = self._acks
             acks.append(Ack(id=number, first=result.first, last=result.last, duplicate=result.duplicate))
             if len(acks) == 1:
-                asyncio.get_running_loop().call_soon(self._flush_acks)
+                self._loop.call_soon(self._flush_acks)
         elif isinstance(result, Rejected):
             if isinstance(result.error, NotFoundError):
                 self._streams.pop(name, None)
@@ -358,17 +362,17 @@ class Connection:
         except TrimmedError:
             known = ""
         self._unsubscribe(frame.stream)
-        subscription = await services.hub.subscribe(stream, cursor, self)
+        subscription = await services.hub.subscribe(stream, cursor, self, paused=True)
         if self._closed:
             services.hub.unsubscribe(subscription)
             return
-        self._dirty.pop(subscription, None)
         self._subscriptions[frame.stream] = subscription
         info = subscription.live.info
         if not info.state.terminal:
             news(subscription)
         view = stream_view(info)
         self._encode(Subscribed(id=frame.id, cursor=f"{stream.epoch}:{cursor}", hash=known, stream=view))
+        subscription.paused = False
         self.wake(subscription)
 
     def _unsubscribe(self, name: str) -> None:

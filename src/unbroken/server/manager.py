@@ -118,7 +118,8 @@ class WebSocketConnectionManager:
                     connection.heard_at = now  # this process stood still: nobody could be heard
             before = now
             for connection in self:
-                if not connection.reading:
+                if connection.heard or not connection.reading:
+                    connection.heard = False
                     connection.heard_at = now
                 if now - connection.heard_at > limits.silence_seconds_max:
                     connection.abort(CLOSE_SILENT, "nothing heard for too long")

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.support.faulty import FaultyStore
 from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.limits import DEFAULT_LIMITS
@@ -437,3 +438,22 @@ async def test_a_terminal_stream_is_told_after_its_messages_also_to_late_viewers
         kinds = [(await peer.receive())["type"] for _ in range(4)]
         assert kinds == ["hello", "subscribed", "messages", "state"]
         await server.until("subscriptions", 0)
+
+
+async def test_messages_that_arrive_while_a_subscription_begins_come_after_its_answer() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_server(Speed.STANDALONE, store=store) as server, server.peer() as peer:
+        await create(server, "a", "1")
+        store.hold_lookups()
+        await peer.send(type="subscribe", id=1, stream="a", after="now")
+        await asyncio.wait_for(store.looking.wait(), 10)
+        await create_append(server, "a", "2")
+        await create_append(server, "a", "3")
+        store.release_lookups()
+        assert (await peer.receive("subscribed", "messages"))["type"] == "subscribed"
+        seen: list[str] = []
+        while len(seen) < 2:
+            frame = await peer.receive("messages")
+            assert frame["first"] == len(seen) + 2
+            seen += [message["text"] for message in frame["messages"]]
+        assert seen == ["2", "3"]

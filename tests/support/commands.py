@@ -1,0 +1,92 @@
+"""Owns the running of `unbroken` as a real process: arguments, input, environment, bounded waits.
+
+Tests of the command line use it. It never imports what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Commands", "Finished", "eventually", "finish"]
+
+SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A process that has ended."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Its output, one JSON object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Commands:
+    """`unbroken` with a home of its own, talking to one server."""
+
+    def __init__(self, home: Path, server: str, **environment: str) -> None:
+        self.home = home
+        self.spill = home / "unbroken" / "spill"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("UNBROKEN_")}
+        own = {"XDG_STATE_HOME": str(home), "HOME": str(home), "UNBROKEN_SERVER": server, "PYTHONUNBUFFERED": "1"}
+        self.environment: Mapping[str, str] = kept | own | environment
+
+    async def start(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        """Start it; stdin is empty and both outputs are pipes unless `options` say otherwise."""
+        pipes = {
+            "stdin": asyncio.subprocess.DEVNULL,
+            "stdout": asyncio.subprocess.PIPE,
+            "stderr": asyncio.subprocess.PIPE,
+        }
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "unbroken", *arguments), **(pipes | {"env": self.environment} | options)
+        )
+
+    async def __call__(self, *arguments: str, stdin: bytes = b"", seconds: float = SECONDS_MAX) -> Finished:
+        """Run it to its end."""
+        process = await self.start(*arguments, stdin=asyncio.subprocess.PIPE)
+        return await finish(process, stdin=stdin, seconds=seconds)
+
+    def spilled(self) -> list[Path]:
+        """The spill files that are there."""
+        return sorted(self.spill.glob("*.spill"))
+
+
+async def finish(
+    process: asyncio.subprocess.Process, *, stdin: bytes | None = None, seconds: float = SECONDS_MAX
+) -> Finished:
+    """Wait for a process to end; one that does not is killed, and the test fails with what it printed."""
+    task = asyncio.create_task(process.communicate(stdin))
+    done, _ = await asyncio.wait([task], timeout=seconds)
+    if not done:
+        process.kill()
+        out, err = await task
+        raise AssertionError(f"no end within {seconds:.0f} s:\n{out[-2000:]!r}\n{(err or b'').decode()[-2000:]}")
+    out, err = task.result()
+    assert process.returncode is not None
+    return Finished(process.returncode, out, (err or b"").decode(errors="replace"))
+
+
+async def eventually(condition: Callable[[], Any], what: str, *, seconds: float = SECONDS_MAX) -> Any:
+    """Poll until `condition` gives something true; fails, saying `what` was awaited."""
+    async with asyncio.timeout(seconds):
+        while not (found := condition()):
+            await asyncio.sleep(0.02)
+    assert found, what
+    return found
