@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Commands:
         self.spill = home / "unbroken" / "spill"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("UNBROKEN_")}
         own = {"XDG_STATE_HOME": str(home), "HOME": str(home), "UNBROKEN_SERVER": server, "PYTHONUNBUFFERED": "1"}
+        self._started: list[asyncio.subprocess.Process] = []
         self.environment: Mapping[str, str] = kept | own | environment
 
     async def start(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
@@ -54,9 +56,19 @@ class Commands:
             "stdout": asyncio.subprocess.PIPE,
             "stderr": asyncio.subprocess.PIPE,
         }
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "unbroken", *arguments), **(pipes | {"env": self.environment} | options)
         )
+        self._started.append(process)
+        return process
+
+    async def end(self) -> None:
+        """Kill what a failed test left running."""
+        for process in self._started:
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+                await process.communicate()
 
     async def __call__(self, *arguments: str, stdin: bytes = b"", seconds: float = SECONDS_MAX) -> Finished:
         """Run it to its end."""

@@ -7,7 +7,7 @@ themselves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from unbroken.client import Client, ConnectionStatus, Producer, StatusEvent
 from unbroken.errors import UnbrokenError, UnknownOutcomeError
@@ -20,17 +20,11 @@ WINDOW = 40
 
 
 async def produce(
-    client: Client,
-    history: History,
-    stream: str,
-    name: str,
-    count: int,
-    *,
-    paced_by: Callable[[int], int] | None = None,
-) -> None:
-    """Append `count` messages through one pipelined producer; every outcome is recorded.
+    client: Client, history: History, stream: str, name: str, go_on: Callable[[int], Awaitable[bool]]
+) -> int:
+    """Append messages through one pipelined producer while `go_on`; every outcome is recorded. Gives how many there were.
 
-    `paced_by` gives how far the slowest observer is: the producer stays within sight, so that faults meet live traffic.
+    `go_on` gets the number of the next message, and may wait: so faults meet live traffic.
     """
     window = asyncio.Semaphore(WINDOW)
 
@@ -49,13 +43,14 @@ async def produce(
             window.release()
 
     async with client.producer(stream, id=name) as producer, asyncio.TaskGroup() as group:
-        for number in range(count):
+        number = 0
+        while await go_on(number):
             await window.acquire()
-            while paced_by is not None and number - paced_by(number) > 4 * WINDOW:
-                await asyncio.sleep(0.005)
             message = f"{name}-{number}"
             history.invoke(name, message, message)
             group.create_task(append(producer, message))
+            number += 1
+    return number
 
 
 class Observer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from unbroken.errors import ForbiddenOriginError, InvalidError, UnauthorizedError
 from unbroken.messages import Principal
@@ -27,6 +27,13 @@ class HeaderValues(Protocol):
     """The headers of one request; lookup ignores case."""
 
     def get(self, key: str, /) -> str | None: ...
+
+
+@runtime_checkable
+class _WithLists(Protocol):
+    """Headers that give the first of several values and would hide the others."""
+
+    def getlist(self, key: str) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +120,8 @@ class Access:
 def header(headers: HeaderValues, name: str) -> str | None:
     """The value of a header that may be there once; `InvalidError` when it is there several times."""
     try:
+        if isinstance(headers, _WithLists) and len(headers.getlist(name)) > 1:
+            raise LookupError(name)  # what some kinds of headers raise by themselves
         return headers.get(name)
     except LookupError:
         raise InvalidError(f"the header {name} is there more than once", field=name) from None

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
-
-import msgspec
 
 from unbroken import __version__
 from unbroken.errors import (
     DrainingError,
-    InvalidError,
     NotFoundError,
     OverloadedError,
     ProtocolError,
@@ -24,7 +22,7 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.hub import LiveBatch, Subscription, news
-from unbroken.messages import Principal, StreamInfo, StreamState
+from unbroken.messages import Principal, StreamInfo
 from unbroken.protocol.codec import decode_client, encode_server
 from unbroken.protocol.frames import (
     PROTOCOL,
@@ -33,7 +31,6 @@ from unbroken.protocol.frames import (
     AppendFrame,
     CancelFrame,
     ClientFrame,
-    CloseSpec,
     CreateFrame,
     ErrorFrame,
     Heartbeat,
@@ -48,14 +45,15 @@ from unbroken.protocol.frames import (
     Unsubscribe,
 )
 from unbroken.protocol.views import stream_view
-from unbroken.store.base import Appended, Close, Producer, Rejected, WriteResult
+from unbroken.server.specs import checked_producer, close_of, object_text
+from unbroken.store.base import Appended, Rejected, WriteResult
 from unbroken.streams import AppendOptions, NewStream
 
 if TYPE_CHECKING:
     from unbroken.server.services import Services
     from unbroken.server.wire import Wire
 
-__all__ = ["Connection", "close_of", "error_frame"]
+__all__ = ["Connection", "close_code", "error_frame"]
 
 INBOX_MAX: Final = 64
 """Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
@@ -72,13 +70,13 @@ class Connection:
     """
 
     __slots__ = (
-        "_acks",
         "_busy",
         "_closed",
         "_dirty",
         "_flying",
         "_inbox",
         "_loop",
+        "_outcomes",
         "_pumping",
         "_reading",
         "_services",
@@ -103,7 +101,7 @@ class Connection:
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[str, StreamInfo] = {}
         self._inbox: list[ClientFrame] = []
-        self._acks: list[Ack] = []
+        self._outcomes: list[tuple[int, str, WriteResult | UnbrokenError | None]] = []
         self._dirty: dict[Subscription, None] = {}
         self._flying = 0
         self._busy = False
@@ -177,7 +175,7 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         """Say why and close; what was sent before goes out first."""
         if not self._closed:
-            self._flush_acks()
+            self._tell_outcomes()
             self._closed = True
             self._wire.close(code, reason)
 
@@ -191,7 +189,7 @@ class Connection:
         """Tell the peer what is wrong with the connection as a whole, and close it."""
         self._services.metrics.errors.labels(error.code).inc()
         self._encode(error_frame(error))
-        self.close(close_of(error), error.code)
+        self.close(close_code(error), error.code)
 
     # --- what the hub calls -------------------------------------------------------------------------------------------
 
@@ -271,7 +269,8 @@ class Connection:
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case LeaseFrame():
                 stream = await self._stream(frame.stream)
-                info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
+                producer = checked_producer(frame.producer, services.limits)
+                info = await services.states.lease(stream, producer.id, producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case _:
                 raise ProtocolError("this frame is not for a server")
@@ -293,9 +292,9 @@ class Connection:
                 kind=frame.kind,
                 content_type=frame.content_type,
                 session=frame.session,
-                metadata="{}" if frame.metadata is msgspec.UNSET else bytes(frame.metadata).decode(),
+                metadata=object_text(frame.metadata) or "{}",
                 ttl_seconds=frame.ttl_seconds,
-                lease=None if lease is None else Producer(lease.id, lease.epoch, 0),
+                lease=None if lease is None else checked_producer(lease, self._services.limits),
                 lease_seconds=frame.lease_seconds,
             ),
         )
@@ -306,48 +305,49 @@ class Connection:
 
     def _append(self, frame: AppendFrame, stream: StreamInfo) -> None:
         producer = frame.producer
+        decided = partial(self._decided, frame.id, frame.stream)
         if producer is None and frame.expected_head is None and frame.close is None:
-            future = self._services.streams.append(stream, frame.messages)
+            self._services.streams.append_to(decided, stream, frame.messages)
         else:
             options = AppendOptions(
-                producer=None if producer is None else Producer(producer.id, producer.epoch, producer.seq),
+                producer=None if producer is None else checked_producer(producer, self._services.limits),
                 expected_head=frame.expected_head,
-                close=None if frame.close is None else close_of_spec(frame.close),
+                close=None if frame.close is None else close_of(frame.close, self._services.limits),
             )
-            future = self._services.streams.append(stream, frame.messages, options)
+            self._services.streams.append_to(decided, stream, frame.messages, options)
         self._flying += 1
         if self._flying >= self._services.limits.connection_pending_appends_max:
             self._throttle()
-        number, name = frame.id, frame.stream
-        future.add_done_callback(lambda done: self._decided(number, name, done))
 
-    def _decided(self, number: int, name: str, future: asyncio.Future[WriteResult]) -> None:
-        """An append is durable, or refused."""
-        self._flying -= 1
+    def _decided(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
+        """An append is durable, or refused; the peer is told of all that were, in the next turn of the loop."""
+        if not self._outcomes:
+            self._loop.call_soon(self._tell_outcomes)
+        self._outcomes.append((number, stream, outcome))
+
+    def _tell_outcomes(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        self._flying -= len(outcomes)
         if not self._reading and self._flying < self._services.limits.connection_pending_appends_max // 2:
             self._unthrottle()
         if self._closed:
             return
-        error = DrainingError() if future.cancelled() else future.exception()
-        if error is not None:
-            failure = error if isinstance(error, UnbrokenError) else UnbrokenError("internal error")
-            self._refuse(failure, number, name)
-            return
-        result = future.result()
-        if isinstance(result, Appended):
-            acks = self._acks
-            acks.append(Ack(id=number, first=result.first, last=result.last, duplicate=result.duplicate))
-            if len(acks) == 1:
-                self._loop.call_soon(self._flush_acks)
-        elif isinstance(result, Rejected):
-            if isinstance(result.error, NotFoundError):
-                self._streams.pop(name, None)
-            self._refuse(result.error, number, name)
-
-    def _flush_acks(self) -> None:
-        if self._acks and not self._closed:
-            acks, self._acks = self._acks, []
+        acks: list[Ack] = []
+        for number, stream, outcome in outcomes:
+            if isinstance(outcome, Appended):
+                acks.append(Ack(id=number, first=outcome.first, last=outcome.last, duplicate=outcome.duplicate))
+            else:
+                self._tell_failure(number, stream, outcome)
+        if acks:
             self._encode(Acks(acks=acks))
+
+    def _tell_failure(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
+        error = outcome.error if isinstance(outcome, Rejected) else outcome
+        if not isinstance(error, UnbrokenError):
+            error = DrainingError()
+        if isinstance(error, NotFoundError):
+            self._streams.pop(stream, None)
+        self._refuse(error, number, stream)
 
     # --- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -448,17 +448,6 @@ class Connection:
         self._wire.resume_reading()
 
 
-def close_of_spec(spec: CloseSpec) -> Close:
-    """What a peer's close means; `InvalidError` when its state is not a terminal one."""
-    try:
-        state = StreamState(spec.state)
-    except ValueError:
-        state = StreamState.OPEN
-    if not state.terminal:
-        raise InvalidError("close.state is completed, failed, cancelled, timed_out or interrupted", field="close.state")
-    return Close(state, "{}" if spec.reason is msgspec.UNSET else bytes(spec.reason).decode())
-
-
 def error_frame(error: UnbrokenError, number: int | None = None, stream: str | None = None) -> ErrorFrame:
     """An error as a frame."""
     return ErrorFrame(
@@ -472,7 +461,7 @@ def error_frame(error: UnbrokenError, number: int | None = None, stream: str | N
     )
 
 
-def close_of(error: UnbrokenError) -> int:
+def close_code(error: UnbrokenError) -> int:
     """The close code for an error that ends the connection."""
     if isinstance(error, TooLargeError):
         return CLOSE_TOO_BIG

@@ -18,8 +18,9 @@ from unbroken.messages import NewMessage, Seq, StreamInfo, join_encoded
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
 from unbroken.server.departure import LongResponses, unless, while_connected
-from unbroken.server.http_streams import StreamBody, checked_producer, close_of, create
+from unbroken.server.http_streams import StreamBody, create
 from unbroken.server.resource import Body, Call, Whole, json_response
+from unbroken.server.specs import checked_producer, close_of
 from unbroken.server.sse import SseResponse
 from unbroken.store.base import Read
 from unbroken.streams import AppendOptions

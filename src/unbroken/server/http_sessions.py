@@ -14,7 +14,8 @@ from starlette.responses import Response
 from unbroken.errors import InvalidError
 from unbroken.messages import SessionState, StreamInfo
 from unbroken.protocol.views import session_view, stream_view
-from unbroken.server.resource import Body, Call, json_response, object_text
+from unbroken.server.resource import Body, Call, json_response
+from unbroken.server.specs import object_text
 from unbroken.store.base import Page, StreamFilter
 
 __all__ = [

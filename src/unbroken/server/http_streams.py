@@ -11,21 +11,20 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from unbroken.errors import InvalidError, VerificationError
-from unbroken.limits import Limits
-from unbroken.messages import Principal, Seq, StreamInfo, StreamState
+from unbroken.errors import VerificationError
+from unbroken.messages import Principal, Seq, StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
 from unbroken.server.departure import while_connected
-from unbroken.server.resource import Body, Call, Whole, json_response, object_text
+from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.services import Services
-from unbroken.store.base import Close, Created, Producer, StreamFilter
+from unbroken.server.specs import STATES, checked_producer, close_of, object_text
+from unbroken.store.base import Created, StreamFilter
 from unbroken.streams import NewStream, Verification
 
 __all__ = [
     "StreamBody",
     "cancel_stream",
-    "close_of",
     "close_stream",
     "create",
     "delete_stream",
@@ -40,7 +39,6 @@ __all__ = [
 ]
 
 PAGE_ITEMS = 100
-STATES: Final = {state.value: state for state in StreamState}
 FLAGS: Final = {"true": True, "false": False}
 
 
@@ -161,27 +159,6 @@ async def verify_stream(call: Call) -> Response:
         "hash": found.hash.hex(),
     }
     return json_response(answer)
-
-
-def close_of(spec: CloseSpec, limits: Limits) -> Close:
-    """How to end a stream; `InvalidError` for a state that is no end and a reason that is too long or no object."""
-    state = STATES.get(spec.state)
-    if state is None or not state.terminal:
-        ends = ", ".join(name for name, known in STATES.items() if known.terminal)
-        raise InvalidError(f"state is one of {ends}", field="state")
-    reason = object_text(spec.reason) or "{}"
-    if len(reason.encode()) > limits.reason_bytes_max or not reason.startswith("{"):
-        raise InvalidError(f"a reason is a JSON object of at most {limits.reason_bytes_max} bytes", field="reason")
-    return Close(state, reason)
-
-
-def checked_producer(spec: ProducerSpec, limits: Limits) -> Producer:
-    """Who wants to produce, within the bounds of an id and of numbers."""
-    if not 1 <= len(spec.id.encode()) <= limits.producer_id_bytes_max:
-        raise InvalidError(f"a producer id has 1 to {limits.producer_id_bytes_max} bytes", field="producer.id")
-    if not (0 <= spec.epoch < 2**53 and 0 <= spec.seq < 2**53):
-        raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")
-    return Producer(spec.id, spec.epoch, spec.seq)
 
 
 async def _stream(call: Call) -> StreamInfo:

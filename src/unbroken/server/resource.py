@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from unbroken.server.services import Services
 
-__all__ = ["Body", "Call", "Handler", "Query", "Resource", "Whole", "json_response", "object_text"]
+__all__ = ["Body", "Call", "Handler", "Query", "Resource", "Whole", "json_response"]
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 """A number that every client can hold exactly."""
@@ -47,11 +46,6 @@ def json_response(value: object, status: int = 200) -> Response:
     """`value` as a JSON response; bytes are taken as JSON already."""
     content = value if isinstance(value, bytes) else _encoder.encode(value)
     return Response(content, status, media_type="application/json")
-
-
-def object_text(raw: msgspec.Raw | UnsetType) -> str | None:
-    """A JSON object of a body as text; None when it is absent or null."""
-    return None if raw is UNSET or bytes(raw) == b"null" else bytes(raw).decode()
 
 
 class Query:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
 from unbroken.auth.handshake import admit
@@ -113,10 +114,14 @@ class _Handshake(asyncio.Protocol):
             self._transport.close()
             return
         connections = self._connections
-        socket = WebSocket(self._services, principal, self._transport, conn, lambda _exc: connections.discard(socket))
+        # What the handshake held is three quarters of an idle connection's memory: a fresh protocol goes on without it.
+        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=self._services.limits.frame_bytes_max)
+        socket = WebSocket(self._services, principal, self._transport, frames, lambda _exc: connections.discard(socket))
         connections.add(socket)
         self._become(socket)
-        socket.handle_events()
+        early = self._received.partition(b"\r\n\r\n")[2]
+        if early:
+            socket.data_received(early)
 
     def _admit(self, request: Request) -> tuple[Principal, str]:
         services = self._services
@@ -124,8 +129,14 @@ class _Handshake(asyncio.Protocol):
         offered = [
             name.strip() for line in request.headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")
         ]
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        admission = admit(headers, offered, access=services.access, tickets=services.tickets)
+        admission = admit(
+            request.headers,
+            offered,
+            access=services.access,
+            tickets=services.tickets,
+            scheme="ws" if self._transport.get_extra_info("sslcontext") is None else "wss",
+            server=self._transport.get_extra_info("sockname")[:2],
+        )
         return admission.principal, admission.subprotocol
 
 

@@ -1,7 +1,8 @@
 """A WebSocket on an asyncio transport of our own: what arrives goes through `websockets`' sans-I/O protocol to a connection.
 
 It is used in two ways: put onto a transport whose handshake uvicorn and the application have done (`takeover`), or from
-the first byte on (`standalone`). It carries bytes and knows no frame of ours.
+the first byte on (`standalone`). Parsing what arrives is the library's alone, however
+tempting a shortcut may be; only the header in front of our shared outgoing frames is our own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import Frame, Opcode
-from websockets.server import ServerProtocol
+from websockets.protocol import Protocol
 
 from unbroken.messages import Principal
 from unbroken.server.connection import Connection
@@ -37,7 +38,7 @@ class WebSocket(asyncio.Protocol):
         services: Services,
         principal: Principal,
         transport: asyncio.Transport,
-        conn: ServerProtocol,
+        conn: Protocol,
         on_lost: Callable[[Exception | None], None],
     ) -> None:
         self._transport = transport

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from unbroken.auth.handshake import admit
-from unbroken.errors import UnbrokenError
+from unbroken.errors import LifespanError, UnbrokenError
 from unbroken.server.connection import Connection
 from unbroken.server.problems import problem_response
 from unbroken.server.takeover import take_over, uvicorn_protocol
@@ -41,8 +41,15 @@ class WebSocketEndpoint:
         services = self._services
         try:
             services.connections.check_room()
+            if not services.started:
+                raise LifespanError
             admission = admit(
-                Headers(scope=scope), scope["subprotocols"], access=services.access, tickets=services.tickets
+                Headers(scope=scope),
+                scope["subprotocols"],
+                access=services.access,
+                tickets=services.tickets,
+                scheme=scope.get("scheme", "ws"),
+                server=scope.get("server"),
             )
         except UnbrokenError as error:
             services.metrics.errors.labels(error.code).inc()

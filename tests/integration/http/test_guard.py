@@ -291,3 +291,32 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(serve
         writer.close()
         await writer.wait_closed()
     await server.answer(200, "GET", "/v1/streams")
+
+
+async def exchange(server: Served, request: str) -> bytes:
+    """Send `request` as it stands and give everything that comes back."""
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request.encode())
+        answer = await reader.read()
+        writer.close()
+    return answer
+
+
+async def test_a_body_that_is_only_announced_is_refused_without_asking_for_it(server: Served) -> None:
+    answer = await exchange(
+        server,
+        f"POST /v1/messages/a HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        "Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n",
+    )
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"limit":"body_bytes_max"' in answer
+
+
+@pytest.mark.parametrize(
+    "doubled",
+    ["Host: evil.example", "Origin: https://evil.example\r\nOrigin: https://app.example"],
+)
+async def test_a_header_that_decides_may_be_there_once_only(server: Served, doubled: str) -> None:
+    head = f"GET /v1/streams HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{doubled}\r\nConnection: close\r\n\r\n"
+    assert (await exchange(server, head)).startswith(b"HTTP/1.1 400 ")

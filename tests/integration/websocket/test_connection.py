@@ -93,6 +93,21 @@ async def test_a_foreign_origin_is_refused(server: Running, origin: str) -> None
         assert (await peer.receive())["type"] == "hello"
 
 
+async def test_a_doubled_header_is_refused(server: Running) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        async with server.peer(additional_headers=[("Origin", server.url), ("Origin", server.url)]):
+            pass
+    assert caught.value.response.status_code == 400
+
+
+@pytest.mark.parametrize("producer", [{"id": "", "epoch": 0}, {"id": "p", "epoch": -1}, {"id": "p" * 300, "epoch": 0}])
+async def test_a_lease_for_nobody_is_refused(server: Running, producer: dict[str, object]) -> None:
+    await create(server, "a")
+    async with server.peer() as peer:
+        await peer.send(type="lease", id=1, stream="a", producer=producer, seconds=5)
+        assert (await peer.receive("error", "result"))["code"] == "invalid"
+
+
 async def test_a_foreign_host_is_refused(server: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     key = base64.b64encode(b"0123456789abcdef").decode()
@@ -228,6 +243,9 @@ REFUSED = [
     ({"messages": [{"text": "x" * 1_100_000}]}, "too_large"),
     ({"close": {"state": "open"}}, "invalid"),
     ({"producer": {"id": "", "epoch": 0, "seq": 0}}, "invalid"),
+    ({"producer": {"id": "p", "epoch": -1, "seq": 0}}, "invalid"),
+    ({"close": {"state": "failed", "reason": []}}, "invalid"),
+    ({"close": {"state": "failed", "reason": {"x": "y" * 5000}}}, "invalid"),
     ({"stream": "nothing"}, "not_found"),
 ]
 

@@ -60,6 +60,9 @@ def test_a_missing_host_is_refused_and_a_doubled_one_too() -> None:
         OPEN.check_host(Headers({}), SERVER)
     with pytest.raises(InvalidError):
         OPEN.check_host(WireHeaders([("Host", "localhost:4437"), ("Host", "evil.example")]), SERVER)
+    raw = [(b"host", b"localhost:4437"), (b"host", b"evil.example")]
+    with pytest.raises(InvalidError):
+        OPEN.check_host(Headers(raw=raw), SERVER)
 
 
 def test_without_a_known_port_any_port_of_a_loopback_name_is_ours() -> None:

@@ -18,9 +18,8 @@ from unbroken.errors import InvalidError
 from unbroken.messages import Message, NewMessage, decode_messages, payload_bytes
 from unbroken.server.durable_streams.headers import media_type
 
-__all__ = ["DEFAULT_CONTENT_TYPE", "Content", "body_messages", "page_body", "payload"]
+__all__ = ["Content", "body_messages", "page_body", "payload"]
 
-DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 _ENCODED_PER_CHARACTER: Final = 8
 """More bytes than one character or byte of a payload can take in an encoded message (an escape takes six)."""
 _raw_decoder: Final = msgspec.json.Decoder(msgspec.Raw)

@@ -14,15 +14,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from unbroken.errors import InvalidError, NotFoundError, UnbrokenError
+from unbroken.errors import DrainingError, InvalidError, NotFoundError, OverloadedError, StoreError, UnbrokenError
 from unbroken.messages import Principal, Seq, StreamInfo, StreamState
 from unbroken.server.durable_streams.offsets import Lineage, Offset
 from unbroken.server.services import Services
 
 __all__ = ["NO_STORE", "SAFE_HEADERS", "Exchange", "Refusal", "state_headers"]
 
-SAFE_HEADERS: Final = {"x-content-type-options": "nosniff"}
-"""On every response: contents are what somebody appended, so a browser must not guess what they are."""
+SAFE_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+}
+"""On every response: contents are what somebody appended, so a browser neither guesses what they are nor runs them."""
 NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -142,12 +145,19 @@ class Exchange:
         return (await self.lineage(info)).offset(seq)
 
     async def touch(self, info: StreamInfo) -> None:
-        """Slide the expiry of a stream with a time to live, unless it would move by less than a hundredth of it."""
+        """Slide the expiry of a stream with a time to live, unless it would move by less than a hundredth of it.
+
+        Reading goes on when the store takes no writes: then it does not slide.
+        """
         if info.ttl_seconds is None or info.expires_ms is None:
             return
         expires = self.services.clock.now_ms() + info.ttl_seconds * 1000
-        if expires - info.expires_ms >= info.ttl_seconds * 10:
+        if expires - info.expires_ms < info.ttl_seconds * 10:
+            return
+        try:
             await self.services.streams.touch(info)
+        except (StoreError, DrainingError, OverloadedError) as error:
+            self.services.metrics.errors.labels(error.code).inc()
 
 
 def state_headers(info: StreamInfo) -> dict[str, str]:

@@ -17,6 +17,7 @@ from unbroken.messages import NUMBER_MAX
 from unbroken.store.base import Producer
 
 __all__ = [
+    "DEFAULT_CONTENT_TYPE",
     "AppendRequest",
     "CreateRequest",
     "ForkRequest",
@@ -25,8 +26,11 @@ __all__ = [
     "expiry_text",
     "matches_etag",
     "media_type",
+    "type_header",
 ]
 
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]+", re.ASCII)
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
 _RFC3339: Final = re.compile(
@@ -71,7 +75,7 @@ def create_request(headers: Mapping[str, str]) -> CreateRequest:
     if ttl is not None and expires is not None:
         raise InvalidError("Stream-TTL and Stream-Expires-At exclude each other", field="Stream-TTL")
     return CreateRequest(
-        content_type=headers.get("content-type") or None,
+        content_type=_content_type(headers),
         ttl_seconds=None if ttl is None else _number("Stream-TTL", ttl),
         expires_ms=None if expires is None else _instant_ms(expires),
         closed=_flag(headers, "stream-closed"),
@@ -94,6 +98,11 @@ def media_type(content_type: str) -> str:
     return content_type.split(";", 1)[0].strip().lower()
 
 
+def type_header(content_type: str) -> dict[str, str]:
+    """A stream's content type as a header; one of another face that no header can carry counts as plain bytes."""
+    return {"content-type": content_type if _PRINTABLE.fullmatch(content_type) else DEFAULT_CONTENT_TYPE}
+
+
 def expiry_text(expires_ms: int) -> str:
     """An instant as RFC 3339 in UTC with milliseconds."""
     return (_EPOCH + timedelta(milliseconds=expires_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -104,6 +113,13 @@ def matches_etag(if_none_match: str | None, etag: str) -> bool:
     if if_none_match is None:
         return False
     return any(given.strip().removeprefix("W/") in {etag, "*"} for given in if_none_match.split(","))
+
+
+def _content_type(headers: Mapping[str, str]) -> str | None:
+    given = headers.get("content-type") or None
+    if given is not None and _PRINTABLE.fullmatch(given) is None:
+        raise InvalidError("Content-Type is printable ASCII", field="Content-Type")
+    return given
 
 
 def _flag(headers: Mapping[str, str], name: str) -> bool:

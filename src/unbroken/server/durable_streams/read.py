@@ -12,7 +12,7 @@ from unbroken.errors import InvalidError, TrimmedError
 from unbroken.messages import Principal, Seq, StreamInfo
 from unbroken.server.durable_streams.content import Content, page_body
 from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_headers
-from unbroken.server.durable_streams.headers import expiry_text, matches_etag
+from unbroken.server.durable_streams.headers import expiry_text, matches_etag, type_header
 from unbroken.server.durable_streams.offsets import BEGINNING, FROM_START, NOW, Offset
 
 __all__ = ["CACHED", "UP_TO_DATE", "catch_up", "etag_of", "expiry_headers", "head", "position", "visibility"]
@@ -49,7 +49,7 @@ async def catch_up(exchange: Exchange, info: StreamInfo, query: Mapping[str, str
     content = Content.of(info.content_type)
     after = await position(exchange, info, wanted)
     await exchange.touch(info)
-    headers = {"content-type": info.content_type}
+    headers = type_header(info.content_type)
     if wanted == NOW:
         headers |= {"stream-next-offset": str(await exchange.offset(info, after)), **UP_TO_DATE, **NO_STORE}
         await exchange.reply(200, {**headers, **state_headers(info)}, page_body(content, ()))
@@ -71,7 +71,7 @@ async def catch_up(exchange: Exchange, info: StreamInfo, query: Mapping[str, str
 async def head(exchange: Exchange, info: StreamInfo) -> None:
     """What is known of the stream; does not slide its expiry."""
     offset = await exchange.offset(info, info.head)
-    known = {"content-type": info.content_type, "stream-next-offset": str(offset), **NO_STORE}
+    known = {**type_header(info.content_type), "stream-next-offset": str(offset), **NO_STORE}
     await exchange.reply(200, {**known, **expiry_headers(info), **state_headers(info)})
 
 

@@ -19,15 +19,17 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.messages import NewMessage, StreamInfo, StreamState
-from unbroken.server.durable_streams.content import DEFAULT_CONTENT_TYPE, Content, body_messages
+from unbroken.server.durable_streams.content import Content, body_messages
 from unbroken.server.durable_streams.exchange import Exchange, Refusal, state_headers
 from unbroken.server.durable_streams.fork import Branch, branch_off, is_fork
 from unbroken.server.durable_streams.headers import (
+    DEFAULT_CONTENT_TYPE,
     AppendRequest,
     CreateRequest,
     append_request,
     create_request,
     media_type,
+    type_header,
 )
 from unbroken.server.durable_streams.read import expiry_headers
 from unbroken.store.base import Appended, Close, Fork
@@ -170,7 +172,7 @@ async def _answer_existing(
 
 async def _facts(exchange: Exchange, info: StreamInfo) -> dict[str, str]:
     offset = await exchange.offset(info, info.head)
-    known = {"content-type": info.content_type, "stream-next-offset": str(offset)}
+    known = {**type_header(info.content_type), "stream-next-offset": str(offset)}
     return {**known, **expiry_headers(info), **state_headers(info)}
 
 

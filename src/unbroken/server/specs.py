@@ -1,0 +1,46 @@
+"""What a peer wrote about producers and ends, as what the store takes: the same checks on HTTP and on WebSocket.
+
+The faces call it on decoded requests. It refuses with `InvalidError` and looks at nothing but its arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from unbroken.errors import InvalidError
+from unbroken.limits import Limits
+from unbroken.messages import StreamState
+from unbroken.protocol.frames import CloseSpec, ProducerSpec
+from unbroken.store.base import Close, Producer
+
+__all__ = ["STATES", "checked_producer", "close_of", "object_text"]
+
+STATES: Final = {state.value: state for state in StreamState}
+
+
+def object_text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:
+    """A JSON object of a request as text; None when it is absent or null."""
+    return None if raw is msgspec.UNSET or bytes(raw) == b"null" else bytes(raw).decode()
+
+
+def close_of(spec: CloseSpec, limits: Limits) -> Close:
+    """How to end a stream; `InvalidError` for a state that is no end and a reason that is too long or no object."""
+    state = STATES.get(spec.state)
+    if state is None or not state.terminal:
+        ends = ", ".join(name for name, known in STATES.items() if known.terminal)
+        raise InvalidError(f"state is one of {ends}", field="state")
+    reason = object_text(spec.reason) or "{}"
+    if len(reason.encode()) > limits.reason_bytes_max or not reason.startswith("{"):
+        raise InvalidError(f"a reason is a JSON object of at most {limits.reason_bytes_max} bytes", field="reason")
+    return Close(state, reason)
+
+
+def checked_producer(spec: ProducerSpec, limits: Limits) -> Producer:
+    """Who wants to produce, within the bounds of an id and of numbers."""
+    if not 1 <= len(spec.id.encode()) <= limits.producer_id_bytes_max:
+        raise InvalidError(f"a producer id has 1 to {limits.producer_id_bytes_max} bytes", field="producer.id")
+    if not (0 <= spec.epoch < 2**53 and 0 <= spec.seq < 2**53):
+        raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")
+    return Producer(spec.id, spec.epoch, spec.seq)
