@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AddressError",
     "AlreadyExistsError",
     "ConfigurationError",
     "ConflictError",
@@ -279,6 +280,14 @@ class ConfigurationError(UnbrokenError):
 
     code = "configuration"
     cure = "Correct the named setting; flags come before UNBROKEN_* variables."
+
+
+class AddressError(UnbrokenError):
+    """The server cannot listen on this address."""
+
+    code = "address"
+    http_status = 500
+    cure = "Stop what listens there, or choose another address with --host and --port."
 
 
 class LifespanError(UnbrokenError):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from unbroken.auth.access import Access
+from unbroken.errors import AddressError
 from unbroken.server.app import build_app, build_services, open_store
 from unbroken.server.engine import Engine
 from unbroken.server.standalone import standalone_protocol
@@ -31,17 +33,15 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 class _Server(uvicorn.Server):
     """A uvicorn server that says when it is ready, and drains before it closes sockets."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, host: str) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
         super().__init__(config)
         self._engine = engine
-        self._host = host
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            host = f"[{self._host}]" if ":" in self._host else self._host
-            print(f"unbroken listening on http://{host}:{port}", flush=True)  # noqa: T201 - the one line on stdout
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        print(f"unbroken listening on http://{host}:{port}", flush=True)  # noqa: T201 - the one line on stdout
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -63,12 +63,13 @@ def build_engine(settings: Settings) -> Engine:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; the exit code (0 after a graceful stop, 1 when it could not start)."""
+    """Serve until SIGTERM or SIGINT, then drain; 0 after a graceful stop.
+
+    Raises `AddressError` when the address cannot be listened on, and what the store raises when it cannot be opened.
+    """
     engine = build_engine(settings)
     config = uvicorn.Config(
         build_app(engine),
-        host=settings.host,
-        port=settings.port,
         ws=standalone_protocol(engine.services),  # type: ignore[arg-type]
         ws_per_message_deflate=False,
         log_config=None,
@@ -76,15 +77,26 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=int(engine.services.limits.drain_seconds_max),
-        lifespan="on",
+        lifespan="off",
     )
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    server = _Server(config, engine, settings.host)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again when it has stopped gracefully
-    try:
-        server.run()
-    except SystemExit:
-        return 1
+    listening = _listen(settings.host, settings.port)
+    with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(_Server(config, engine), engine, listening))
     logging.getLogger(__name__).info("stopped")
-    return 0 if server.started else 1
+    return 0
+
+
+async def _serve(server: _Server, engine: Engine, listening: socket.socket) -> None:
+    async with engine.running():
+        await server.serve(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+    except OSError as error:
+        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}", host=host, port=port) from None

@@ -1,0 +1,88 @@
+"""The options that every verb shares which talks to a server, and the client made of them.
+
+Verbs take a `Connection` as a parameter. A token comes from the environment or a file, never from an argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+from cyclopts import Parameter
+
+from unbroken.errors import ConfigurationError, UnreachableError
+from unbroken.limits import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from unbroken.client import Client, StatusEvent
+
+__all__ = ["DEFAULT_CONNECTION", "Connection", "Json", "run_async", "within"]
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:4437"
+T = TypeVar("T")
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Write JSON for programs, one object a line.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Which server, and with which token."""
+
+    server: Annotated[str, Parameter(env_var="UNBROKEN_SERVER", help="The server's address.")] = DEFAULT_SERVER
+    token_file: Annotated[
+        Path | None,
+        Parameter(env_var="UNBROKEN_TOKEN_FILE", help="A file with the token; else UNBROKEN_TOKEN is used."),
+    ] = None
+
+    @property
+    def token(self) -> str | None:
+        """The token, if there is one; `ConfigurationError` when its file cannot be read or it cannot be a token."""
+        token = os.environ.get("UNBROKEN_TOKEN") or None
+        if self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"the token file cannot be read: {error}", setting="token_file") from None
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ConfigurationError("a token has printable ASCII characters only", setting="token")
+        return token
+
+    @asynccontextmanager
+    async def client(
+        self, *, retries: int = 3, on_status: Callable[[StatusEvent], None] | None = None
+    ) -> AsyncIterator[Client]:
+        """A client of that server; a request over HTTP is tried `retries` times more."""
+        from unbroken.client import Client
+
+        limits = replace(DEFAULT_LIMITS, client_retries_max=retries)
+        async with Client(self.server, token=self.token, limits=limits, on_status=on_status) as client:
+            yield client
+
+    @property
+    def limits(self) -> Limits:
+        return DEFAULT_LIMITS
+
+
+DEFAULT_CONNECTION: Final = Connection()
+
+
+async def within(seconds: float, work: Coroutine[object, object, T]) -> T:
+    """The outcome of `work`, or `UnreachableError` when the server has not answered by then."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise UnreachableError(f"no answer within {seconds:g} s") from None
+
+
+def run_async(work: Coroutine[object, object, T]) -> T:
+    """Run a verb's coroutine to its end in a loop of its own."""
+    return asyncio.run(work)

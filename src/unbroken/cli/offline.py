@@ -1,0 +1,47 @@
+"""A store without a server: what `verify` and `doctor` read when they are given a database file.
+
+It opens what exists, and never makes a database where there was none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from unbroken.clock import SystemClock
+from unbroken.errors import InvalidError, NotFoundError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.streams import Streams
+
+__all__ = ["database_path", "opened"]
+
+PREFIX = "sqlite:///"
+
+
+def database_path(url: str) -> Path:
+    """The file that `sqlite:///FILE` names; `InvalidError` for another store, `NotFoundError` when there is none."""
+    if not url.startswith(PREFIX) or len(url) == len(PREFIX):
+        raise InvalidError("a store without a server is sqlite:///FILE", field="store")
+    path = Path(unquote(url.removeprefix(PREFIX)))
+    if not path.is_file():
+        raise NotFoundError(f"there is no database {path}", store=url)
+    return path
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Streams]:
+    """The streams of an existing database, for reading."""
+    from unbroken.log import Log
+    from unbroken.observe.metrics import Metrics
+    from unbroken.server.app import open_store
+
+    database_path(url)
+    store = open_store(url)
+    await store.open()
+    try:
+        log = Log(store, limits=DEFAULT_LIMITS, metrics=Metrics())
+        yield Streams(log, store, limits=DEFAULT_LIMITS, clock=SystemClock())
+    finally:
+        await store.close()

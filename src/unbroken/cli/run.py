@@ -1,0 +1,226 @@
+# ruff: noqa: D417 - what all verbs share says for itself what it is
+"""The verb run: a command whose output is passed on unchanged and kept as a stream.
+
+It puts the parts together: `Program` runs the command, `Outbox` holds what it writes, `Delivery` brings that to the
+server. It never blocks or fails the command because of the server, and exits as the command did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import quote
+
+import msgspec
+from cyclopts import Parameter
+
+from unbroken.cli.connection import DEFAULT_CONNECTION, Connection
+from unbroken.cli.deliver import deliver_left, first_error
+from unbroken.cli.exits import UsageError
+from unbroken.cli.output import human_bytes, note
+from unbroken.client.delivery import Delivery
+from unbroken.client.link import Link
+from unbroken.client.outbox import Outbox
+from unbroken.client.spill import SpillHeader, spill_directory, spill_lock
+from unbroken.client.transport import Address, Connector
+from unbroken.clock import SystemClock
+from unbroken.errors import UnbrokenError
+from unbroken.limits import DEFAULT_LIMITS, KIB, Limits
+from unbroken.messages import StreamState, check_name
+from unbroken.runs.program import FORWARDED, Outcome, Program
+
+__all__ = ["Keeping", "run"]
+
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How the output is kept."""
+
+    wait: Annotated[float, Parameter(help="Seconds to wait at the end for a server that is away.")] = 10.0
+    spill_max: Annotated[
+        int, Parameter(help="Mebibytes of output that may wait in a local file for a server that is away.")
+    ] = DEFAULT_LIMITS.spill_bytes_max // (1024 * KIB)
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Say nothing on stderr.")] = False
+
+
+DEFAULT_KEEPING: Final = Keeping()
+
+
+def run(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    name: str | None = None,
+    session: str | None = None,
+    keeping: Keeping = DEFAULT_KEEPING,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
+    """Run a command and keep what it prints as a stream: unbroken run [OPTIONS] -- COMMAND ARGUMENTS.
+
+    Its output also appears here, unchanged; signals reach it; the exit code is its own (128 + n after signal n). When the
+    server is away the output waits in a local file.
+
+    Args:
+        command: The command and its arguments.
+        name: The stream's name; by default made from the command's.
+        session: The session that the stream belongs to.
+    """
+    if not command:
+        raise UsageError("there is no command; it follows after --, as in: unbroken run -- make test")
+    limits = replace(DEFAULT_LIMITS, spill_bytes_max=keeping.spill_max * 1024 * KIB)
+    run_id = f"run-{secrets.token_hex(6)}"
+    program = Path(command[0]).name
+    stream = name or f"run/{_nameable(program)}-{run_id[-6:]}"
+    check_name(f"{stream}.{limits.name_bytes_max}", limits)
+    header = SpillHeader(
+        run=run_id,
+        stream=stream,
+        server=connection.server,
+        session=session,
+        program=program,
+        started=SystemClock().now_ms(),
+    )
+
+    async def supervise() -> int:
+        return await _Runner(command, header, keeping, connection, limits).run()
+
+    return asyncio.run(supervise())
+
+
+class _Runner:
+    """One `unbroken run` from its first to its last step."""
+
+    def __init__(
+        self, command: Sequence[str], header: SpillHeader, keeping: Keeping, connection: Connection, limits: Limits
+    ) -> None:
+        self._header = header
+        self._keeping = keeping
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        connector = Connector(Address.parse(connection.server), limits, SystemClock(), connection.token)
+        self._link = Link(connector, lambda _: None)
+        path = spill_directory() / f"{header.run}.spill"
+        self._outbox = Outbox(path, header, limits, wake=self._wake)
+        self._delivery = Delivery(
+            self._link, self._outbox, limits, lease_seconds=limits.lease_seconds, notice=self._note
+        )
+        self._program = Program(command, self._outbox, limits)
+        self._impatient = asyncio.Event()
+
+    async def run(self) -> int:
+        """The exit code of the command."""
+        self._note(self._page(self._header.stream))
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # where nothing can be kept, the command runs all the same
+                stack.enter_context(spill_lock(self._outbox.path))
+            try:
+                self._program.start()
+            except OSError as error:
+                return _not_started(error)
+            self._forward_signals()
+            outcome = await self._attend()
+            self._leave()
+        return outcome.status
+
+    async def _attend(self) -> Outcome:
+        """Until the command has ended and its output is delivered, or has waited for that long enough."""
+        left = deliver_left(self._link, self._header.server, self._limits)
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(self._guarded(self._link.run()), name="connection"),
+                group.create_task(self._stop_when_asked(), name="cancel"),
+                group.create_task(self._guarded(left), name="left"),
+            ]
+            delivered = group.create_task(self._guarded(self._delivery.run()), name="delivery")
+            outcome = await self._program.wait()
+            state, reason = self._verdict(outcome)
+            self._outbox.finish(state, msgspec.json.encode(reason))
+            await self._wait_for(delivered)
+            self._link.stop()
+            for helper in (delivered, *helpers[1:]):
+                helper.cancel()
+        return outcome
+
+    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
+        """Nothing that goes wrong on the way to the server may fail the command: it is told, and the output kept."""
+        try:
+            await work
+        except Exception as failure:  # noqa: BLE001 - the top of a task whose failure must not reach the command
+            error = first_error(failure)
+            code = error.code if isinstance(error, UnbrokenError) else "internal"
+            self._note(f"error[{code}]: {str(error) or type(error).__name__}; the output is kept here")
+
+    async def _stop_when_asked(self) -> None:
+        await self._delivery.cancel_requested.wait()
+        self._note("asked to stop")
+        await self._program.stop()
+
+    async def _wait_for(self, delivered: asyncio.Task[None]) -> None:
+        """Wait for the delivery, but not for ever, and not against the will of whoever sends a signal."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._keeping.wait), asyncio.TaskGroup() as group:
+                stop = group.create_task(self._impatient.wait(), name="impatience")
+                delivered.add_done_callback(lambda _: stop.cancel())
+
+    def _verdict(self, outcome: Outcome) -> tuple[StreamState, dict[str, int | str]]:
+        if self._delivery.cancel_requested.is_set():
+            return StreamState.CANCELLED, outcome.reason
+        return (StreamState.COMPLETED if outcome.exit_code == 0 else StreamState.FAILED), outcome.reason
+
+    def _forward_signals(self) -> None:
+        """Pass signals on; those that this process was told to ignore, the command ignores too."""
+        loop = asyncio.get_running_loop()
+        for number in FORWARDED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: int) -> None:
+        ended = self._program.ended
+        self._program.signal(number)
+        if ended and number in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}:
+            self._program.leave()
+            self._impatient.set()
+
+    def _leave(self) -> None:
+        """Say what was lost and what still waits."""
+        outbox = self._outbox
+        if not outbox.delivered and outbox.save():
+            self._note(f"{human_bytes(outbox.waiting_bytes)} of output are not delivered; they are in {outbox.path}")
+            self._note("cure: `unbroken deliver` when the server is there; the next `unbroken run` tries it too")
+        elif not outbox.delivered:
+            self._note(f"output is lost: it was not delivered and could not be kept ({outbox.trouble})")
+        if outbox.dropped_bytes:
+            why = outbox.trouble or f"more than {human_bytes(self._limits.spill_bytes_max)} waited"
+            self._note(f"{human_bytes(outbox.dropped_bytes)} of output were not kept: {why}")
+        outbox.close()
+
+    def _wake(self) -> None:
+        """Called by the thread that reads the command."""
+        self._loop.call_soon_threadsafe(self._delivery.wake)
+
+    def _page(self, stream: str) -> str:
+        return f"{self._header.server.rstrip('/')}/#/stream/{quote(stream, safe='/')}"
+
+    def _note(self, text: str) -> None:
+        if not self._keeping.quiet:
+            note(text)
+
+
+def _nameable(program: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", program)[:64].strip(".") or "command"
+
+
+def _not_started(error: OSError) -> int:
+    """As shells do it."""
+    sys.stderr.write(f"error[command]: {error.strerror}: {error.filename}\ncure: check the command's name and rights\n")
+    return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE

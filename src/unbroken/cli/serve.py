@@ -1,0 +1,119 @@
+"""The verb serve: a server with its settings from flags, the environment and defaults, in that order.
+
+The server itself is `unbroken.server.run`. Nothing is printed on stdout but the line that says that it is ready.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from cyclopts import Parameter
+
+from unbroken.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from unbroken.settings import Settings
+
+__all__ = ["Access", "Logging", "Timing", "serve"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long things take."""
+
+    long_poll_timeout: Annotated[float | None, Parameter(help="Seconds that a long poll waits for news [25].")] = None
+    heartbeat: Annotated[float | None, Parameter(help="Seconds between heartbeats on live connections [15].")] = None
+    lease: Annotated[float | None, Parameter(help="Seconds that a producer's lease lasts by default [6].")] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may come in."""
+
+    token_file: Annotated[
+        Path | None, Parameter(help="A file with the bearer token that every request must carry; else UNBROKEN_TOKEN.")
+    ] = None
+    allow_origin: Annotated[
+        tuple[str, ...], Parameter(negative="", help="An origin besides the server's own that browsers may call from.")
+    ] = ()
+    allow_host: Annotated[
+        tuple[str, ...], Parameter(negative="", help="A host name besides the server's own that requests may name.")
+    ] = ()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logging:
+    """What goes to the log, which is standard error."""
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, Parameter(help="What to log [info].")] = (
+        None
+    )
+    log_format: Annotated[Literal["text", "json"] | None, Parameter(help="How to log [text].")] = None
+
+
+DEFAULT_TIMING: Final = Timing()
+DEFAULT_ACCESS: Final = Access()
+DEFAULT_LOGGING: Final = Logging()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the server listens and where it keeps messages."""
+
+    host: Annotated[str | None, Parameter(help="The address to listen on [127.0.0.1].")] = None
+    port: Annotated[int | None, Parameter(help="The port; 0 lets the system choose [4437].")] = None
+    store: Annotated[str | None, Parameter(help="sqlite:///FILE or memory: [sqlite:///unbroken.db].")] = None
+    durability: Annotated[
+        Literal["disk", "process"] | None,
+        Parameter(help="What an acknowledged append survives: loss of power too, or a crash [disk]."),
+    ] = None
+
+
+DEFAULT_PLACE: Final = Place()
+
+
+def serve(
+    *,
+    place: Place = DEFAULT_PLACE,
+    timing: Timing = DEFAULT_TIMING,
+    access: Access = DEFAULT_ACCESS,
+    logging: Logging = DEFAULT_LOGGING,
+) -> int:
+    """Run a server until SIGTERM or Ctrl-C, then drain and exit with 0.
+
+    When it is ready it prints one line: unbroken listening on http://HOST:PORT. Each setting can be given as
+    UNBROKEN_SETTING too; a flag comes first.
+    """
+    from unbroken.cli.logs import configure
+    from unbroken.server.run import serve as serve_until_stopped
+
+    settings = _settings({**asdict(place), **asdict(timing), **asdict(access), **asdict(logging)})
+    configure(settings.log_level, settings.log_format)
+    return serve_until_stopped(settings)
+
+
+def _settings(given: dict[str, object]) -> Settings:
+    """The settings that these flags and the environment make; `ConfigurationError` names the wrong one."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from unbroken.settings import Settings
+
+    flags = {name: value for name, value in given.items() if value not in (None, ())}
+    try:
+        settings = Settings.model_validate(flags)
+        _ = settings.secret
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        text = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{name}: {text}" if name else text, setting=name) from None
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(error)) from None
+    return settings

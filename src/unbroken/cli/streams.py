@@ -1,0 +1,190 @@
+# ruff: noqa: D417 - what all verbs share says for itself what it is
+"""The verbs about streams as a whole: ls, show, cancel, close, delete.
+
+Each asks the server once and prints the answer. None of them prompts.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async, within
+from unbroken.cli.exits import Exit
+from unbroken.cli.output import clean, coloured, human_bytes, human_time, note, print_json, print_table
+from unbroken.errors import InvalidError
+from unbroken.protocol.frames import StreamView
+
+__all__ = ["cancel", "close", "delete", "ls", "show"]
+
+ANSWER_SECONDS = 15.0
+PAGE_ITEMS = 100
+
+
+def ls(
+    *,
+    prefix: str | None = None,
+    session: str | None = None,
+    active: Annotated[bool | None, Parameter(negative="--ended")] = None,
+    limit: Annotated[int, Parameter(name=["--limit", "-n"])] = 50,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
+    """List streams, newest first.
+
+    Args:
+        prefix: Only names that begin so.
+        session: Only streams of this session.
+        active: Only streams that have not ended, or only those that have.
+        limit: At most so many.
+    """
+
+    async def work() -> int:
+        rows: list[list[str]] = []
+        async with connection.client() as client:
+            page: str | None = None
+            left = limit
+            while left > 0:
+                found = await client.list(
+                    prefix=prefix, session=session, active=active, limit=min(left, PAGE_ITEMS), page=page
+                )
+                for view in found.streams[:left]:
+                    if json:
+                        print_json(view)
+                    else:
+                        rows.append(_row(view))
+                left -= len(found.streams)
+                page = found.next
+                if page is None:
+                    break
+        if not json:
+            print_table(["STREAM", "STATE", "MESSAGES", "SIZE", "UPDATED (UTC)", "SESSION"], rows, colour=1)
+            if page is not None:
+                note(f"there are more; use --limit, which is {limit}")
+        return Exit.OK
+
+    return run_async(work())
+
+
+def show(name: str, /, *, json: Json = False, connection: Connection = DEFAULT_CONNECTION) -> int:
+    """Show the state of one stream.
+
+    Args:
+        name: The stream's name.
+    """
+
+    async def work() -> int:
+        async with connection.client() as client:
+            _print_view(await client.state(name), as_json=json)
+        return Exit.OK
+
+    return run_async(work())
+
+
+def cancel(name: str, /, *, json: Json = False, connection: Connection = DEFAULT_CONNECTION) -> int:
+    """Ask a stream's producer to stop; without a producer the stream ends as cancelled at once.
+
+    Args:
+        name: The stream's name.
+    """
+
+    async def work() -> int:
+        async with connection.client() as client:
+            _print_view(await within(ANSWER_SECONDS, client.cancel(name)), as_json=json)
+        return Exit.OK
+
+    return run_async(work())
+
+
+def close(
+    name: str,
+    /,
+    *,
+    state: Literal["completed", "failed", "cancelled", "timed_out", "interrupted"] = "completed",
+    reason: str | None = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
+    """End a stream; it then stays as it is.
+
+    Args:
+        name: The stream's name.
+        state: How it ended.
+        reason: A JSON object that says why, as in '{"exit_code": 2}'.
+    """
+    why: dict[str, str | int | float | bool | None] | None = None
+    if reason is not None:
+        try:
+            why = msgspec.json.decode(reason, type=dict[str, str | int | float | bool | None])
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            raise InvalidError(f"the reason is not a JSON object: {error}", field="reason") from None
+
+    async def work() -> int:
+        async with connection.client() as client:
+            _print_view(await within(ANSWER_SECONDS, client.close(name, state, why)), as_json=json)
+        return Exit.OK
+
+    return run_async(work())
+
+
+def delete(
+    name: str,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
+    """Delete a stream and its messages. It does not ask first.
+
+    Args:
+        name: The stream's name.
+        dry_run: Show what would be deleted, and delete nothing.
+    """
+
+    async def work() -> int:
+        async with connection.client() as client:
+            view = await client.state(name)
+            if not dry_run:
+                await client.delete(name)
+        if json:
+            print_json({"stream": view.stream, "epoch": view.epoch, "messages": view.head, "deleted": not dry_run})
+        else:
+            said = "would be deleted" if dry_run else "deleted"
+            sys.stdout.write(f"{clean(view.stream)} {said}: {view.head} messages\n")
+        return Exit.OK
+
+    return run_async(work())
+
+
+def _row(view: StreamView) -> list[str]:
+    count = f"{max(view.head - view.first + 1, 0):,}"
+    return [view.stream, view.state, count, human_bytes(view.bytes), human_time(view.updated), view.session or "-"]
+
+
+def _print_view(view: StreamView, *, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    state = f"{coloured(view.state)}{' (asked to stop)' if view.cancel_requested else ''}"
+    rows = {
+        "stream": clean(view.stream),
+        "state": state,
+        "reason": clean(bytes(view.reason).decode()),
+        "messages": f"{view.first} to {view.head}" if view.head >= view.first else "none",
+        "size": human_bytes(view.bytes),
+        "kind": clean(view.kind),
+        "session": clean(view.session or "-"),
+        "producer": clean(view.producer or "-"),
+        "created": human_time(view.created),
+        "updated": human_time(view.updated),
+        "ended": human_time(view.ended),
+        "metadata": clean(bytes(view.metadata).decode()),
+        "cursor": view.cursor,
+        "hash": view.hash,
+    }
+    for label, value in rows.items():
+        sys.stdout.write(f"{label:10}{value}\n")
