@@ -20,7 +20,10 @@ SOURCE = ROOT / "src" / "unbroken"
 VENDOR = SOURCE / "web" / "vendor"
 FILE_LINES_MAX = 500
 BODY_LINES_MAX = 60
-UNOWNED = {".git", ".venv", ".cache", "node_modules", "__pycache__", "build", "dist", "test-results", "bench-results"}
+UNOWNED = {
+    *(".git", ".venv", ".cache", ".hypothesis", "node_modules", "__pycache__", "build", "dist"),
+    *("test-results", "bench-results"),
+}
 TEXT = {".py", ".js", ".mjs", ".css", ".html", ".sql", ".md", ".toml", ".txt", ".json", ".yml", ".sh", ""}
 CODE = {".py", ".js", ".mjs", ".css", ".html", ".sql"}
 

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from unbroken.errors import NotFoundError, StoreError, TrimmedError
@@ -119,11 +119,8 @@ class LiveStream:
         ring = self.ring
         if not ring or cursor + 1 < ring[0].first:
             return None
-        low = 0
-        for low, batch in enumerate(ring):  # noqa: B007 - the ring is short, and mostly its end is wanted
-            if batch.last > cursor:
-                break
-        found = list(islice(ring, low, None))
+        found = list(takewhile(lambda batch: batch.last > cursor, reversed(ring)))  # mostly its end is wanted
+        found.reverse()
         # a cursor inside a batch is served by the store, which can cut
         return found if found and found[0].first == cursor + 1 else None
 

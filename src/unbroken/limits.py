@@ -28,8 +28,8 @@ class Limits:
 
     # one append and one message (encoded size)
     message_bytes_max: int = MIB
-    append_messages_max: int = 1_000
-    append_bytes_max: int = 4 * MIB
+    append_messages_max: int = 100_000
+    append_bytes_max: int = 8 * MIB
 
     # the log
     commit_messages_max: int = 4_000
@@ -107,7 +107,10 @@ class Limits:
     backoff_reset_seconds: float = 30.0
     spill_bytes_max: int = 256 * MIB
 
-    # `unbroken run`
+    # runs in this process
+    runs_max: int = 10_000
+
+    # `unbroken run`, and with it those runs
     run_message_bytes_max: int = 32 * KIB
     run_flush_seconds: float = 0.05
     run_append_bytes_max: int = 256 * KIB

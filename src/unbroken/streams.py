@@ -25,7 +25,7 @@ from unbroken.errors import (
     VerificationError,
 )
 from unbroken.limits import Limits
-from unbroken.log import Log
+from unbroken.log import Decided, Log
 from unbroken.messages import (
     Cursor,
     NewMessage,
@@ -66,6 +66,7 @@ from unbroken.store.base import (
 __all__ = ["AppendOptions", "NewStream", "Streams", "Verification"]
 
 _DECIMAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,15})", re.ASCII)
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _LAST: Final = re.compile(r"last:([1-9][0-9]{0,8})", re.ASCII)
 
 
@@ -184,25 +185,31 @@ class Streams:
         Raises at once `InvalidError` and `TooLargeError` for bad messages, `OverloadedError` and `DrainingError` when it
         was not queued.
         """
+        return self.log.submit(self._append(stream, messages, options))
+
+    def append_to(
+        self, decided: Decided, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions = PLAIN
+    ) -> None:
+        """As `append`, with a function that is told the outcome in place of a future."""
+        self.log.submit_to(decided, self._append(stream, messages, options))
+
+    def _append(self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions) -> Append:
         if not messages and options.close is None:
             raise InvalidError("an append has at least one message, or closes", field="messages")
         now = self.clock.now_ms()
         producer = options.producer
         if producer is not None:
             self._check_producer(producer)
-        encoded = self._encode(messages, now, producer.id if producer else None)
         expected = options.expected_head
-        return self.log.submit(
-            Append(
-                stream=stream.id,
-                epoch=stream.epoch,
-                messages=encoded,
-                now_ms=now,
-                producer=producer,
-                expected_head=None if expected is None else Seq(expected),
-                writer_seq=options.writer_seq,
-                close=options.close,
-            )
+        return Append(
+            stream=stream.id,
+            epoch=stream.epoch,
+            messages=self._encode(messages, now, producer.id if producer else None),
+            now_ms=now,
+            producer=producer,
+            expected_head=None if expected is None else Seq(expected),
+            writer_seq=options.writer_seq,
+            close=options.close,
         )
 
     async def append_durably(
@@ -378,8 +385,8 @@ class Streams:
             check_name(new.session, limits)
         if not 1 <= len(new.kind.encode()) <= limits.kind_bytes_max:
             raise InvalidError("a kind has 1 to 64 bytes", field="kind")
-        if not 1 <= len(new.content_type.encode()) <= limits.content_type_bytes_max:
-            raise InvalidError("a content type has 1 to 256 bytes", field="content_type")
+        if not (1 <= len(new.content_type) <= limits.content_type_bytes_max and _PRINTABLE.fullmatch(new.content_type)):
+            raise InvalidError("a content type has 1 to 256 printable ASCII characters", field="content_type")
         if new.ttl_seconds is not None and not 0 <= new.ttl_seconds <= limits.ttl_seconds_max:
             raise InvalidError(f"ttl_seconds is 0 to {limits.ttl_seconds_max}", field="ttl_seconds")
         self._check_json("metadata", new.metadata, limits.metadata_bytes_max)

@@ -11,7 +11,7 @@ import zlib
 from typing import NamedTuple
 
 from unbroken.errors import CorruptError
-from unbroken.messages import Seq, StreamId, join_encoded, split_encoded
+from unbroken.messages import SEPARATOR, Seq, StreamId, join_encoded, split_encoded
 from unbroken.store.base import Batch
 
 __all__ = ["ZLIB", "ChunkRow", "chunk_key", "decode_chunk", "encode_chunk", "key_seq", "slice_batch"]
@@ -50,6 +50,9 @@ def encode_chunk(stream: StreamId, batch: Batch, *, compress: bool = False) -> C
     n = batch.last - batch.first + 1
     assert n > 0
     assert 0 < batch.last <= SEQ_MASK
+    assert batch.body.count(SEPARATOR) == n - 1, (
+        "a body holds as many messages as it says, none of them with a line feed"
+    )
     body, flags = batch.body, 0
     if compress:
         packed = zlib.compress(body, 1)
@@ -74,8 +77,10 @@ def decode_chunk(row: ChunkRow) -> Batch:
 
 
 def _checksum(stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes, body: bytes) -> int | None:
-    """Key columns are covered too: a row that moved to another stream or place is as damaged as a flipped bit. None when
-    a number is out of bounds."""
+    """Key columns are covered too: a row that moved to another stream or place is as damaged as a flipped bit.
+
+    None when a number is out of bounds.
+    """
     try:
         header = _HEADER.pack(stream, last, *sizes)
     except struct.error:

@@ -78,6 +78,7 @@ class ThreadWorker:
     def __init__(self, name: str, pending_max: int) -> None:
         self._queue: queue.Queue[Callable[[], None]] = queue.Queue(pending_max)
         self._stopping = False
+        self._accepting = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -96,15 +97,17 @@ class ThreadWorker:
         self._thread.join()
 
     def _put(self, job: Callable[[], None]) -> None:
-        if self._stopping:
-            raise StoreUnavailableError("the store is closed")
-        try:
-            self._queue.put_nowait(job)
-        except queue.Full:
-            raise StoreUnavailableError(f"{self._queue.maxsize} requests are waiting for the store already") from None
+        with self._accepting:  # so that whatever was accepted is in the queue when the thread finds it empty and ends
+            if self._stopping:
+                raise StoreUnavailableError("the store is closed")
+            try:
+                self._queue.put_nowait(job)
+            except queue.Full:
+                raise StoreUnavailableError(f"{self._queue.maxsize} requests wait for the store already") from None
 
     def _stop(self) -> None:
-        self._stopping = True
+        with self._accepting:
+            self._stopping = True
 
     def _work(self) -> None:
         while not (self._stopping and self._queue.empty()):

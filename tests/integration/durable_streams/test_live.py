@@ -157,3 +157,17 @@ async def test_a_fork_is_not_woken_by_its_source(server: Served) -> None:
         await post(server, "a", "of the source")
         await post(server, "fork", "own")
         assert (await pair(events))[0].data == "own"
+
+
+async def test_a_reader_that_takes_nothing_is_let_go_after_its_time() -> None:
+    limits = replace(DEFAULT_LIMITS, sse_seconds_max=0.5, heartbeat_seconds=0.2)
+    async with served(limits=limits) as server:
+        await put(server, "a")
+        for _ in range(24):  # more than the sockets' buffers hold
+            await post(server, "a", "x" * 1_000_000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
+        writer.write(f"GET /v1/stream/a?offset=-1&live=sse HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        await server.viewers(1)
+        await server.viewers(0)
+        writer.close()
+        assert not reader.at_eof()

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.anyio
 TEXT = {"Content-Type": "text/plain"}
 JSON = {"Content-Type": "application/json"}
 NEXT = "stream-next-offset"
+WAYS: tuple[dict[str, str], ...] = ({}, {"live": "long-poll"}, {"live": "sse"})
+"""Every way of reading."""
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -56,7 +58,7 @@ async def test_an_offset_of_an_earlier_stream_of_the_name_is_gone(server: Served
     assert (await server.client.delete("/v1/stream/a")).status_code == 204
     new = await put(server, "a", "two")
     assert new > old
-    for live in ({}, {"live": "long-poll"}, {"live": "sse"}):
+    for live in WAYS:
         await server.problem(410, "epoch_mismatch", "GET", "/v1/stream/a", params={"offset": old, **live})
     headers = {"Stream-Forked-From": "/v1/stream/a", "Stream-Fork-Offset": old}
     await server.problem(400, "invalid", "PUT", "/v1/stream/fork", headers=headers)
@@ -65,14 +67,16 @@ async def test_an_offset_of_an_earlier_stream_of_the_name_is_gone(server: Served
 async def test_an_offset_beyond_the_tail_is_refused(server: Served) -> None:
     tail = await put(server, "a", "one")
     beyond = f"{tail[:-1]}2"
-    await server.problem(400, "invalid", "GET", "/v1/stream/a", params={"offset": beyond})
+    for live in WAYS:
+        await server.problem(400, "invalid", "GET", "/v1/stream/a", params={"offset": beyond, **live})
 
 
 async def test_a_trimmed_prefix_is_gone_and_the_start_is_what_is_left(server: Served) -> None:
     offsets = [await put(server, "a"), *[await post(server, "a", text) for text in ("one", "two", "three")]]
     await server.answer(200, "POST", "/v1/trim/a", json={"first": 3})
-    problem = await server.problem(410, "trimmed", "GET", "/v1/stream/a", params={"offset": offsets[1]})
-    assert problem["facts"] == {"first": 3, "stream": "a"}
+    for live in WAYS:
+        problem = await server.problem(410, "trimmed", "GET", "/v1/stream/a", params={"offset": offsets[1], **live})
+        assert problem["facts"] == {"first": 3, "stream": "a"}
     for offset in ("-1", "0000000000000000_0000000000000000", offsets[2]):
         assert (await server.client.get("/v1/stream/a", params={"offset": offset})).content == b"three"
 

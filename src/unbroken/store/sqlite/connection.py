@@ -52,10 +52,13 @@ class Connection:
         self._read_only = read_only
         self._on_wal = on_wal
         self._raw: apsw.Connection | None = None
+        self._closed = False
         with self._failing():
             self._open()
 
     def _open(self) -> apsw.Connection:
+        if self._closed:
+            raise StoreUnavailableError("the store is closed")
         raw = apsw.Connection(str(self._path))
         try:
             self._configure(raw)
@@ -148,7 +151,7 @@ class Connection:
         try:
             self._cursor.execute("ROLLBACK")
         except apsw.Error:
-            self.close()
+            self._drop()
 
     def one(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
         """The first row, when there is one."""
@@ -193,6 +196,11 @@ class Connection:
             return raw.wal_checkpoint(mode=mode)[0]
 
     def close(self) -> None:
+        """Let go of the file for good."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         raw, self._raw = self._raw, None
         if raw is not None:
             with suppress(apsw.Error):

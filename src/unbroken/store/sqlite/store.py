@@ -42,8 +42,7 @@ from unbroken.store.threads import ThreadWorker, Worker, WorkerFactory
 __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
-OPEN_ATTEMPTS = 50
-OPEN_WAIT_SECONDS = 0.1
+OPEN_WAIT_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -132,14 +131,15 @@ class SQLiteStore:
 
     async def _patiently(self, parts: _Parts, work: Callable[[], T]) -> T:
         """Run on the writer; switching a new file to WAL does not wait for others by itself, so it is tried again."""
-        for _ in range(OPEN_ATTEMPTS):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.store_busy_seconds_max
+        while True:
             try:
                 return await parts.writing.run(work)
             except StoreUnavailableError as error:
-                if not isinstance(error.__cause__, apsw.BusyError):
+                if not isinstance(error.__cause__, apsw.BusyError) or loop.time() > deadline:
                     raise
                 await asyncio.sleep(OPEN_WAIT_SECONDS)
-        return await parts.writing.run(work)
 
     def _open_writer(self, parts: _Parts) -> Writer:
         try:
@@ -183,6 +183,8 @@ class SQLiteStore:
         assert writer is not None
 
         def step() -> None:
+            if self._parts is not parts:
+                return  # closing: what is left is recorded in the database
             try:
                 if writer.give_back():
                     parts.writing.post(step)
