@@ -37,6 +37,7 @@ class Limits:
     pending_bytes_max: int = 64 * MIB
     pending_stream_bytes_max: int = 16 * MIB
     append_wait_seconds_max: float = 10.0
+    probe_seconds: float = 1.0
 
     # reading
     read_messages_max: int = 10_000

@@ -35,7 +35,7 @@ Decided = Callable[[WriteResult | UnbrokenError | None], None]
 """Told once what became of an operation: its result, why its commit failed, or None when the log stopped and nobody knows.
 
 Called within the commit's step of the event loop: it must be quick and must not raise."""
-Entry = tuple[WriteOp, int, Decided]
+_Queued = tuple[WriteOp, int, Decided]
 OP_BYTES: Final = 256
 """What an operation is taken to cost in memory besides its messages."""
 
@@ -72,7 +72,7 @@ class Log:
         self._store = store
         self._limits = limits
         self.metrics = metrics
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[_Queued] = deque()
         self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work = asyncio.Event()
@@ -160,11 +160,10 @@ class Log:
         """Commit what is submitted, for ever. On cancellation what is queued fails with `DrainingError`."""
         try:
             while True:
-                if not self._queue:
-                    self._idle.set()
-                    self._work.clear()
-                    await self._work.wait()
-                await self._commit(self._take())
+                if self._queue:
+                    await self._commit(self._take())
+                else:
+                    await self._rest()
         finally:
             self._draining = True
             for _, _, decided in self._queue:
@@ -172,7 +171,22 @@ class Log:
             self._queue.clear()
             self._idle.set()
 
-    def _take(self) -> list[Entry]:
+    async def _rest(self) -> None:
+        """Wait for work; while degraded only for a moment, and then look whether the store works again."""
+        self._idle.set()
+        self._work.clear()
+        try:
+            async with asyncio.timeout(None if self._degraded is None else self._limits.probe_seconds):
+                await self._work.wait()
+        except TimeoutError:
+            try:
+                await self._store.probe()
+            except StoreError as error:
+                self._degraded = error
+            else:
+                self._set_health(None)
+
+    def _take(self) -> list[_Queued]:
         """The next commit's operations: everything that waits, within the commit's bounds."""
         queue, limits = self._queue, self._limits
         if len(queue) <= limits.commit_messages_max and self._pending_bytes <= limits.commit_bytes_max:
@@ -187,7 +201,7 @@ class Log:
             taken.append(entry)
         return taken
 
-    async def _commit(self, taken: list[Entry]) -> None:
+    async def _commit(self, taken: list[_Queued]) -> None:
         ops = [op for op, _, _ in taken]
         with self.metrics.commit_seconds.time():
             try:
@@ -210,12 +224,12 @@ class Log:
         for (_, _, decided), result in zip(taken, results, strict=True):
             decided(result)
 
-    def _release(self, taken: list[Entry]) -> None:
+    def _release(self, taken: list[_Queued]) -> None:
         self._pending_bytes -= sum(size for _, size, _ in taken)
         if self._pending_bytes < self._limits.pending_bytes_max:
             self._room.set()
 
-    def _failed(self, taken: list[Entry], error: StoreError) -> None:
+    def _failed(self, taken: list[_Queued], error: StoreError) -> None:
         self.metrics.errors.labels(error.code).inc()
         self._set_health(error)
         for _, _, decided in taken:

@@ -129,23 +129,28 @@ class StreamStateManager:
     async def run(self) -> None:
         """Reap for ever, every `reap_interval_seconds`.
 
-        A tick that comes much too late means that this machine slept or stalled, and that producers had no chance to
-        renew either: leases then get their full time again first.
+        A tick that comes much too late means that this machine slept or stalled, and a store that was away that nobody could
+        renew: producers had no chance then, so leases get their full time again first.
         """
         loop = asyncio.get_running_loop()
         interval = self._limits.reap_interval_seconds
+        away = False
         while True:
             before, wall_before = loop.time(), self._streams.clock.now_ms()
             await asyncio.sleep(interval)
             late = loop.time() - before - interval
             jump = (self._streams.clock.now_ms() - wall_before) / 1000 - interval
+            slept = max(late, jump) > max(interval, self._limits.lease_seconds / 2)
             try:
-                if max(late, jump) > max(interval, self._limits.lease_seconds / 2):
+                if slept:
                     logger.warning("this machine slept for %.1f s: leases are extended", max(late, jump))
+                if slept or away:
                     await self.recover()
-                    continue
-                self._streams.log.metrics.reaped.inc(await self.reap())
+                else:
+                    self._streams.log.metrics.reaped.inc(await self.reap())
+                away = False
             except StoreError as error:
+                away = error.retryable
                 logger.warning("cannot look for dead producers: %s %s", error.code, error)
 
     async def _set(self, stream: StreamInfo, state: StreamState, reason: str = "{}") -> StreamInfo:

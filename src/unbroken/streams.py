@@ -155,6 +155,8 @@ class Streams:
         )
         assert isinstance(result, Created)
         found = result.stream
+        if found.owner != principal.subject:
+            raise AlreadyExistsError(f"the name {name!r} is taken", stream=name)
         same = (found.kind, found.content_type, found.session) == (new.kind, new.content_type, new.session)
         if not result.created and not same:
             raise AlreadyExistsError(f"{name!r} exists with another kind, content type or session", stream=name)

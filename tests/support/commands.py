@@ -84,15 +84,16 @@ async def finish(
     process: asyncio.subprocess.Process, *, stdin: bytes | None = None, seconds: float = SECONDS_MAX
 ) -> Finished:
     """Wait for a process to end; one that does not is killed, and the test fails with what it printed."""
-    task = asyncio.create_task(process.communicate(stdin))
-    done, _ = await asyncio.wait([task], timeout=seconds)
-    if not done:
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate(stdin)
+    except TimeoutError:
         process.kill()
-        out, err = await task
-        raise AssertionError(f"no end within {seconds:.0f} s:\n{out[-2000:]!r}\n{(err or b'').decode()[-2000:]}")
-    out, err = task.result()
+        out, err = await process.communicate()
+        told = (err or b"").decode(errors="replace")[-2000:]
+        raise AssertionError(f"no end within {seconds:.0f} s:\n{out[-2000:]!r}\n{told}") from None
     assert process.returncode is not None
-    return Finished(process.returncode, out, (err or b"").decode(errors="replace"))
+    return Finished(process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
 
 async def eventually(condition: Callable[[], Any], what: str, *, seconds: float = SECONDS_MAX) -> Any:

@@ -55,13 +55,18 @@ class FaultyStore(MemoryStore):
             await self._look.wait()
         return found
 
-    async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+    async def probe(self) -> None:
+        await self._fault()
+
+    async def _fault(self) -> None:
         if not self._go.is_set():
             self.waiting.set()
             await self._go.wait()
         if self.failures:
             self.failed += 1
             raise self.failures.pop(0)
+
+    async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+        await self._fault()
         self.writes.append(len(ops))
         return await super().write(ops)
-

@@ -80,6 +80,21 @@ async def test_a_failed_commit_is_told_to_each_producer_and_the_log_goes_on() ->
     assert store.failed == 1
 
 
+async def test_a_store_that_works_again_is_noticed_without_anybody_writing() -> None:
+    limits = replace(DEFAULT_LIMITS, probe_seconds=0.01)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        recovered = asyncio.Event()
+        store.failures += [StoreFullError(), StoreFullError(), StoreFullError()]
+        with pytest.raises(StoreFullError):
+            await parts.streams.append_durably(stream, texts("a"))
+        parts.log.on_health(lambda error: recovered.set() if error is None else None)
+        async with asyncio.timeout(10):
+            await recovered.wait()
+        assert store.failed == 3, "it did not recover before the store did"
+
+
 async def test_a_producer_that_stopped_waiting_loses_nothing() -> None:
     store = FaultyStore(limits=DEFAULT_LIMITS)
     async with running_parts(store) as parts:

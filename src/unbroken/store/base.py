@@ -382,6 +382,10 @@ class StreamingMessageRepository(Protocol):
         """
         ...
 
+    async def probe(self) -> None:
+        """Make something small durable that changes nothing: whether writing works again after it had failed."""
+        ...
+
     async def get(self, principal: Principal, name: str) -> StreamInfo | None:
         """The stream of that name that this principal may see (soft-deleted ones included, with `deleted` set)."""
         ...

@@ -161,6 +161,9 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to release: what was written stays readable as long as the object lives."""
 
+    async def probe(self) -> None:
+        """Memory always works."""
+
     async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
         with self._lock:
             tables = self._tables

@@ -66,7 +66,9 @@ class Model:
     def forks(self, stream: ModelStream) -> list[ModelStream]:
         return [s for s in self.streams if s.source is stream]
 
-    def create(self, name: str, messages: tuple[bytes, ...], source: ModelStream | None, seq: int) -> ModelStream | type:
+    def create(
+        self, name: str, messages: tuple[bytes, ...], source: ModelStream | None, seq: int
+    ) -> ModelStream | type:
         """The stream of that name (fresh ones have no number yet), or the reason why there is none."""
         found = self.named(name)
         if found is not None:
@@ -179,4 +181,3 @@ class Model:
             self.streams.remove(current)
             current = current.source
         return ("done",)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from tests.support.builders import NOW_MS, append, create, done, encoded, number
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamInfo, StreamState
 from unbroken.protocol.chain import chain
-from unbroken.store.base import Close, DeleteStream, Durability, Fork, StreamingMessageRepository, Trim
+from unbroken.store.base import Batch, Close, DeleteStream, Durability, Fork, StreamingMessageRepository, Trim
+from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection
 from unbroken.store.sqlite.writer import Writer
@@ -123,6 +125,20 @@ async def test_rows_become_few_and_compressed_where_asked(path: Path) -> None:
     assert b",\n".join(b.body for b in after.batches) == b",\n".join(b.body for b in before.batches)
     await store.close()
     assert rows(path, "SELECT count(*), min(flags) FROM chunk") == [(1, 1)]
+
+
+async def test_memory_comes_back_after_trim_and_delete() -> None:
+    store = MemoryStore()
+    before = batches_alive()
+    trimmed, deleted = await one_by_one(store, 20), await create(store, "b", messages=numbered(1, 1))
+    assert batches_alive() == before + 21
+    await done(store, Trim(stream=trimmed.id, epoch=trimmed.epoch, first=Seq(16)))
+    await done(store, DeleteStream(stream=deleted.id, epoch=deleted.epoch))
+    assert batches_alive() == before + 5
+
+
+def batches_alive() -> int:
+    return sum(isinstance(thing, Batch) for thing in gc.get_objects())
 
 
 async def test_space_comes_back_after_trim_and_delete(path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from unbroken.errors import (
     UnknownOutcomeError,
 )
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Seq
+from unbroken.messages import Seq, StreamId
 from unbroken.store.base import Appended, CreateStream, DeleteStream, Durability, Fork, Producer, Rejected
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection, check_sqlite
@@ -187,6 +188,83 @@ async def test_a_locked_database_costs_a_bounded_wait_and_nothing_else(sqlite: S
     await store.close()
 
 
+WRITING_LOCKER = """
+import sqlite3, sys
+locker = sqlite3.connect(sys.argv[1], isolation_level=None)
+locker.execute("BEGIN IMMEDIATE")
+locker.execute("UPDATE counter SET value = value + 1")
+print("locked", flush=True)
+sys.stdin.readline()
+locker.execute("COMMIT")
+print("free", flush=True)
+"""
+
+
+async def test_a_write_waits_for_another_process_to_commit_and_then_succeeds(sqlite: SQLiteStore, path: Path) -> None:
+    stream = await create(sqlite, "a", messages=numbered(1, 1))
+    with program(WRITING_LOCKER, path) as ask:
+        assert await asyncio.to_thread(ask, "") == "locked"
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            write = group.create_task(append(sqlite, stream, numbered(2, 2)))
+            assert await read_all(sqlite, stream.id) == [
+                "1"
+            ]  # reading takes no lock and gives the writer time to begin
+            assert not write.done()
+            assert await asyncio.to_thread(ask, "commit") == "free"
+    assert write.result().first == 2
+
+
+async def test_the_schema_itself_keeps_streams_and_sessions_together(sqlite: SQLiteStore, path: Path) -> None:
+    await create(sqlite, "a", session="s")
+    connection = Connection(path, DEFAULT_LIMITS, full=False)
+    with pytest.raises(apsw.ConstraintError):
+        connection.run("DELETE FROM session")
+    connection.close()
+
+
+async def test_an_up_to_date_database_opens_while_another_process_writes_and_a_new_one_waits_boundedly(
+    sqlite: SQLiteStore, path: Path, tmp_path: Path
+) -> None:
+    stream = await create(sqlite, "a", messages=numbered(1, 1))
+    limits = replace(DEFAULT_LIMITS, store_busy_seconds_max=0.2)
+    opened = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    with program(WRITING_LOCKER, path) as ask:
+        assert await asyncio.to_thread(ask, "") == "locked"
+        await opened.open()
+        assert await read_all(opened, stream.id) == ["1"]
+    await opened.close()
+    fresh = SQLiteStore(tmp_path / "fresh.db", limits=limits)
+    with program(LOCKER, tmp_path / "fresh.db") as ask:
+        assert await asyncio.to_thread(ask, "") == "locked"
+        async with asyncio.timeout(20):
+            with pytest.raises(StoreUnavailableError):
+                await fresh.open()
+    await fresh.open()
+    await fresh.close()
+
+
+async def test_closing_does_not_wait_for_space_to_come_back_and_lets_go_of_the_file(path: Path) -> None:
+    limits = replace(DEFAULT_LIMITS, delete_step_chunks_max=1)
+    store = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    numbers = [await fill_delete_and_close(store, path) for _ in range(2)]
+    await store.open()
+    while execute(path, "SELECT count(*) FROM chunk") != [(0,)]:
+        await store.compact(numbers[0])
+    await store.close()
+
+
+async def fill_delete_and_close(store: SQLiteStore, path: Path) -> StreamId:
+    await store.open()
+    stream = await create(store, "a")
+    for n in range(50):
+        await append(store, stream, numbered(n, n))
+    await done(store, DeleteStream(stream=stream.id, epoch=stream.epoch))
+    await store.close()
+    assert [t.name for t in threading.enumerate() if t.name.startswith("unbroken-")] == []
+    assert await asyncio.to_thread(size_of, path.with_name(path.name + "-wal")) == 0
+    return stream.id
+
+
 @pytest.fixture
 def faults() -> Iterator[FaultyDisk]:
     """The disk below every connection that is opened from now on, with a switch."""
@@ -249,8 +327,11 @@ async def test_a_failing_commit_is_told_for_what_it_is_and_a_retry_takes_effect_
     for _ in range(2):
         with pytest.raises(meaning):
             await store.write([op])
-    assert faults.failed >= 2
+    with pytest.raises(meaning):
+        await store.probe()
+    assert faults.failed >= 3
     faults.failing = {}
+    await store.probe()
     await store.write([op])
     (again,) = await store.write([op])
     assert isinstance(again, Appended)

@@ -205,6 +205,19 @@ async def test_trimming_a_source_takes_nothing_from_its_forks(store: Store) -> N
     assert await read_all(store, source.id, after=8) == numbers(9, 10)
 
 
+async def test_a_fork_that_no_longer_shows_what_it_shares_holds_nothing_back(store: Store) -> None:
+    source = await create(store, "source")
+    for n in range(1, 11):
+        await append(store, source, numbered(n, n))
+    fork = await create(store, "fork", fork=Fork(source.id, Seq(3)), messages=numbered(4, 9))
+    await done(store, Trim(stream=fork.id, epoch=fork.epoch, first=Seq(5)))
+    await done(store, Trim(stream=source.id, epoch=source.epoch, first=Seq(9)))
+    await settle(store, source)
+    with pytest.raises(TrimmedError):
+        await store.hash_at(source.id, Seq(6))
+    assert await read_all(store, fork.id, after=4) == numbers(5, 9)
+
+
 async def settle(store: Store, stream: StreamInfo) -> None:
     """Space comes back in steps behind the writes that allow it; each of these calls waits for one of them."""
     for _ in range(3):

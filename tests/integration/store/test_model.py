@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.integration.store.model import ENDED, Model, ModelStream, Outcome
 from tests.support.builders import ALICE, NOW_MS, encoded
@@ -53,10 +60,13 @@ LIMITS = replace(
     store_readers=1,
 )
 """Small, so that every bound is met."""
-NAMES = st.sampled_from(["a", "b", "c", "d"])
+NAMES = st.sampled_from("abcdefghij")
 COUNTS = st.integers(0, 5)
+PICKS = st.integers(0, 19)
 PRODUCERS = st.sampled_from([None, "p", "q", "r"])
 STEPS = st.integers(-2, 3)
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Without shrinking, which takes minutes here: put it back to look into a failure."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -74,13 +84,20 @@ class StoreMachine(RuleBasedStateMachine):
         self.known: list[ModelStream] = []
         self.now_ms = NOW_MS
         self.texts = 0
+        self.together = 0
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(together=st.integers(0, 3))
+    def open(self, together: int) -> None:
+        self.together = together
         self.store = type(self).make(Path(self.directory.name) / "unbroken.db")
         self.runner.run(self.store.open())
+        self.create("a", 3, None, 0)
+        self.create("b", 0, None, 0)
+        self.commit()
 
     def teardown(self) -> None:
+        self.commit()
+        self.runner.run(self.compare())
         self.runner.run(self.store.close())
         self.runner.close()
         self.directory.cleanup()
@@ -89,12 +106,36 @@ class StoreMachine(RuleBasedStateMachine):
         self.texts += count
         return tuple(encoded(f"{n}" * (n % 7)) for n in range(self.texts - count, self.texts))
 
-    def expect(self, op: WriteOp, outcome: Outcome) -> None:
-        self.waiting.append((op, lambda result: check(op, result, outcome)))
+    def pick(self, number: int) -> ModelStream:
+        """A stream, seldom one that is gone or hidden."""
+        alive = [s for s in self.known if not s.gone and not s.deleted]
+        among = self.known if number == 19 or not alive else alive
+        return among[number % len(among)]
 
-    @rule(name=NAMES, count=COUNTS, pick=st.integers(0, 9), seq=st.integers(0, 8), fork=st.booleans())
-    def create(self, name: str, count: int, pick: int, seq: int, fork: bool) -> None:
-        source = self.known[pick % len(self.known)] if fork and self.known else None
+    def expect(self, op: WriteOp, outcome: Outcome) -> None:
+        self.queue(op, lambda result: check(op, result, outcome))
+
+    def queue(self, op: WriteOp, examine: Callable[[WriteResult], None]) -> None:
+        self.waiting.append((op, examine))
+        if len(self.waiting) > self.together:
+            self.commit()
+
+    @rule(name=NAMES, count=COUNTS)
+    def begin(self, name: str, count: int) -> None:
+        self.create(name, count, None, 0)
+
+    @rule(name=NAMES, count=COUNTS, pick=PICKS, seq=st.integers(0, 12))
+    def fork(self, name: str, count: int, pick: int, seq: int) -> None:
+        self.create(name, count, self.pick(pick), seq)
+
+    @rule(name=NAMES, count=COUNTS, pick=PICKS)
+    def fork_near_the_head(self, name: str, count: int, pick: int) -> None:
+        source = self.pick(pick)
+        self.create(name, count, source, max(0, source.head - count))
+
+    def create(self, name: str, count: int, source: ModelStream | None, seq: int) -> None:
+        if source is not None and seq <= source.head + 4:
+            seq = min(seq, source.head)  # beyond the head now and then only
         if source is not None and seq < source.first - 1:
             return  # whether its chain is still known depends on what is physically gone
         messages = self.messages(count)
@@ -121,23 +162,38 @@ class StoreMachine(RuleBasedStateMachine):
                 self.known.append(outcome)
             assert result.stream.id == outcome.number
 
-        self.waiting.append((op, created))
+        self.queue(op, created)
 
-    @precondition(lambda self: self.known)
+    @rule(pick=PICKS, count=st.integers(1, 6), times=st.integers(1, 4))
+    def append_plainly(self, pick: int, count: int, times: int) -> None:
+        stream = self.pick(pick)
+        for _ in range(times):
+            op = appending(stream, self.messages(count), now_ms=self.now_ms)
+            self.expect(op, self.model.append(stream, op))
+
+    @rule(pick=PICKS, count=COUNTS, times=st.integers(1, 3), epoch=st.integers(1, 2))
+    def append_and_retry(self, pick: int, count: int, times: int, epoch: int) -> None:
+        stream = self.pick(pick)
+        known = stream.producers.get("r", (0, -1))
+        for seq in range(times):
+            place = Producer("r", known[0] + epoch, seq) if epoch == 2 else Producer("r", known[0], known[1] + 1 + seq)
+            op = appending(stream, self.messages(count), now_ms=self.now_ms, producer=place)
+            for _ in range(2):
+                self.expect(op, self.model.append(stream, op))
+
     @rule(
-        pick=st.integers(0, 9),
+        pick=PICKS,
         count=COUNTS,
         producer=PRODUCERS,
         epoch_step=st.sampled_from([0, 0, 0, 1, -1]),
         seq_step=st.sampled_from([1, 1, 1, 0, -1, 2]),
-        extra=st.sampled_from(["", "", "", "head", "old head", "writer", "close"]),
+        extra=st.sampled_from(["", "", "", "head", "old head", "writer", "writer", "close"]),
     )
     def append(self, pick: int, count: int, producer: str | None, epoch_step: int, seq_step: int, extra: str) -> None:
-        stream = self.known[pick % len(self.known)]
-        op = Append(
-            stream=StreamId(stream.number),
-            epoch=Epoch(stream.epoch),
-            messages=self.messages(count),
+        stream = self.pick(pick)
+        op = appending(
+            stream,
+            self.messages(count),
             now_ms=self.now_ms,
             close=Close(StreamState.COMPLETED) if extra == "close" else None,
             writer_seq=str(self.texts % 5) if extra == "writer" else None,
@@ -150,11 +206,10 @@ class StoreMachine(RuleBasedStateMachine):
             op = replace(op, producer=Producer(producer, fresh, number))
         self.expect(op, self.model.append(stream, op))
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 9), state=st.sampled_from(list(StreamState)), late=st.booleans(), fence=PRODUCERS)
+    @rule(pick=PICKS, state=st.sampled_from(list(StreamState)), late=st.booleans(), fence=PRODUCERS)
     def set_state(self, pick: int, state: StreamState, late: bool, fence: str | None) -> None:
-        stream = self.known[pick % len(self.known)]
-        if state.value in ENDED and pick % 3:
+        stream = self.pick(pick)
+        if state.value in ENDED and pick % 5:
             return  # else there is little life
         op = SetState(
             stream=StreamId(stream.number),
@@ -166,10 +221,9 @@ class StoreMachine(RuleBasedStateMachine):
         )
         self.expect(op, self.model.set_state(stream, op))
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 9), producer=st.sampled_from(["p", "q"]), epoch=st.integers(0, 2), length=STEPS)
+    @rule(pick=PICKS, producer=st.sampled_from(["p", "q"]), epoch=st.integers(0, 2), length=STEPS)
     def set_lease(self, pick: int, producer: str, epoch: int, length: int) -> None:
-        stream = self.known[pick % len(self.known)]
+        stream = self.pick(pick)
         op = SetLease(
             stream=StreamId(stream.number),
             epoch=Epoch(stream.epoch),
@@ -180,17 +234,17 @@ class StoreMachine(RuleBasedStateMachine):
         )
         self.expect(op, self.model.set_lease(stream, op))
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 9), step=st.integers(-1, 6))
+    @rule(pick=PICKS, step=st.integers(-1, 6))
     def trim(self, pick: int, step: int) -> None:
-        stream = self.known[pick % len(self.known)]
+        stream = self.pick(pick)
         op = Trim(stream=StreamId(stream.number), epoch=Epoch(stream.epoch), first=Seq(stream.first + step))
         self.expect(op, self.model.trim(stream, op))
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 9))
+    @rule(pick=PICKS)
     def delete(self, pick: int) -> None:
-        stream = self.known[pick % len(self.known)]
+        if pick % 3:
+            return  # as above
+        stream = self.pick(pick)
         op = DeleteStream(stream=StreamId(stream.number), epoch=Epoch(stream.epoch))
         self.expect(op, self.model.delete(stream, op))
 
@@ -206,10 +260,9 @@ class StoreMachine(RuleBasedStateMachine):
         for (_, examine), result in zip(waiting, results, strict=True):
             examine(result)
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 9))
+    @rule(pick=PICKS)
     def compact(self, pick: int) -> None:
-        self.runner.run(self.store.compact(StreamId(self.known[pick % len(self.known)].number)))
+        self.runner.run(self.store.compact(StreamId(self.pick(pick).number)))
 
     @precondition(lambda self: not self.waiting)
     @rule(length=st.integers(1, 3))
@@ -268,6 +321,28 @@ class StoreMachine(RuleBasedStateMachine):
             assert (hidden.trimmed, hidden.batches) == (True, ())
 
 
+def appending(
+    stream: ModelStream,
+    messages: tuple[bytes, ...],
+    *,
+    now_ms: int,
+    producer: Producer | None = None,
+    expected_head: Seq | None = None,
+    writer_seq: str | None = None,
+    close: Close | None = None,
+) -> Append:
+    return Append(
+        stream=StreamId(stream.number),
+        epoch=Epoch(stream.epoch),
+        messages=messages,
+        now_ms=now_ms,
+        producer=producer,
+        expected_head=expected_head,
+        writer_seq=writer_seq,
+        close=close,
+    )
+
+
 def check(op: WriteOp, result: WriteResult, outcome: Outcome) -> None:
     """The result of an operation is the one that the model gave."""
     if isinstance(outcome, type):
@@ -296,4 +371,4 @@ class SQLiteMachine(StoreMachine):
 
 @pytest.mark.parametrize("machine", [MemoryMachine, SQLiteMachine])
 def test_the_stores_do_what_the_model_does(machine: Any) -> None:
-    run_state_machine_as_test(machine, settings=settings(stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(stateful_step_count=60, phases=PHASES))

@@ -90,6 +90,7 @@ async def test_every_filter_alone_and_all_together(store: Store) -> None:
     await create(store, "x/2", session="s", kind="run", close=Close(StreamState.FAILED))
     await create(store, "x/3", session="t", kind="run", lease_producer="p", lease_until_ms=NOW_MS)
     await create(store, "y/4", session="s")
+    await create(store, "x/5", BOB, session="s", kind="run", close=Close(StreamState.FAILED))
     assert await names(store, StreamFilter(session="s")) == ["y/4", "x/2", "x/1"]
     assert await names(store, StreamFilter(kind="run")) == ["x/3", "x/2", "x/1"]
     assert await names(store, StreamFilter(prefix="x/")) == ["x/3", "x/2", "x/1"]

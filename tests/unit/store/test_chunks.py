@@ -44,7 +44,7 @@ def test_every_flipped_bit_is_noticed(data: st.DataObject, compress: bool) -> No
     else:
         flipped = value ^ 1 << data.draw(st.integers(0, 30))
     with pytest.raises(CorruptError) as caught:
-        decode_chunk(row._replace(**{field: flipped}))
+        decode_chunk(row._replace(**{field: flipped}))  # type: ignore[arg-type]
     assert set(caught.value.detail) == {"stream", "seq"}
 
 

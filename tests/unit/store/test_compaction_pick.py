@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,5 +62,5 @@ def test_merging_until_nothing_is_left_keeps_every_message(sizes: list[int], end
     assert [seq for batch in stored for seq in range(batch.first, batch.last + 1)] == list(range(1, len(sizes) + 1))
     assert sum(len(split_encoded(batch.body)) for batch in stored) == len(sizes)
     if ended:
-        pairs = zip(stored, stored[1:], strict=False)
+        pairs = pairwise(stored)
         assert all(len(a.body) + len(b.body) + 2 > LIMITS.compact_chunk_bytes for a, b in pairs)

@@ -38,7 +38,11 @@ async def test_work_is_done_in_the_order_it_was_asked_for(worker: Worker) -> Non
 
 async def test_posted_work_that_fails_does_not_stop_a_thread(caplog: pytest.LogCaptureFixture) -> None:
     worker = ThreadWorker("test-worker", 8)
-    worker.post(lambda: [][1])
+
+    def fail() -> None:
+        raise KeyError
+
+    worker.post(fail)
     assert await worker.run(lambda: 1) == 1
     assert "posted work of test-worker failed" in caplog.text
     await worker.stop()
@@ -104,7 +108,7 @@ async def test_a_worker_with_too_much_to_do_says_so_and_recovers() -> None:
         for _ in range(2):
             group.create_task(worker.run(lambda: None))
         await asyncio.sleep(0)
-        with pytest.raises(StoreUnavailableError, match="2 requests are waiting"):
+        with pytest.raises(StoreUnavailableError, match="2 requests wait"):
             await worker.run(lambda: None)
         worker.post(lambda: None)
         go_on.set()
@@ -117,3 +121,23 @@ async def test_one_worker_serves_several_event_loops() -> None:
     others = [asyncio.to_thread(lambda n=n: asyncio.run(worker.run(lambda: n))) for n in range(5)]  # type: ignore[misc]
     assert await asyncio.gather(*others) == [0, 1, 2, 3, 4]
     await worker.stop()
+
+
+async def test_what_was_accepted_while_stopping_is_done_too() -> None:
+    worker = ThreadWorker("test-worker", 8)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(worker.run(work))
+        assert await asyncio.to_thread(begun.wait, 30)
+        stopping = group.create_task(worker.stop())
+        await asyncio.sleep(0)
+        late = group.create_task(worker.run(lambda: "done"))
+        await asyncio.sleep(0)
+        go_on.set()
+    assert stopping.done()
+    assert late.result() == "done"

@@ -218,6 +218,9 @@ class SQLiteStore:
 
         return await parts.writing.run(work)
 
+    async def probe(self) -> None:
+        await self._write(lambda writer: writer.probe())
+
     async def _write(self, work: Callable[[Writer], T]) -> T:
         parts = self._opened()
         writer = parts.writer

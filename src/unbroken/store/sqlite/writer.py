@@ -64,6 +64,11 @@ class Writer:
         with self._transaction() as tables:
             return [apply(tables, op) for op in ops]
 
+    def probe(self) -> None:
+        """As `StreamingMessageRepository.probe`: a page is written, and nothing changed."""
+        with self._transaction():
+            self._db.run(QUERIES["counter_rewrite"], ("epoch",))
+
     def poll(self) -> int:
         """`foreign_writes` as of now."""
         self._notice()
