@@ -65,9 +65,9 @@ class Writer:
             return [apply(tables, op) for op in ops]
 
     def probe(self) -> None:
-        """As `StreamingMessageRepository.probe`: a page is written, and nothing changed."""
+        """As `StreamingMessageRepository.probe`: SQLite writes a page only when something in it has changed."""
         with self._transaction():
-            self._db.run(QUERIES["counter_rewrite"], ("epoch",))
+            self._db.run(QUERIES["counter_probe"], ("probe",))
 
     def poll(self) -> int:
         """`foreign_writes` as of now."""

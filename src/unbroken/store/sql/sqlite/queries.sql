@@ -135,8 +135,8 @@ DELETE FROM garbage WHERE stream_id = ?1;
 -- name: counter_next
 UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value;
 
--- name: counter_rewrite
-UPDATE counter SET value = value WHERE name = ?1;
+-- name: counter_probe
+INSERT INTO counter (name, value) VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1;
 
 -- name: migrations_exist
 SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration';

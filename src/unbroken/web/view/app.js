@@ -1,0 +1,326 @@
+/**
+ * Owns the page as a whole: what is open, what the header says, which key does what.
+ *
+ * Mounted by main.js. It never speaks the protocol: that is the client's part.
+ */
+
+import { connect, isTerminal, UnbrokenError } from "../client/unbroken.js";
+import { plainText } from "./ansi.js";
+import { badgeOf } from "./badge.js";
+import { ConfirmCancel, Help, TokenForm } from "./dialogs.js";
+import { counted, stateWord } from "./format.js";
+import { Component, html } from "./html.js";
+import { icon } from "./icons.js";
+import { onKey } from "./keys.js";
+import { StreamList } from "./list.js";
+import { StreamModel } from "./model.js";
+import { formatRoute, parseRoute, VIEWS } from "./route.js";
+import { StreamPanel } from "./stream.js";
+
+/** @import { Status } from "../client/unbroken.js" */
+/** @import { StreamView } from "../client/types.js" */
+/** @import { Log } from "./log.js" */
+
+const LIST_MILLISECONDS = 3000;
+const CLOCK_MILLISECONDS = 1000;
+const PAGE_STREAMS = 200;
+const TOKEN_KEY = "unbroken.token";
+
+/**
+ * @typedef {object} State
+ * @property {Status} status
+ * @property {StreamView[] | null} streams
+ * @property {string | null} next
+ * @property {string} filter
+ * @property {boolean} online
+ * @property {string} degraded
+ * @property {boolean} drawer
+ * @property {"help" | "cancel" | null} dialog
+ * @property {"unknown" | "fine" | "wanted" | "wrong"} access
+ * @property {string} said
+ * @property {string} error
+ * @property {number} now
+ */
+
+/** @extends {Component<{}, State>} */
+export class App extends Component {
+  /** @type {string | null} */
+  #token = sessionStorage.getItem(TOKEN_KEY);
+  #client = connect(".", { token: () => this.#token });
+  /** @type {StreamModel | null} */
+  #model = null;
+  /** @type {Log | null} */
+  #log = null;
+  /** @type {(() => void)[]} */
+  #undo = [];
+  #listing = false;
+  #pages = 1;
+
+  /** @param {{}} props */
+  constructor(props) {
+    super(props);
+    /** @type {State} */
+    this.state = {
+      status: this.#client.status,
+      streams: null,
+      next: null,
+      filter: "",
+      online: navigator.onLine,
+      degraded: "",
+      drawer: false,
+      dialog: null,
+      access: "unknown",
+      said: "",
+      error: "",
+      now: Date.now(),
+    };
+  }
+
+  componentDidMount() {
+    this.#listen(window, "hashchange", () => this.#route());
+    this.#listen(window, "pagehide", () => this.#model?.save());
+    this.#listen(window, "pageshow", (event) => {
+      if (/** @type {PageTransitionEvent} */ (event).persisted) this.#client.reconnect();
+    });
+    for (const name of ["online", "offline"]) this.#listen(window, name, () => this.setState({ online: navigator.onLine }));
+    this.#listen(document, "visibilitychange", () => {
+      if (document.visibilityState === "hidden") this.#model?.save();
+      else void this.#list();
+    });
+    this.#listen(document, "keydown", (event) => onKey(/** @type {KeyboardEvent} */ (event), this));
+    this.#undo.push(
+      this.#client.on("status", (status) => this.#status(status)),
+      this.#client.on("notice", (notice) => this.setState({ degraded: notice.code === "degraded" ? notice.message || "the store is away" : "" })),
+    );
+    const clock = setInterval(() => document.visibilityState === "hidden" || this.setState({ now: Date.now() }), CLOCK_MILLISECONDS);
+    const list = setInterval(() => document.visibilityState === "hidden" || void this.#list(), LIST_MILLISECONDS);
+    this.#undo.push(() => clearInterval(clock), () => clearInterval(list));
+    this.#route();
+    void this.#list();
+  }
+
+  componentWillUnmount() {
+    for (const undo of this.#undo) undo();
+    this.#model?.close();
+    this.#client.close();
+  }
+
+  /** The view of the open stream. */
+  get view() {
+    return parseRoute(location.hash).view ?? (this.#model?.view?.content_type.startsWith("text/markdown") ? "markdown" : "text");
+  }
+
+  /** @param {string} view */
+  show(view) {
+    if (this.#model !== null) location.hash = formatRoute(this.#model.name, view);
+  }
+
+  nextView() {
+    this.show(VIEWS[(VIEWS.indexOf(this.view) + 1) % VIEWS.length] ?? "text");
+  }
+
+  follow() {
+    this.#log?.follow();
+  }
+
+  /** @param {1 | -1} step */
+  move(step) {
+    this.#log?.move(step);
+  }
+
+  /** @param {1 | -1} step */
+  moveToRule(step) {
+    this.#log?.moveToRule(step);
+  }
+
+  pause() {
+    this.#model?.pause(!this.#model.paused);
+  }
+
+  async copy() {
+    const text = plainText(this.#log?.text() ?? "");
+    try {
+      await navigator.clipboard.writeText(text);
+      this.#say(`${counted(text.length, "character")} copied`);
+    } catch {
+      this.#say("the browser does not allow copying here");
+    }
+  }
+
+  /** @param {"help" | "cancel" | null} dialog */
+  open(dialog) {
+    this.setState({ dialog });
+  }
+
+  closeDrawer() {
+    this.setState({ drawer: false });
+  }
+
+  render() {
+    const { status, streams, next, filter, online, degraded, drawer, dialog, access, said, error, now } = this.state;
+    const model = this.#model;
+    // A socket may seem alive for a while after the platform has said that it is offline.
+    const seen = online || status.phase === "refused" ? status : { ...status, phase: /** @type {const} */ ("offline") };
+    const badge = badgeOf(seen, model === null ? null : { phase: model.phase, left: model.behind }, now);
+    const locked = access === "wanted" || access === "wrong";
+    return html`
+      <div class="page ${model === null ? "no-stream" : ""} ${drawer ? "drawer-open" : ""}">
+        <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => this.#skip(event)}>to the messages</a>
+        <header class="bar">
+          <button class="quiet menu" onClick=${() => this.setState({ drawer: !drawer })} aria-expanded=${drawer} aria-label="Streams" data-testid="menu">${icon("menu")}</button>
+          <a class="brand" href="#/"><span class="brand-mark" aria-hidden="true"></span>unbroken</a>
+          <span class="grow"></span>
+          <span class="badge badge-${badge.state}" data-testid="badge" data-state=${badge.state} title=${status.code ?? ""}>
+            ${icon(badge.state)}<span class="badge-word">${badge.word}</span>${badge.detail ? html`<span class="badge-detail">${badge.detail}</span>` : null}
+          </span>
+          ${badge.canRetry ? html`<button class="quiet" onClick=${() => this.#client.reconnect()} data-testid="now">now</button>` : null}
+          <button class="quiet help" onClick=${() => this.open("help")} aria-label="Keys" title="Keys (?)">?</button>
+        </header>
+        <div class="banners">
+          ${online ? null : html`<p class="banner" role="status" data-testid="offline">You are offline. What was received stays readable, and the rest comes when the network is back.</p>`}
+          ${degraded ? html`<p class="banner warn" role="status" data-testid="degraded">The server waits for its store: ${degraded}. Nothing is lost; new messages come when it is back.</p>` : null}
+          ${error ? html`<p class="banner warn" role="alert">${error} <button class="quiet" onClick=${() => this.setState({ error: "" })} aria-label="Dismiss">${icon("close")}</button></p>` : null}
+        </div>
+        ${locked
+          ? html`<main id="main" tabindex="-1"><${TokenForm} wrong=${access === "wrong"} onToken=${(/** @type {string} */ token) => this.#enter(token)} /></main>`
+          : html`<div class="columns">
+              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
+              <div class="shade" onClick=${() => this.closeDrawer()}></div>
+              <main id="main" tabindex="-1">${model === null ? html`<${Welcome} />` : this.#panel(model)}</main>
+            </div>`}
+        ${dialog === "help" ? html`<${Help} onClose=${() => this.open(null)} />` : null}
+        ${dialog === "cancel" && model !== null ? html`<${ConfirmCancel} stream=${model.name} onCancel=${() => this.#cancel(model)} onClose=${() => this.open(null)} />` : null}
+        <div class="hidden" role="status" aria-live="polite" data-testid="said">${said}</div>
+      </div>`;
+  }
+
+  /** The list, with what is known better of the open stream. @param {StreamView[] | null} streams */
+  #newest(streams) {
+    const known = this.#model?.view;
+    if (!known) return streams;
+    return streams?.map((view) => (view.stream === known.stream && view.epoch === known.epoch && (isTerminal(known.state) || known.updated >= view.updated) ? known : view)) ?? null;
+  }
+
+  /** @param {StreamModel} model */
+  #panel(model) {
+    return html`<${StreamPanel}
+      key=${model.name}
+      model=${model}
+      view=${this.view}
+      onView=${(/** @type {string} */ view) => this.show(view)}
+      onCancel=${() => this.open("cancel")}
+      onCopy=${() => void this.copy()}
+      onFollow=${() => this.follow()}
+      ready=${(/** @type {Log | null} */ log) => (this.#log = log)}
+    />`;
+  }
+
+  /** @param {EventTarget} target @param {string} name @param {(event: Event) => void} listener */
+  #listen(target, name, listener) {
+    target.addEventListener(name, listener);
+    this.#undo.push(() => target.removeEventListener(name, listener));
+  }
+
+  #route() {
+    const { stream } = parseRoute(location.hash);
+    document.title = stream === null ? "Unbroken" : `${stream} · Unbroken`;
+    if (stream !== (this.#model?.name ?? null)) {
+      this.#model?.close();
+      this.#model = stream === null ? null : new StreamModel(this.#client, stream, { changed: () => this.#changed(), storage: sessionStorage });
+      void this.#model?.open();
+    }
+    this.setState({ drawer: false, now: Date.now() });
+  }
+
+  #changed() {
+    const { view } = this.#model ?? { view: null };
+    if (this.#model?.phase === "ended" && view !== null) this.#say(`${view.stream} ${stateWord(view.state)}, ${counted(view.head, "message")}`);
+    if (this.#model?.error?.code === "unauthorized") this.#refused();
+    this.setState({ now: Date.now() });
+  }
+
+  /** @param {Status} status */
+  #status(status) {
+    if (status.phase === "live") {
+      if (this.state.status.phase !== "live") void this.#list();
+    } else {
+      this.#model?.disconnected();
+      if (status.phase === "refused" && status.code === "unauthorized") this.#refused();
+    }
+    if (status.phase !== this.state.status.phase && ["live", "offline", "refused"].includes(status.phase)) this.#say(`connection ${status.phase}`);
+    this.setState({ status, now: Date.now() });
+  }
+
+  async #list() {
+    if (this.#listing) return;
+    this.#listing = true;
+    try {
+      /** @type {StreamView[]} */
+      const streams = [];
+      let next = null;
+      for (let page = 0; page < this.#pages; page += 1) {
+        const answer = await this.#client.list({ limit: PAGE_STREAMS, page: next ?? undefined });
+        streams.push(...answer.streams);
+        next = answer.next ?? null;
+        if (next === null) break;
+      }
+      this.setState({ streams, next, access: "fine" });
+    } catch (error) {
+      if (error instanceof UnbrokenError && error.status === 401) this.#refused();
+    } finally {
+      this.#listing = false;
+    }
+  }
+
+  #more() {
+    this.#pages += 1;
+    void this.#list();
+  }
+
+  #refused() {
+    this.setState({ access: this.#token === null ? "wanted" : "wrong" });
+  }
+
+  /** @param {string} token */
+  #enter(token) {
+    this.#token = token;
+    sessionStorage.setItem(TOKEN_KEY, token);
+    this.setState({ access: "unknown" });
+    this.#client.reconnect();
+    this.#model?.close();
+    this.#model = null;
+    this.#route();
+    void this.#list();
+  }
+
+  /** @param {StreamModel} model */
+  async #cancel(model) {
+    this.open(null);
+    try {
+      const { view } = await this.#client.cancel(model.name);
+      if (!isTerminal(view.state)) model.view = view;
+      this.#say("cancel requested");
+    } catch (error) {
+      this.setState({ error: `The run could not be cancelled: ${error instanceof Error ? error.message : String(error)}` });
+    }
+  }
+
+  /** @param {string} said */
+  #say(said) {
+    if (said !== this.state.said) this.setState({ said });
+  }
+
+  /** @param {Event} event */
+  #skip(event) {
+    event.preventDefault();
+    /** @type {HTMLElement | null} */ (document.querySelector(".surface"))?.focus();
+  }
+}
+
+function Welcome() {
+  return html`<section class="notice" data-testid="welcome">
+    <h1>Choose a stream</h1>
+    <p>It is shown as it is written, and goes on where it was after a reload, a lost network or a restart.</p>
+    <p class="hint"><kbd>/</kbd> filters the list, <kbd>?</kbd> shows all keys.</p>
+  </section>`;
+}

@@ -1,0 +1,73 @@
+/**
+ * Owns the three things that may stand in front of the page: the keys, the question before a cancel, the token.
+ *
+ * Drawn by app.js. It never keeps a token: it hands it on.
+ */
+
+import { Component, html } from "./html.js";
+
+const KEYS = [
+  ["j k", "next, previous message"],
+  ["[ ]", "previous, next resume rule"],
+  ["G  End", "follow the tail"],
+  ["t", "next view"],
+  ["p", "pause the view; nothing is lost"],
+  ["c", "copy the chosen message, or all that is loaded"],
+  ["/", "filter the streams"],
+  ["Esc", "close, or leave the field"],
+  ["?", "this help"],
+];
+
+/** A modal dialog with the platform's own focus rules. @extends {Component<{label: string, testid: string, onClose: () => void, children?: any}>} */
+class Modal extends Component {
+  /** @type {HTMLDialogElement | null} */
+  #dialog = null;
+
+  componentDidMount() {
+    this.#dialog?.showModal();
+  }
+
+  render() {
+    const { label, testid, onClose, children } = this.props;
+    const outside = (/** @type {Event} */ event) => {
+      if (event.target === this.#dialog) onClose();
+    };
+    return html`<dialog ref=${(/** @type {HTMLDialogElement | null} */ element) => (this.#dialog = element)} aria-label=${label} data-testid=${testid} onClose=${onClose} onClick=${outside}><div class="dialog">${children}</div></dialog>`;
+  }
+}
+
+/** @param {{onClose: () => void}} props */
+export function Help({ onClose }) {
+  return html`<${Modal} label="Keys" testid="help" onClose=${onClose}>
+    <h2>Keys</h2>
+    <dl class="keys">${KEYS.map(([keys, words]) => html`<div key=${keys}><dt>${String(keys).split(" ").filter(Boolean).map((key) => html`<kbd>${key}</kbd>`)}</dt><dd>${words}</dd></div>`)}</dl>
+    <div class="buttons"><button onClick=${onClose} autofocus>Close</button></div>
+  <//>`;
+}
+
+/** @param {{stream: string, onCancel: () => void, onClose: () => void}} props */
+export function ConfirmCancel({ stream, onCancel, onClose }) {
+  return html`<${Modal} label="Cancel" testid="confirm-cancel" onClose=${onClose}>
+    <h2>Cancel this stream?</h2>
+    <p><b>${stream}</b> stops for everyone who watches: its producer is asked to end, and where there is none the stream ends as cancelled. What was written stays. To stop watching only, just leave: that cancels nothing.</p>
+    <div class="buttons"><button onClick=${onClose} autofocus>Let it run</button><button class="danger solid" onClick=${onCancel} data-testid="confirm">Cancel it</button></div>
+  <//>`;
+}
+
+/** @param {{wrong: boolean, onToken: (token: string) => void}} props */
+export function TokenForm({ wrong, onToken }) {
+  const submit = (/** @type {any} */ event) => {
+    event.preventDefault();
+    const token = event.target.elements.token.value.trim();
+    if (token !== "") onToken(token);
+  };
+  return html`<section class="notice" data-testid="token-form">
+    <form onSubmit=${submit} action="." method="post">
+      <h1>This server wants a token</h1>
+      <p>It is kept in this tab until the tab is closed, and is sent in a header only.</p>
+      <label>Token <input name="token" type="password" autocomplete="off" autofocus required aria-invalid=${wrong} /></label>
+      ${wrong ? html`<p class="wrong" role="alert">The server does not accept this token.</p>` : null}
+      <button class="solid">Continue</button>
+    </form>
+  </section>`;
+}

@@ -1,0 +1,122 @@
+/**
+ * Owns the way from Markdown to nodes: marked's lexer, then an allow-list of elements built here.
+ *
+ * Called by the Markdown view. It never makes HTML from a string: raw HTML is shown as text, images as links, and a link
+ * goes to http, https or mailto or is not a link.
+ */
+
+import { lexer } from "../vendor/marked.esm.js";
+import { h } from "./html.js";
+
+/** @import { Token } from "../vendor/marked.esm.js" */
+
+const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+const DEPTH_MAX = 40;
+const ENTITIES = /** @type {Record<string, string>} */ ({ "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'" });
+
+/** @param {string} source @returns {Token[]} */
+export function tokensOf(source) {
+  return lexer(source, { gfm: true });
+}
+
+/**
+ * @param {Token[] | undefined} tokens
+ * @param {number} [depth]
+ * @returns {any[]}
+ */
+export function nodesOf(tokens, depth = 0) {
+  if (depth > DEPTH_MAX) return (tokens ?? []).map((token) => token.raw);
+  return (tokens ?? []).map((token) => nodeOf(token, depth));
+}
+
+/**
+ * An address that may be followed, or null.
+ *
+ * @param {unknown} href
+ * @returns {string | null}
+ */
+export function safeAddress(href) {
+  if (typeof href !== "string") return null;
+  const text = decoded(href).trim();
+  // Browsers drop tabs and line ends inside addresses, and leading controls: whoever hides a scheme with them gets no link.
+  if (/[\x00-\x20\x7f-\x9f]/.test(text)) return null;
+  try {
+    const url = new URL(text);
+    return SCHEMES.has(url.protocol) ? url.href : null;
+  } catch {
+    return null; // relative: there is nothing of the writer's here to link to
+  }
+}
+
+/** @param {Token} token @param {number} depth @returns {any} */
+function nodeOf(token, depth) {
+  const inner = () => (token.tokens === undefined ? decoded(token.text ?? "") : nodesOf(token.tokens, depth + 1));
+  switch (token.type) {
+    case "space":
+    case "def":
+      return null;
+    case "heading":
+      return h(`h${Math.min(Math.max(Number(token.depth) || 1, 1), 6)}`, null, inner());
+    case "paragraph":
+      return h("p", null, inner());
+    case "blockquote":
+      return h("blockquote", null, inner());
+    case "code":
+      return h("pre", null, h("code", null, token.text ?? ""));
+    case "hr":
+      return h("hr", null);
+    case "list":
+      return list(token, depth);
+    case "table":
+      return table(token, depth);
+    case "text":
+      return inner();
+    case "escape":
+      return decoded(token.text ?? "");
+    case "strong":
+    case "em":
+    case "del":
+      return h(token.type, null, inner());
+    case "codespan":
+      return h("code", null, decoded(token.text ?? ""));
+    case "br":
+      return h("br", null);
+    case "link":
+      return link(token.href, inner(), token.raw);
+    case "image":
+      return link(token.href, ["[image: ", decoded(token.text ?? ""), "]"], token.raw);
+    default: // html among them
+      return token.raw ?? "";
+  }
+}
+
+/** @param {unknown} href @param {any} children @param {string} raw */
+function link(href, children, raw) {
+  const address = safeAddress(href);
+  if (address === null) return raw;
+  return h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, children);
+}
+
+/** @param {Token} token @param {number} depth */
+function list(token, depth) {
+  const items = (token.items ?? []).map((/** @type {Token} */ item) => {
+    const box = item.task ? h("input", { type: "checkbox", checked: Boolean(item.checked), disabled: true }) : null;
+    const rest = (item.tokens ?? []).filter((/** @type {Token} */ inner) => inner.type !== "checkbox");
+    return h("li", null, box, nodesOf(rest, depth + 1));
+  });
+  return token.ordered ? h("ol", { start: Number(token.start) || 1 }, items) : h("ul", null, items);
+}
+
+/** @param {Token} token @param {number} depth */
+function table(token, depth) {
+  /** @param {string} name @param {Token} cell @param {number} column */
+  const cellOf = (name, cell, column) => h(name, { class: `align-${token.align?.[column] ?? "none"}` }, nodesOf(cell.tokens, depth + 1));
+  const head = h("tr", null, token.header.map((/** @type {Token} */ cell, /** @type {number} */ column) => cellOf("th", cell, column)));
+  const rows = token.rows.map((/** @type {Token[]} */ row) => h("tr", null, row.map((cell, column) => cellOf("td", cell, column))));
+  return h("div", { class: "table" }, h("table", null, h("thead", null, head), h("tbody", null, rows)));
+}
+
+/** marked escapes text in a few tokens; a text node wants it plain. @param {string} text */
+function decoded(text) {
+  return text.replace(/&(?:amp|lt|gt|quot|#39);/g, (entity) => ENTITIES[entity] ?? entity);
+}

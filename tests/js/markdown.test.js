@@ -1,0 +1,113 @@
+/**
+ * Owns the proof that hostile Markdown becomes text and harmless nodes only.
+ *
+ * Run by vitest on virtual nodes; a real browser under the shipped policy sees the same page in tests/e2e.
+ */
+
+import { describe, expect, test } from "vitest";
+
+import { nodesOf, safeAddress, tokensOf } from "../../src/unbroken/web/view/markdown.js";
+
+const ELEMENTS = new Set(["h1", "h2", "h3", "h4", "h5", "h6", "p", "blockquote", "pre", "code", "hr", "ul", "ol", "li", "input", "div", "table", "thead", "tbody", "tr", "th", "td", "strong", "em", "del", "br", "a"]);
+const ATTRIBUTES = new Set(["href", "rel", "target", "title", "class", "start", "type", "checked", "disabled", "children"]);
+
+const ATTACKS = [
+  "<script>alert(1)</script>",
+  "<img src=x onerror=alert(1)>",
+  "<svg onload=alert(1)>",
+  "<svg><script>alert(1)</script></svg>",
+  '<a href="javascript:alert(1)">x</a>',
+  "<iframe src=javascript:alert(1)></iframe>",
+  "<math><mtext></mtext><script>alert(1)</script></math>",
+  "<details open ontoggle=alert(1)>",
+  "<style>*{background:url(//evil)}</style>",
+  "<base href=//evil/>",
+  "<!--><img src=x onerror=alert(1)>-->",
+  "<form action=javascript:alert(1)><button>x</button></form>",
+  "<object data=javascript:alert(1)></object>",
+  "<p style=position:fixed onmouseover=alert(1)>x</p>",
+  "[x](javascript:alert(1))",
+  "[x](JaVaScRiPt:alert(1))",
+  "[x](java&#115;cript:alert(1))",
+  "[x](javascript&colon;alert(1))",
+  "[x](<java\tscript:alert(1)>)",
+  "[x](\x01javascript:alert(1))",
+  "[x](data:text/html,<script>alert(1)</script>)",
+  "[x](vbscript:msgbox(1))",
+  "[x](blob:https://example.com/1)",
+  "[x](file:///etc/passwd)",
+  "[x](//evil.example/)",
+  "![x](javascript:alert(1))",
+  '![x](x "onerror=alert(1)")',
+  '![x](https://example.com/"onerror="alert(1))',
+  "<javascript:alert(1)>",
+  "[x]: javascript:alert(1)\n\n[x]",
+  "[x][y]\n\n[y]: data:text/html;base64,PHNjcmlwdD4=",
+  "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
+  "- [ ] <script>alert(1)</script>",
+  "```html\n<script>alert(1)</script>\n```",
+  "# <img src=x onerror=alert(1)>",
+  "**<b onclick=alert(1)>x</b>**",
+];
+
+/** @param {any} node @param {(element: any) => void} visit */
+function walk(node, visit) {
+  if (Array.isArray(node)) for (const one of node) walk(one, visit);
+  else if (node !== null && typeof node === "object") {
+    visit(node);
+    walk(node.props.children, visit);
+  }
+}
+
+/** @param {any} node @returns {string} */
+function textOf(node) {
+  if (Array.isArray(node)) return node.map(textOf).join("");
+  if (node === null || node === undefined || typeof node === "boolean") return "";
+  return typeof node === "object" ? textOf(node.props.children) : String(node);
+}
+
+describe("hostile Markdown", () => {
+  test("there are enough strings", () => expect(ATTACKS.length).toBeGreaterThanOrEqual(30));
+  test.each(ATTACKS)("%j", (source) => {
+    walk(nodesOf(tokensOf(source)), (element) => {
+      expect(ELEMENTS).toContain(element.type);
+      for (const name of Object.keys(element.props)) expect(ATTRIBUTES).toContain(name);
+      expect(element.ref ?? null).toBeNull();
+      if (element.type === "a") expect(element.props.href).toMatch(/^(https?:\/\/|mailto:)/);
+    });
+  });
+  test.each(["<script>alert(1)</script>", "<img src=x onerror=alert(1)>"])("%j is shown as it was written", (source) => {
+    expect(textOf(nodesOf(tokensOf(source)))).toContain(source);
+  });
+  test("nesting without end is shown as text", () => {
+    const source = `${"> ".repeat(500)}x`;
+    let depth = 0;
+    walk(nodesOf(tokensOf(source)), (element) => (depth += element.type === "blockquote" ? 1 : 0));
+    expect(depth).toBeLessThan(60);
+  });
+});
+
+describe("ordinary Markdown", () => {
+  test.each([
+    ["https://example.com/a?b=c#d", "https://example.com/a?b=c#d"],
+    ["http://example.com", "http://example.com/"],
+    ["mailto:a@example.com", "mailto:a@example.com"],
+    ["relative/path", null],
+    ["#fragment", null],
+    ["", null],
+    [undefined, null],
+  ])("the address %j becomes %j", (href, expected) => expect(safeAddress(href)).toBe(expected));
+  test("a link opens elsewhere and tells nothing about this page", () => {
+    /** @type {any} */
+    let link = null;
+    walk(nodesOf(tokensOf("[docs](https://example.com/)")), (element) => (link = element.type === "a" ? element : link));
+    expect(link.props).toMatchObject({ href: "https://example.com/", target: "_blank", rel: "noopener noreferrer nofollow" });
+  });
+  test("entities are read once", () => expect(textOf(nodesOf(tokensOf("a < b && `c < d` &amp;lt;")))).toBe("a < b && c < d &lt;"));
+  test("the usual blocks become their elements", () => {
+    /** @type {string[]} */
+    const seen = [];
+    walk(nodesOf(tokensOf("# a\n\n1. b\n2. c\n\n> d\n\n|e|\n|-|\n|f|\n\n```\ng\n```\n\n---\n\n**h** *i* ~~j~~")), (element) => seen.push(element.type));
+    for (const name of ["h1", "ol", "li", "blockquote", "table", "th", "td", "pre", "hr", "strong", "em", "del"]) expect(seen).toContain(name);
+  });
+});
