@@ -145,6 +145,7 @@ class Hub:
         self._store = store
         self._limits = limits
         self._metrics = metrics
+        metrics.lagging.set_function(lambda: self.lagging)
         self._live: dict[StreamId, LiveStream] = {}
         self._stale: set[StreamId] = set()
         self._refresh = asyncio.Event()
@@ -159,11 +160,14 @@ class Hub:
         """How many subscriptions there are."""
         return sum(len(live.viewers) for live in self._live.values())
 
+    @property
+    def lagging(self) -> int:
+        """How many subscriptions have not been handed everything yet."""
+        return sum(viewer.behind for live in self._live.values() for viewer in live.viewers)
+
     # --- viewers ------------------------------------------------------------------------------------------------------
 
-    async def subscribe(
-        self, stream: StreamInfo, cursor: Seq, sink: Sink, *, paused: bool = False
-    ) -> Subscription:
+    async def subscribe(self, stream: StreamInfo, cursor: Seq, sink: Sink, *, paused: bool = False) -> Subscription:
         """Watch `stream` behind `cursor`.
 
         Messages committed from now on reach the ring before anything is read, so that catching up hands over to live
@@ -225,6 +229,8 @@ class Hub:
             room -= len(batch.body)
             batches.append(batch)
         if batches:
+            self._metrics.delivered_batches += len(batches)
+            self._metrics.delivered_messages += batches[-1].last - subscription.cursor
             subscription.cursor = batches[-1].last
         return batches
 
@@ -323,13 +329,17 @@ class Hub:
             live.ring_bytes -= len(ring.popleft().body)
         before = batch.first - 1
         last = batch.last
+        taken = 0
         for viewer in live.viewers:
             if viewer.paused:
                 continue
             if viewer.cursor == before and viewer.sink.offer(viewer, news):
                 viewer.cursor = last
+                taken += 1
             else:
                 viewer.sink.wake(viewer)
+        self._metrics.delivered_batches += taken
+        self._metrics.delivered_messages += taken * len(news)
 
     def _observe(self, live: LiveStream, info: StreamInfo) -> None:
         """Take over what the store says of a stream, and wake who has something to be told."""

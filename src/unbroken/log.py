@@ -72,6 +72,7 @@ class Log:
         self._store = store
         self._limits = limits
         self.metrics = metrics
+        metrics.pending_bytes.set_function(lambda: self._pending_bytes)
         self._queue: deque[_Queued] = deque()
         self._pending_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None

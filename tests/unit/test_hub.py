@@ -253,3 +253,21 @@ async def test_a_timeout_moves_no_cursor() -> None:
             await follower.next(5)
             assert not await follower.next(0.01)
             assert follower.cursor == Seq(0)
+
+
+async def test_deliveries_and_lag_are_counted() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        fast, stalled = Viewer(), Viewer(room=0)
+        await parts.hub.subscribe(stream, START, fast)
+        behind = await parts.hub.subscribe(stream, START, stalled)
+        await parts.streams.append_durably(stream, texts("a", "b", "c"))
+        exposed = parts.metrics.expose().decode()
+        assert "unbroken_delivered_messages_total 3.0" in exposed
+        assert "unbroken_delivered_batches_total 1.0" in exposed
+        assert "unbroken_lagging_subscriptions 1.0" in exposed
+        assert "unbroken_pending_bytes 0.0" in exposed
+        await parts.hub.pull(behind)
+        exposed = parts.metrics.expose().decode()
+        assert "unbroken_delivered_messages_total 6.0" in exposed
+        assert "unbroken_lagging_subscriptions 0.0" in exposed

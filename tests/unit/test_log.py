@@ -73,9 +73,11 @@ async def test_a_failed_commit_is_told_to_each_producer_and_the_log_goes_on() ->
         store.failures.append(StoreFullError())
         with pytest.raises(StoreFullError):
             await parts.streams.append_durably(stream, texts("a"))
-        assert isinstance(parts.log.degraded, StoreFullError)
+        reason: UnbrokenError | None = parts.log.degraded
+        assert isinstance(reason, StoreFullError)
         assert (await parts.streams.append_durably(stream, texts("a"))).first == 1
-        assert parts.log.degraded is None
+        reason = parts.log.degraded
+        assert reason is None
     assert [type(error) for error in health] == [StoreFullError, type(None)]
     assert store.failed == 1
 

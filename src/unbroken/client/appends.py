@@ -14,7 +14,7 @@ from random import Random
 import msgspec
 
 from unbroken.client.link import Link
-from unbroken.client.values import Appended, encoded_bytes
+from unbroken.client.values import Appended, append_bytes_max, encoded_bytes
 from unbroken.errors import TooLargeError, UnbrokenError, UnknownOutcomeError
 from unbroken.limits import Limits
 from unbroken.protocol.frames import AppendFrame, ProducerSpec
@@ -49,10 +49,9 @@ class Appends:
     async def append(self, frame: AppendFrame) -> Appended:
         """Send until answered; a frame with a producer of its own goes as it is."""
         size = sum([encoded_bytes(message, self._limits) for message in frame.messages])
-        if size > self._limits.append_bytes_max:
-            raise TooLargeError(
-                f"the append has {size} bytes, the limit is {self._limits.append_bytes_max}", limit="append_bytes_max"
-            )
+        most = append_bytes_max(self._limits)
+        if size > most:
+            raise TooLargeError(f"the append has {size} bytes, the limit is {most}", limit="append_bytes_max")
         if frame.producer is not None:
             return await self._request(frame)
         free = self._identities(frame.stream)

@@ -90,7 +90,7 @@ class Delivery:
             append = outbox.peek()
             if append is None:
                 self._wake.clear()
-                if outbox.peek() is None and self._ready == outbox.target.stream:
+                if outbox.peek() is None and not outbox.delivered:
                     await self._wake.wait()
                 continue
             await self._send(append)
@@ -140,7 +140,7 @@ class Delivery:
             self._rename()
             return
         except UnbrokenError as error:
-            if isinstance(error, _POISON | TransitionError):
+            if isinstance(error, (*_POISON, TransitionError)):
                 raise
             await self._later(error)
             return

@@ -54,6 +54,11 @@ class Follow:
         self._stands = asyncio.Event()
         link.follow(stream, after, self._on_output, verify=verify)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait here."""
+        return self._messages
+
     def __aiter__(self) -> Self:
         return self
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from unbroken.client.transport import ConnectFailedError, Connector
 from unbroken.client.values import Appended, ConnectionStatus, StatusEvent
-from unbroken.errors import DrainingError, UnbrokenError
+from unbroken.errors import DrainingError, TooLargeError, UnbrokenError
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol.client import ClientSession
 from unbroken.protocol.client_outputs import Output
@@ -191,11 +191,26 @@ class Link:
             while True:
                 await self._outgoing_ready.wait()
                 while self._outgoing:
-                    data = encode_client(self._outgoing.popleft(), self._connector.limits)
-                    await connection.send(data, text=True)
+                    data = self._encode(self._outgoing.popleft())
+                    if data is not None:
+                        await connection.send(data, text=True)
                 self._outgoing_ready.clear()
         except ConnectionClosed:
             return  # the reader finds the same, with the code
+
+    def _encode(self, frame: ClientFrame) -> bytes | None:
+        """The frame's bytes; one that is too large for either end fails its request and nothing else."""
+        hello = self.session.hello
+        try:
+            data = encode_client(frame, self._connector.limits)
+            if hello is not None and len(data) > hello.frame_bytes_max:
+                raise TooLargeError(
+                    f"the server takes frames of {hello.frame_bytes_max} bytes", limit="frame_bytes_max"
+                )
+        except TooLargeError as error:
+            self._perform(self.session.reject(frame, error, self._now()))
+            return None
+        return data
 
     async def _keep_time(self, connection: ClientConnection) -> None:
         while not self._lost.is_set():

@@ -57,6 +57,7 @@ class Outbox:
         self.trouble: OSError | None = None
         """Why the file could not be written, when that was why something was dropped."""
         self._limits = limits
+        self._memory_bytes_max = min(limits.run_memory_bytes_max, (limits.spill_bytes_max - RESERVE_BYTES) // 2)
         self._wake = wake
         self._lock = threading.Lock()
         self._framer = Framer(limits.run_message_bytes_max)
@@ -121,7 +122,8 @@ class Outbox:
             if self._finished:
                 return
             self._take(self._framer.finish())
-            self._seal()
+            if self._file is not None:  # the end alone always finds room there
+                self._seal()
             self._finished = True
             self._seal(close=CloseSpec(state=state.value, reason=msgspec.Raw(reason)))
         self._wake()
@@ -148,8 +150,8 @@ class Outbox:
             assert first.seq == seq
             self._memory_bytes -= len(first.payload)
             self._consumed = max(self._consumed, first.end)
-            if self._file is not None and not self._memory and self._position == self._file.size and not self._last:
-                self._forget_file()
+            if not self._memory:
+                self._load()
 
     def give_up(self, seq: int) -> None:
         """The server will never take this append: replace its messages by a count of what they held."""
@@ -246,7 +248,7 @@ class Outbox:
 
         Either there is no file, or the file holds everything that waits and memory holds its beginning.
         """
-        room = last or self._memory_bytes + len(payload) <= self._limits.run_memory_bytes_max
+        room = last or self._memory_bytes + len(payload) <= self._memory_bytes_max
         if self._file is None and not room:
             self._spill(even_empty=True)
         if self._file is None:
@@ -334,6 +336,8 @@ class Outbox:
         if self._last is not None:
             payload, self._last = self._last, None
             self._bring(payload, _append_decoder.decode(payload).seq, 0)
+        elif self._file is not None and not self._memory:
+            self._forget_file()  # all of it is acknowledged
         return bool(self._memory)
 
     def _bring(self, payload: bytes, seq: int, end: int) -> None:

@@ -15,8 +15,8 @@ from typing import Self
 
 from unbroken.client.budget import Budget
 from unbroken.client.link import Link, Outcome
-from unbroken.client.values import Appended, Json, Payload, as_messages, encoded_bytes, raw_json
-from unbroken.errors import DrainingError, EndedError, FencedError, UnbrokenError
+from unbroken.client.values import Appended, Json, Payload, append_bytes_max, as_messages, encoded_bytes, raw_json
+from unbroken.errors import DrainingError, EndedError, FencedError, TooLargeError, UnbrokenError
 from unbroken.limits import Limits
 from unbroken.messages import NewMessage
 from unbroken.protocol import client_outputs as out
@@ -206,6 +206,8 @@ class Producer:
     ) -> None:
         messages = as_messages(payload, self._limits, kind=kind)
         size = sum([encoded_bytes(message, self._limits) for message in messages])
+        if size > append_bytes_max(self._limits):
+            raise TooLargeError(f"the append has {size} bytes, the limit is lower", limit="append_bytes_max")
         self._raise_if_over()
         await self._budget.take(len(messages), size)
         if self.error is not None or self.closed:
@@ -222,7 +224,7 @@ class Producer:
         items = [self._queue.popleft()]
         count, size = len(items[0].messages), items[0].size
         while self._queue and count + len(self._queue[0].messages) <= most:
-            if size + self._queue[0].size > self._limits.append_bytes_max:
+            if size + self._queue[0].size > append_bytes_max(self._limits):
                 break
             item = self._queue.popleft()
             items.append(item)

@@ -80,7 +80,10 @@ def spill_directory() -> Path:
 
 
 def spill_files(directory: Path) -> list[Path]:
-    """What earlier runs left in `directory`, oldest first."""
+    """What earlier runs left in `directory`, oldest first; locks of runs that left nothing are cleared away."""
+    for lock in directory.glob("*.lock"):
+        with contextlib.suppress(OSError), spill_lock(lock.with_suffix(SUFFIX)):
+            pass
     with contextlib.suppress(FileNotFoundError):
         return sorted(directory.glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     return []
@@ -147,9 +150,7 @@ class SpillFile:
         if os.pread(file._descriptor, len(MAGIC), 0) != MAGIC:
             file.close()
             raise CorruptError(f"{path.name} is not a spill file")
-        end = file._first
-        for _, end in file.records():
-            pass
+        end = max((position for _, position in file.records()), default=file._first)
         file.lost_bytes = file.size - end
         file.truncate(end)
         return file

@@ -30,6 +30,7 @@ __all__ = [
     "StreamPage",
     "StreamRead",
     "Verification",
+    "append_bytes_max",
     "as_messages",
     "encoded_bytes",
     "raw_json",
@@ -39,6 +40,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | tuple[Json, ...] | Ma
 Payload: TypeAlias = "NewMessage | str | bytes | Mapping[str, Json]"
 
 _encoder = msgspec.json.Encoder()
+FRAME_BYTES = 16 * 1024
+"""More than everything around the messages of an append takes: names, producer, reason, each byte escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,11 @@ def encoded_bytes(message: NewMessage, limits: Limits) -> int:
             f"the encoded message has {size} bytes, the limit is {limits.message_bytes_max}", limit="message_bytes_max"
         )
     return size
+
+
+def append_bytes_max(limits: Limits) -> int:
+    """How many bytes of messages one append may have, so that its frame stays within its own limit too."""
+    return min(limits.append_bytes_max, limits.frame_bytes_max - FRAME_BYTES - limits.append_messages_max)
 
 
 def raw_json(value: Mapping[str, Json] | None) -> msgspec.Raw | msgspec.UnsetType:

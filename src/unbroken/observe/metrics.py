@@ -6,10 +6,12 @@ holds a name that a user chose as a label, so its size is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 __all__ = ["Metrics"]
 
@@ -21,14 +23,28 @@ class _Change(Protocol):
     def messages(self) -> list[bytes]: ...
 
 
+class _Deliveries(Collector):
+    """Exposes the plain numbers of a `Metrics` as counters."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counters as they are now."""
+        text = "handed to viewers' connections, counted once for each viewer."
+        for what, value in (
+            ("messages", self._metrics.delivered_messages),
+            ("batches", self._metrics.delivered_batches),
+        ):
+            yield CounterMetricFamily(f"unbroken_delivered_{what}", f"{what.capitalize()} {text}", value=value)
+
+
 class Metrics:
     """The counters, gauges and histograms of one server."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.appended_messages = Counter(
-            "unbroken_appended_messages", "Messages made durable.", registry=registry
-        )
+        self.appended_messages = Counter("unbroken_appended_messages", "Messages made durable.", registry=registry)
         self.appended_bytes = Counter(
             "unbroken_appended_bytes", "Encoded bytes of messages made durable.", registry=registry
         )
@@ -36,21 +52,26 @@ class Metrics:
         self.commit_seconds = Histogram(
             "unbroken_commit_seconds", "Duration of a group commit.", buckets=_SECONDS, registry=registry
         )
-        self.delivered_messages = Counter(
-            "unbroken_delivered_messages", "Messages handed to viewers' sockets.", registry=registry
-        )
-        self.delivered_batches = Counter(
-            "unbroken_delivered_batches", "Batches handed to viewers' sockets.", registry=registry
-        )
+        self.delivered_messages = 0
+        """Messages handed to viewers' connections, counted once for each viewer; plain numbers, for they change often."""
+        self.delivered_batches = 0
+        """Batches handed to viewers' connections, likewise."""
+        registry.register(_Deliveries(self))
         self.store_batches = Counter(
             "unbroken_store_read_batches", "Batches that viewers got from the store, not the ring.", registry=registry
         )
         self.connections = Gauge("unbroken_connections", "Open connections.", ["face"], registry=registry)
         self.subscriptions = Gauge("unbroken_subscriptions", "Subscriptions of all connections.", registry=registry)
-        self.lagging = Gauge("unbroken_lagging_subscriptions", "Subscriptions that read from the store.", registry=registry)
+        self.lagging = Gauge(
+            "unbroken_lagging_subscriptions",
+            "Subscriptions that have not been handed everything yet.",
+            registry=registry,
+        )
         self.live_streams = Gauge("unbroken_live_streams", "Streams with at least one viewer.", registry=registry)
         self.pending_bytes = Gauge("unbroken_pending_bytes", "Bytes waiting for a commit.", registry=registry)
-        self.reaped = Counter("unbroken_reaped_streams", "Streams ended because their lease ran out.", registry=registry)
+        self.reaped = Counter(
+            "unbroken_reaped_streams", "Streams ended because their lease ran out.", registry=registry
+        )
         self.expired = Counter("unbroken_expired_streams", "Streams deleted because they expired.", registry=registry)
         self.errors = Counter("unbroken_errors", "Errors by code.", ["code"], registry=registry)
 

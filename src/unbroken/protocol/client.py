@@ -31,6 +31,7 @@ from unbroken.protocol.client_subscription import Subscription
 from unbroken.protocol.codec import ReceivedFrame, ReceivedMessages, decode_server
 from unbroken.protocol.frames import (
     Acks,
+    ClientFrame,
     ErrorFrame,
     Goodbye,
     Heartbeat,
@@ -180,6 +181,10 @@ class ClientSession:
     def forget(self, key: int) -> None:
         """Whoever made the request is gone: send it no more."""
         self._requests.forget(key)
+
+    def reject(self, frame: ClientFrame, error: UnbrokenError, now: float) -> list[Output]:
+        """A frame given out with `Send` cannot be sent: what it asked for is over."""
+        return self._error(ErrorFrame(code=error.code, message=error.message, id=getattr(frame, "id", -1)), now)
 
     # --- what happens to the connection ------------------------------------------------------------------------------
 

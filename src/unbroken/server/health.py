@@ -40,7 +40,6 @@ def routes(services: Services) -> list[BaseRoute]:
 
     async def metrics(request: Request) -> Response:
         services.access.principal(request.headers)
-        services.metrics.pending_bytes.set(services.log.pending_bytes)
         return Response(services.metrics.expose(), media_type=CONTENT_TYPE_PLAIN_1_0_0)
 
     return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]

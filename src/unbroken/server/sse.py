@@ -126,7 +126,6 @@ class _Transmission:
             payload = b"".join(map(batch_events, delta.batches))
             if delta.info is not None:
                 payload += sse.event("state", _encoder.encode(stream_view(delta.info)))
-            self._count(delta)
             if self._follower.ended and delta.info is not None:
                 return payload
             if self._services.draining:
@@ -147,11 +146,6 @@ class _Transmission:
             return Delta((), None)
         finally:
             self._waiting = None
-
-    def _count(self, delta: Delta) -> None:
-        metrics = self._services.metrics
-        metrics.delivered_batches.inc(len(delta.batches))
-        metrics.delivered_messages.inc(sum(map(len, delta.batches)))
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         """Hand `data` to the server, waiting while the socket takes no more."""

@@ -140,7 +140,7 @@ class MockConnection:
                 self._subscriptions.pop(stream, None)
             case Pause(stream=stream) | Resume(stream=stream):
                 if (subscription := self._subscriptions.get(stream)) is not None:
-                    subscription.paused = isinstance(frame, Pause)
+                    subscription.paused = isinstance(frame, Pause) and not self._server.ignore_pause
                     self._changed.set()
             case Subscribe() | CreateFrame() | AppendFrame() | CancelFrame() | LeaseFrame():
                 try:
@@ -205,6 +205,7 @@ class MockConnection:
                 while self._subscriptions.get(name) is subscription and not subscription.paused:
                     if not await self._advance(name, subscription):
                         break
+                    await asyncio.sleep(0)  # so that a `pause` is heard between two frames
 
     async def _advance(self, name: str, subscription: _Subscription) -> bool:
         """One more frame for this subscription; False when it has everything."""

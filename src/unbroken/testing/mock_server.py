@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl as tls
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,12 +26,14 @@ from unbroken.clock import Clock, SystemClock
 from unbroken.errors import VersionError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.protocol import negotiation
-from unbroken.protocol.frames import Hello
+from unbroken.protocol.frames import ClientFrame, Hello
 from unbroken.testing.mock_connection import MockConnection
 from unbroken.testing.mock_faults import Injected, MockFault
 from unbroken.testing.mock_log import MockLog, MockStream
 
 __all__ = ["MockWebSocketServer", "Script"]
+
+CONNECTIONS_KEPT = 100
 
 Script = Callable[[MockConnection], Awaitable[None]]
 
@@ -65,10 +68,12 @@ class MockWebSocketServer:
         self.limits = limits
         self.log = MockLog(clock or SystemClock(), limits)
         self.connections: list[MockConnection] = []
+        self._all: deque[MockConnection] = deque(maxlen=CONNECTIONS_KEPT)
         self.accepted = 0
         self.refused = 0
         self.delivered = 0
         self.latency_seconds = 0.0
+        self.ignore_pause = False
         self.messages_per_frame = messages_per_frame
         self.port = 0
         self._script = script
@@ -82,6 +87,11 @@ class MockWebSocketServer:
     @property
     def url(self) -> str:
         return f"{'http' if self._ssl is None else 'https'}://127.0.0.1:{self.port}"
+
+    @property
+    def history(self) -> list[ClientFrame]:
+        """What clients sent lately, over all connections, each connection's frames in order."""
+        return [frame for connection in self._all for frame in connection.received]
 
     # --- what a test does --------------------------------------------------------------------------------------------
 
@@ -195,6 +205,7 @@ class MockWebSocketServer:
         connection = MockConnection(self, websocket, self.accepted)
         self.accepted += 1
         self.connections.append(connection)
+        self._all.append(connection)
         self._arrived.set()
         try:
             if self._script is not None:

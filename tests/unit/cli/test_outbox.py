@@ -152,6 +152,17 @@ def test_a_full_file_drops_the_newest_and_says_how_much(tmp_path: Path) -> None:
     assert len(text) + dropped == 2_000 * 8
 
 
+def test_what_memory_holds_always_fits_into_the_file(tmp_path: Path) -> None:
+    limits = replace(SMALL, run_memory_bytes_max=1_000_000)
+    outbox = Outbox(tmp_path / "run-1.spill", HEADER, limits, wake=lambda: None)
+    for number in range(2_000):
+        outbox.output("stdout", b"%07d\n" % number)
+        outbox.flush()
+    assert outbox.save()
+    assert outbox.path.stat().st_size <= limits.spill_bytes_max
+    outbox.close()
+
+
 def test_a_file_that_cannot_be_written_costs_only_what_memory_cannot_hold(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
@@ -250,6 +261,13 @@ def test_only_one_process_at_a_time_delivers_a_file(tmp_path: Path) -> None:
         assert third
         path.unlink()
     assert list(tmp_path.iterdir()) == [], "the lock's file goes with the spill file"
+
+
+def test_the_lock_of_a_run_that_left_nothing_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "run-gone.lock").touch()
+    with spill_lock(tmp_path / "run-alive.spill"):
+        assert spill_files(tmp_path) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["run-alive.lock"]
 
 
 def test_a_spill_file_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -33,7 +33,16 @@ def test_ordinary_text_passes_unchanged(pieces: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "sequence",
-    ["\x1b[31m", "\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x1bP1$r\x1b\\", "\x1b(B", "\x1bc", "\x9b1A"],
+    [
+        "\x1b[31m",
+        "\x1b[2J",
+        "\x1b]0;title\x07",
+        "\x1b]8;;http://x\x1b\\",
+        "\x1bP1$r\x1b\\",
+        "\x1b(B",
+        "\x1bc",
+        "\x9b1A",
+    ],
 )
 def test_an_escape_sequence_leaves_nothing_behind_however_it_is_split(sequence: str) -> None:
     for cut in range(len(sequence) + 1):
@@ -101,7 +110,15 @@ def test_every_error_has_a_cure_and_an_exit_code_other_than_success() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["tial"], ["tail"], ["tail", "x", "--bogus"], ["ls", "--limit", "many"], ["run"], ["verify"], ["completion", "csh"]],
+    [
+        ["tial"],
+        ["tail"],
+        ["tail", "x", "--bogus"],
+        ["ls", "--limit", "many"],
+        ["run"],
+        ["verify"],
+        ["completion", "csh"],
+    ],
 )
 def test_a_wrong_command_line_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(arguments) == Exit.USAGE

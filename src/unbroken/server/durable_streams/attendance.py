@@ -44,15 +44,11 @@ class Attendance:
         wakes = min(self._loop.time() + seconds_max, self._ends)
         try:
             async with asyncio.timeout_at(wakes) as self._waiting:
-                delta = await self._follower.next()
+                return await self._follower.next()
         except TimeoutError:
             return Delta((), None)
         finally:
             self._waiting = None
-        metrics = self._services.metrics
-        metrics.delivered_batches.inc(len(delta.batches))
-        metrics.delivered_messages.inc(sum(map(len, delta.batches)))
-        return delta
 
     async def run(self, work: Coroutine[object, object, T]) -> T:
         """What `work` gives. `ClientDisconnect` when the viewer leaves first, or takes nothing until long after the end."""
