@@ -88,7 +88,7 @@ def _tell(name: str, result: Verification | None, *, as_json: bool) -> None:
     elif result.ok:
         sys.stdout.write(f"{clean(name)}: {result.checked} messages verified\n")
     else:
-        sys.stdout.write(f"{clean(name)}: TAMPERED: message {result.bad} is not what was appended\n")
+        sys.stdout.write(f"{clean(name)}: TAMPERED: from message {result.bad} on it is not what was appended\n")
 
 
 @asynccontextmanager

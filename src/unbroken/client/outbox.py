@@ -274,7 +274,7 @@ class Outbox:
         """Add to the file and give the position behind, or 0 when it is full or cannot be written."""
         assert self._file is not None
         bytes_max = self._limits.spill_bytes_max - (0 if last else RESERVE_BYTES)
-        if self._file.size + len(payload) > bytes_max and self._consumed > self._limits.spill_bytes_max // 2:
+        if self._file.size + len(payload) > bytes_max and self._consumed > bytes_max // 2:
             self._compact()
         if self._file.size + len(payload) > bytes_max:
             return 0

@@ -24,7 +24,7 @@ from unbroken.client.spill import (
 )
 from unbroken.errors import CorruptError
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import StreamState
+from unbroken.messages import NewMessage, StreamState
 
 HEADER = SpillHeader(run="run-1", stream="run/x", server="http://server.example")
 SMALL = replace(
@@ -152,6 +152,26 @@ def test_a_full_file_drops_the_newest_and_says_how_much(tmp_path: Path) -> None:
     assert len(text) + dropped == 2_000 * 8
 
 
+def test_room_that_was_delivered_is_used_again(tmp_path: Path) -> None:
+    """Ten appends always wait, ten times as many as the file can hold pass through it."""
+    limits = replace(SMALL, spill_bytes_max=20_000 + RESERVE_BYTES)
+    outbox = Outbox(tmp_path / "run-1.spill", HEADER, limits, wake=lambda: None)
+    delivered: list[SpillAppend] = []
+    largest = 0
+    for number in range(8_000):
+        outbox.output("stdout", b"%07d\n" % number)
+        outbox.flush()
+        if number % 16 == 15 and number > 160:
+            drain(outbox, delivered, 1)
+        largest = max(largest, outbox.path.stat().st_size if outbox.path.exists() else 0)
+    assert 10_000 < largest <= limits.spill_bytes_max
+    outbox.finish(StreamState.COMPLETED, b"{}")
+    drain(outbox, delivered)
+    text, dropped = contents(delivered)
+    assert dropped == outbox.dropped_bytes == 0
+    assert [int(line) for line in text.split()] == list(range(8_000))
+
+
 def test_what_memory_holds_always_fits_into_the_file(tmp_path: Path) -> None:
     limits = replace(SMALL, run_memory_bytes_max=1_000_000)
     outbox = Outbox(tmp_path / "run-1.spill", HEADER, limits, wake=lambda: None)
@@ -228,14 +248,10 @@ def test_a_record_half_written_is_cut_off_and_the_rest_delivered(tmp_path: Path,
 def test_nothing_from_a_changed_byte_on_is_given_out_and_that_is_said(tmp_path: Path, damaged: int) -> None:
     path = tmp_path / "run-1.spill"
     file = SpillFile.create(path, [HEADER])
-    middle = 0
     for seq in range(3):
-        middle = file.size + 12 if seq == damaged else middle
-        file.add(SpillAppend(seq=seq, messages=[]))
+        file.add(SpillAppend(seq=seq, messages=[NewMessage(kind="stdout", text=f"text {seq}")]))
     file.close()
-    content = bytearray(path.read_bytes())
-    content[middle] ^= 1
-    path.write_bytes(content)
+    path.write_bytes(path.read_bytes().replace(b"text %d" % damaged, b"TEXT %d" % damaged))
     outbox = Outbox.recover(path, SMALL)
     delivered: list[SpillAppend] = []
     drain(outbox, delivered)

@@ -1,0 +1,260 @@
+"""`unbroken run`: output passes through unchanged and is kept, and the command ends as it would have without us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Commands, Finished, eventually, finish
+from tests.support.server import ServerProcess
+
+pytestmark = pytest.mark.anyio
+
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Makes its standard input the terminal of its session, then becomes what its arguments say."""
+
+
+async def stream_of(commands: Commands, name: str) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """The stream's messages and its state."""
+    shown = await commands("tail", name, "--json")
+    assert shown.objects, shown.err
+    return shown.objects[:-1], shown.objects[-1]
+
+
+async def kept(commands: Commands, name: str, kind: str) -> bytes:
+    """The payloads of one kind, joined."""
+    return (await commands("tail", name, "--raw", "--kind", kind)).out
+
+
+def python(script: str) -> list[str]:
+    return ["--", sys.executable, "-c", script]
+
+
+async def test_output_passes_through_byte_by_byte_and_is_kept_apart(commands: Commands, tmp_path: Path) -> None:
+    binary, text = random.Random(7).randbytes(300_000), "Grüße, 世界 😀\n" * 5_000
+    (tmp_path / "out").write_bytes(binary)
+    (tmp_path / "err").write_text(text)
+    script = f"cat {tmp_path}/out; cat {tmp_path}/err >&2; exit 3"
+    done = await commands("run", "--name", "job", "--quiet", "--", "sh", "-c", script)
+    assert (done.status, done.out, done.err) == (3, binary, text)
+    assert await kept(commands, "job", "stdout") == binary
+    assert await kept(commands, "job", "stderr") == text.encode()
+    messages, state = await stream_of(commands, "job")
+    assert (state["state"], state["reason"]) == ("failed", {"exit_code": 3})
+    assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
+    assert {key for message in messages if message["kind"] == "stderr" for key in message} >= {"text"}
+    assert all(len(str(message.get("text", "")).encode()) <= 32 * 1024 for message in messages)
+
+
+async def test_a_command_that_succeeds_completes_its_stream_and_its_page_is_named(
+    commands: Commands, server: ServerProcess
+) -> None:
+    done = await commands("run", "--session", "s1", "--", "true")
+    assert done.status == 0
+    link = done.err.split()[1]
+    assert link.startswith(f"{server.url}/#/stream/run/true-")
+    shown = (await commands("show", link.partition("/stream/")[2], "--json")).objects[0]
+    assert (shown["state"], shown["reason"], shown["session"], shown["kind"]) == (
+        "completed",
+        {"exit_code": 0},
+        "s1",
+        "run",
+    )
+
+
+@pytest.mark.parametrize(("command", "status"), [("nonexistent-command", 127), ("/dev/null", 126)])
+async def test_a_command_that_cannot_be_started_gives_what_a_shell_gives(
+    commands: Commands, command: str, status: int
+) -> None:
+    done = await commands("run", "--", command)
+    assert done.status == status
+    assert "error[command]: " in done.err
+    assert "cure: " in done.err
+    assert (await commands("ls", "--json")).out == b""
+
+
+async def test_standard_input_passes_through(commands: Commands) -> None:
+    done = await commands("run", "--name", "cat", "--", "cat", stdin=b"in\0put\n" * 20_000)
+    assert (done.status, done.out) == (0, b"in\0put\n" * 20_000)
+    assert await kept(commands, "cat", "stdout") == done.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+async def test_signals_reach_the_command(commands: Commands, number: signal.Signals) -> None:
+    trap = f"trap 'echo caught; exit 7' {number.name.removeprefix('SIG')}; echo ready; while :; do sleep 0.05; done"
+    process = await commands.start("run", "--name", "job", "--quiet", "--", "sh", "-c", trap)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    done = await finish(process)
+    assert (done.status, done.out) == (7, b"caught\n")
+    assert (await stream_of(commands, "job"))[1]["reason"] == {"exit_code": 7}
+
+
+async def test_a_command_that_a_signal_ends_is_told_as_a_shell_tells_it(commands: Commands) -> None:
+    done = await commands("run", "--name", "job", "--", "sh", "-c", "kill -TERM $$")
+    assert done.status == 128 + signal.SIGTERM
+    _, state = await stream_of(commands, "job")
+    assert (state["state"], state["reason"]) == ("failed", {"signal": "SIGTERM"})
+
+
+async def test_a_cancel_ends_a_stubborn_command_and_its_children(commands: Commands, tmp_path: Path) -> None:
+    script = f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/pid; sleep 600' & echo started; wait"
+    process = await commands.start("run", "--name", "job", "--", "sh", "-c", script)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"started\n"
+    child = int(await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the child"))
+    asked = await commands("cancel", "job", "--json")
+    assert asked.objects[0]["cancel_requested"] is True
+    done = await finish(process, seconds=30)
+    assert done.status == 128 + signal.SIGKILL
+    _, state = await stream_of(commands, "job")
+    assert (state["state"], state["reason"]) == ("cancelled", {"signal": "SIGKILL"})
+    await eventually(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child), "the child's end")
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+async def test_a_willing_command_is_cancelled_at_once(commands: Commands) -> None:
+    process = await commands.start("run", "--name", "job", "--", "sh", "-c", "echo started; exec sleep 600")
+    assert process.stdout is not None
+    await process.stdout.readline()
+    await eventually_open(commands, "job")
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await commands("cancel", "job")
+    done = await finish(process)
+    assert done.status == 128 + signal.SIGTERM
+    assert loop.time() - begun < 5, "no grace had to pass"
+    assert (await stream_of(commands, "job"))[1]["state"] == "cancelled"
+
+
+async def eventually_open(commands: Commands, name: str) -> None:
+    """Wait until the server has the stream."""
+    async with asyncio.timeout(30):
+        while (await commands("show", name)).status != 0:
+            pass
+
+
+async def test_a_name_that_is_taken_is_left_alone(commands: Commands) -> None:
+    assert (await commands("run", "--name", "job", "--", "echo", "first")).status == 0
+    second = await commands("run", "--name", "job", "--", "echo", "second")
+    assert second.status == 0
+    assert "job exists already; this output goes to job.2" in second.err
+    assert "continues" not in (await commands("show", "job.2", "--json")).objects[0]["metadata"]
+    assert await kept(commands, "job", "stdout") == b"first\n"
+    assert await kept(commands, "job.2", "stdout") == b"second\n"
+
+
+async def test_when_nobody_reads_our_output_the_command_learns_it(commands: Commands) -> None:
+    reading, writing = os.pipe()
+    process = await commands.start("run", "--name", "job", "--quiet", "--", "yes", stdout=writing)
+    os.close(writing)
+    os.read(reading, 100)
+    os.close(reading)
+    done = await finish(process)
+    assert done.status == 128 + signal.SIGPIPE
+    assert (await stream_of(commands, "job"))[1]["reason"] == {"signal": "SIGPIPE"}
+
+
+async def test_a_slow_reader_of_our_output_does_not_cost_the_lease(commands: Commands) -> None:
+    """Our stdout blocks for longer than a lease; the stream stays the run's own."""
+    reading, writing = os.pipe()
+    script = "import sys, time; sys.stdout.write('x' * 200_000); sys.stdout.flush()"
+    process = await commands.start("run", "--name", "job", "--quiet", *python(script), stdout=writing)
+    os.close(writing)
+    await asyncio.sleep(8)  # longer than the lease of 6 s plus the reaper's second: that is the point
+    received = await asyncio.to_thread(read_all, reading)
+    assert len(received) == 200_000
+    assert (await finish(process)).status == 0
+    assert (await stream_of(commands, "job"))[1]["state"] == "completed"
+    assert (await commands("show", "job.2")).status == 5
+
+
+def read_all(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
+
+
+async def test_ctrl_c_in_a_terminal_reaches_the_command_once(commands: Commands) -> None:
+    script = (
+        "import signal, time, sys\n"
+        "count = 0\n"
+        "def caught(number, frame):\n"
+        "    global count\n"
+        "    count += 1\n"
+        "signal.signal(signal.SIGINT, caught)\n"
+        "print('ready', input(), flush=True)\n"
+        "deadline = time.monotonic() + 30\n"
+        "while not count and time.monotonic() < deadline: time.sleep(0.02)\n"
+        "time.sleep(0.5)\n"
+        "sys.exit(40 + count)\n"
+    )
+    main, other = pty.openpty()
+    own = [sys.executable, "-m", "unbroken", "run", "--name", "job", "--quiet", *python(script)]
+    process = subprocess.Popen(  # noqa: ASYNC220 - a fork; the waiting below is off the loop
+        [sys.executable, "-c", TAKE_TERMINAL, *own],
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env=commands.environment,
+        start_new_session=True,
+    )
+    os.close(other)
+    os.write(main, b"go\n")
+    shown = await asyncio.to_thread(read_until, main, b"ready go")
+    assert b"ready go" in shown, "the command reads the terminal"
+    os.write(main, b"\x03")
+    status = await asyncio.to_thread(process.wait, 40)
+    os.close(main)
+    assert status == 41
+    assert (await stream_of(commands, "job"))[1]["reason"] == {"exit_code": 41}
+
+
+def read_until(descriptor: int, wanted: bytes) -> bytes:
+    shown = b""
+    while wanted not in shown and select.select([descriptor], [], [], 30)[0]:
+        try:
+            piece = os.read(descriptor, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    return shown
+
+
+async def test_an_endless_line_arrives_whole_in_pieces(commands: Commands) -> None:
+    done = await commands("run", "--name", "job", "--quiet", *python("print('é' * 500_000, end='')"))
+    assert done.out.decode() == "é" * 500_000
+    messages, _ = await stream_of(commands, "job")
+    assert "".join(str(message["text"]) for message in messages) == "é" * 500_000
+    assert len(messages) >= 30
+
+
+async def test_a_prompt_without_a_line_end_is_seen_while_the_command_waits(commands: Commands) -> None:
+    process = await commands.start(
+        "run", "--name", "job", "--quiet", *python("input('name? ')"), stdin=asyncio.subprocess.PIPE
+    )
+    seen = Finished(1, b"", "")
+    async with asyncio.timeout(30):
+        while b"name? " not in seen.out:
+            seen = await commands("tail", "job", "--raw")
+    assert process.returncode is None
+    await finish(process, stdin=b"x\n")
