@@ -1,54 +1,71 @@
 """Unbroken inside another application: one object with a router, a lifespan, and streams to start and follow.
 
 An application makes one `Unbroken`, includes its router (or mounts its ASGI app and enters its lifespan), and starts runs. It
-is the public face of the whole server for Python code in the same process.
+is the public face of the whole server for Python code in the same process; it adds nothing to what the server does.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 import msgspec
 from starlette.responses import StreamingResponse
-from starlette.routing import Mount, Router
+from starlette.routing import Router
 
 from unbroken.auth.access import Access
 from unbroken.clock import Clock
-from unbroken.errors import LifespanError
+from unbroken.errors import ConfigurationError, DrainingError, LifespanError
 from unbroken.limits import DEFAULT_LIMITS, Limits
-from unbroken.messages import Message, Principal, Seq, StreamInfo, decode_messages, payload_bytes
-from unbroken.runs.local import Item, LocalRuns
+from unbroken.messages import Cursor, Message, Principal, Seq, StreamInfo, decode_messages, payload_bytes
+from unbroken.runs.items import Item
+from unbroken.runs.local import LocalRuns
 from unbroken.server.app import build_routes, build_services, open_store
+from unbroken.server.departure import unless
 from unbroken.server.engine import Engine
 from unbroken.server.problems import ProblemMiddleware
 from unbroken.store.base import Durability, StreamingMessageRepository
 from unbroken.streams import NewStream
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from fastapi import APIRouter
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from unbroken.server.services import Services
 
-__all__ = ["Followed", "Unbroken"]
+__all__ = ["Followed", "Item", "Unbroken"]
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """One message on its way to a viewer in the same process."""
+    """One message on its way to a viewer in the same process, and the cursor of who has it and everything before it."""
 
     seq: Seq
     message: Message
+    cursor: Cursor
+
+
+class _Parts:
+    """Everything that lives from one start of the application to its end."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.engine = Engine(services)
+        self.runs = LocalRuns(services.streams, services.states)
+        self.app: ASGIApp = ProblemMiddleware(Router(routes=build_routes(services)), services)
+        self.entered = False
 
 
 class Unbroken:
     """Persistent streams for an ASGI application.
 
-    `store` is `sqlite:///FILE`, `memory:`, or a store of your own. `durability` says what an acknowledged append survives: `disk`
-    (power loss too) or `process` (a crash). Browsers may call from the application's own origin and `allow_origins`; with `token`
-    every request needs it. One instance serves one application and one event loop.
+    `store` is `sqlite:///FILE`, `memory:`, or a store of your own. `durability` says what an acknowledged append survives:
+    `disk` (power loss too) or `process` (a crash). Browsers may call from the application's own origin and
+    `allow_origins`; with `token` every request needs it. One instance serves one application and one event loop at a time;
+    the application may be started again after it ended, as tests do.
     """
 
     def __init__(
@@ -61,42 +78,68 @@ class Unbroken:
         limits: Limits = DEFAULT_LIMITS,
         clock: Clock | None = None,
     ) -> None:
-        opened = open_store(store, Durability(durability), limits=limits) if isinstance(store, str) else store
-        access = Access(token=token, allow_origins=frozenset(allow_origins), allow_hosts=frozenset(), embedded=True)
-        self._engine = Engine(build_services(opened, access, limits=limits, clock=clock))
-        services = self._engine.services
-        self.services = services
-        self._runs = LocalRuns(services.streams, services.states)
+        self._store = store
+        self._durability = Durability(durability)
+        self._access = Access(
+            token=token, allow_origins=frozenset(allow_origins), allow_hosts=frozenset(), embedded=True
+        )
+        self._limits = limits
+        self._clock = clock
         self._principal = Principal()
+        self._parts = self._build()
+
+    def _build(self) -> _Parts:
+        store = self._store
+        if isinstance(store, str):
+            store = open_store(store, self._durability, limits=self._limits, clock=self._clock)
+        return _Parts(build_services(store, self._access, limits=self._limits, clock=self._clock))
 
     # --- putting it into an application -------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
-        """Everything runs inside this; enter it from your own lifespan if you mount `asgi`."""
-        async with self._engine.running(), self._runs.running():
+        """Everything runs inside this; enter it from your own lifespan if you mount `asgi`.
+
+        At the end runs are stopped and marked as interrupted, viewers are sent away to come back, and what was accepted is
+        made durable. Entering it again inside changes nothing.
+        """
+        if self.services.started:
+            yield
+            return
+        if self._parts.entered:
+            self._parts = self._build()
+        parts = self._parts
+        parts.entered = True
+        async with parts.engine.running(), parts.runs.running():
             yield
 
     @property
-    def router(self) -> Router:
-        """For `app.include_router(unbroken.router, prefix="/streams")`: all routes, and the lifespan with them.
+    def router(self) -> APIRouter:
+        """For FastAPI: `app.include_router(unbroken.router, prefix="/streams")` brings every route, and the lifespan.
 
-        A FastAPI `APIRouter` where FastAPI is installed, else a Starlette `Router`.
+        `dependencies` of `include_router` guard every route; one that is to guard the WebSocket too takes an
+        `HTTPConnection`. Raises `ConfigurationError` where FastAPI is not installed.
         """
-        routes = [Mount("/", app=self.asgi)]
         try:
-            from fastapi import APIRouter  # noqa: PLC0415 - optional, and slow to import
+            from unbroken.server.inclusion import fastapi_router  # noqa: PLC0415 - FastAPI is optional
         except ImportError:
-            return Router(routes=routes, lifespan=self._router_lifespan)
-        return APIRouter(routes=routes, lifespan=self._router_lifespan)
-
-    def _router_lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
-        return self.lifespan(app)
+            raise ConfigurationError(
+                'the router is for FastAPI; use Mount("/streams", app=unbroken.asgi) and lifespan=unbroken.lifespan'
+            ) from None
+        return fastapi_router(self.asgi, self.lifespan)
 
     @property
     def asgi(self) -> ASGIApp:
-        """For `Mount("/streams", app=unbroken.asgi)`; `lifespan` must be entered by the outer application."""
-        return ProblemMiddleware(Router(routes=build_routes(self.services)), self.services)
+        """For `Mount("/streams", app=unbroken.asgi)`; `lifespan` must be entered by the outer application.
+
+        Served alone it is a whole application and enters its lifespan itself.
+        """
+        return _Face(self)
+
+    @property
+    def services(self) -> Services:
+        """The parts of the running server, for diagnosis; new ones with each start of the application."""
+        return self._parts.services
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -113,65 +156,88 @@ class Unbroken:
         """Run `source` into the stream `name`, detached from every request; with a taken name attach to what is there.
 
         What it yields (text, bytes, JSON values, `NewMessage`) is durable before anybody sees it. When it ends the stream is
-        completed; when it raises, failed; when somebody cancels, cancelled; when this process dies, interrupted. Raises
+        completed; when it raises, failed; when somebody cancels, cancelled; when this process stops or dies,
+        interrupted. Returns when the stream exists; cancelling the caller does not stop the run. Raises
         `AlreadyExistsError` when the name belongs to something of another kind or session.
         """
+        parts = self._running()
         new = NewStream(
             kind=kind,
             session=session,
             metadata=msgspec.json.encode(metadata or {}).decode(),
             ttl_seconds=ttl_seconds,
         )
-        return await self._runs.start(self._principal, name, source, new)
+        return await parts.runs.start(self._principal, name, source, new)
 
     async def respond(
         self, source: AsyncIterable[Item], name: str, *, session: str | None = None, media_type: str = "text/plain"
     ) -> StreamingResponse:
         """`start`, and a response that streams the payloads from the first one on: a drop-in for a `StreamingResponse`.
 
-        The client may go away and come again: the same call attaches, and replays from the start. Headers `Unbroken-Stream`
-        and `Unbroken-Epoch` name the stream for clients that resume by cursor.
+        The client may go away and come again: the same call attaches, and replays from the start. The response ends when
+        the stream does, however it ended; its state says how. The headers `Unbroken-Stream` (percent-encoded) and
+        `Unbroken-Epoch` name the stream for clients that resume by cursor.
         """
         stream = await self.start(source, name, session=session)
         headers = {
-            "Unbroken-Stream": name.encode("ascii", "xmlcharrefreplace").decode(),
+            "Unbroken-Stream": quote(name),
             "Unbroken-Epoch": str(stream.epoch),
             "Cache-Control": "no-store, no-transform",
             "X-Accel-Buffering": "no",
         }
-        return StreamingResponse(self._payloads(name), media_type=media_type, headers=headers)
+        return StreamingResponse(self._payloads(stream), media_type=media_type, headers=headers)
 
-    async def _payloads(self, name: str) -> AsyncIterator[bytes]:
-        async for followed in self.follow(name):
-            yield payload_bytes(followed.message)
+    async def _payloads(self, stream: StreamInfo) -> AsyncIterator[bytes]:
+        async with aclosing(self._batches(stream, Seq(stream.first - 1))) as batches:
+            async for _, messages in batches:
+                yield b"".join(map(payload_bytes, messages))
 
-    async def follow(self, name: str, after: str = "start") -> AsyncIterator[Followed]:
+    async def follow(self, name: str, after: str | Cursor = "start") -> AsyncIterator[Followed]:
         """The messages of a stream behind `after` (PROTOCOL.md 1.5), live, until it ends.
 
-        Raises `NotFoundError`, `EpochMismatchError` and `TrimmedError`; leaving the loop stops watching, never the run.
+        Each once, in order, and none before it is durable. Raises `NotFoundError`, `EpochMismatchError`, `TrimmedError`,
+        and `DrainingError` when the application stops first. Leaving the loop stops watching, never the run.
         """
-        services = self._running()
-        stream = await services.streams.get(self._principal, name)
-        cursor = services.streams.position(stream, after)
-        with await services.hub.follow(stream, cursor) as follower:
-            while True:
-                delta = await follower.next()
-                for batch in delta.batches:
-                    for seq, message in enumerate(decode_messages(batch.body), batch.first):
-                        yield Followed(Seq(seq), message)
-                if follower.ended:
-                    return
+        streams = self._running().services.streams
+        stream = await streams.get(self._principal, name)
+        async with aclosing(self._batches(stream, streams.position(stream, str(after)))) as batches:
+            async for first, messages in batches:
+                for seq, message in enumerate(messages, first):
+                    yield Followed(Seq(seq), message, Cursor(stream.epoch, Seq(seq)))
+
+    async def _batches(self, stream: StreamInfo, after: Seq) -> AsyncGenerator[tuple[Seq, list[Message]], None]:
+        services = self._running().services
+        with await services.hub.follow(stream, after) as follower:
+            while not follower.ended:
+                found = await unless(services.stopping.wait, follower.next())
+                if found is None:
+                    raise DrainingError
+                for batch in found[0].batches:
+                    yield batch.first, decode_messages(batch.body)
 
     async def state(self, name: str) -> StreamInfo:
         """The stream as it is now; `NotFoundError` when there is none."""
-        return await self._running().streams.get(self._principal, name)
+        return await self._running().services.streams.get(self._principal, name)
 
     async def cancel(self, name: str) -> StreamInfo:
-        """Ask a run to stop; what it has yielded is kept. Idempotent."""
-        services = self._running()
+        """Ask a run to stop; what it has yielded is kept. Idempotent, and durable when it returns."""
+        services = self._running().services
         return await services.states.cancel(await services.streams.get(self._principal, name), self._principal)
 
-    def _running(self) -> Services:
+    def _running(self) -> _Parts:
         if not self.services.started:
             raise LifespanError
-        return self.services
+        return self._parts
+
+
+class _Face:
+    """The ASGI application of an `Unbroken`, over all its starts."""
+
+    def __init__(self, unbroken: Unbroken) -> None:
+        self._unbroken = unbroken
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await Router(lifespan=self._unbroken.lifespan)(scope, receive, send)
+        else:
+            await self._unbroken._parts.app(scope, receive, send)

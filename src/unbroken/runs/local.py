@@ -121,7 +121,7 @@ class LocalRuns:
             del self._runs[run.stream.id]
 
     def _committed(self, changes: Sequence[Change]) -> None:
-        """A cancel that somebody asked for reaches its run at once."""
+        """A cancel that somebody asked for reaches its run: at once, or from another process when the lease is renewed."""
         for change in changes:
             run = self._runs.get(change.stream)
             if run is not None and change.info is not None:

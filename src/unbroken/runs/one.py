@@ -160,13 +160,13 @@ class Run:
         await asyncio.sleep(RETRY_SECONDS)
 
     async def _renew(self) -> None:
-        """Keep the lease until the stream has ended; notice a request to stop that came in another way."""
+        """Keep the lease until the stream has ended."""
         pause = self._limits.lease_seconds / 3
         while True:
             await asyncio.sleep(pause)
             pause = self._limits.lease_seconds / 3
             try:
-                self.observe(await self._states.lease(self.stream, self._producer, 1, None))
+                await self._states.lease(self.stream, self._producer, 1, None)
             except (StoreError, OverloadedError) as error:
                 logger.warning("run %s cannot renew its lease: %s", self.stream.name, error.code)
                 pause = min(pause, RETRY_SECONDS)
