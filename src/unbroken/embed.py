@@ -6,6 +6,7 @@ is the public face of the whole server for Python code in the same process; it a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from unbroken.server.app import build_routes, build_services, open_store
 from unbroken.server.departure import unless
 from unbroken.server.engine import Engine
 from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.signals import on_stop_signal
 from unbroken.store.base import Durability, StreamingMessageRepository
 from unbroken.streams import NewStream
 
@@ -102,6 +104,9 @@ class Unbroken:
 
         At the end runs are stopped and marked as interrupted, viewers are sent away to come back, and what was accepted is
         made durable. Entering it again inside changes nothing.
+
+        In the main thread, SIGTERM and SIGINT send the viewers away before they reach whoever handled them already: servers
+        end the lifespan only after the last open response.
         """
         if self.services.started:
             yield
@@ -110,7 +115,7 @@ class Unbroken:
             self._parts = self._build()
         parts = self._parts
         parts.entered = True
-        async with parts.engine.running(), parts.runs.running():
+        async with parts.engine.running(), parts.runs.running(), on_stop_signal(parts.engine.drain):
             yield
 
     @property
@@ -175,7 +180,8 @@ class Unbroken:
         """`start`, and a response that streams the payloads from the first one on: a drop-in for a `StreamingResponse`.
 
         The client may go away and come again: the same call attaches, and replays from the start. The response ends when
-        the stream does, however it ended; its state says how. The headers `Unbroken-Stream` (percent-encoded) and
+        the stream does, however it ended; its state says how. When the application stops first, it breaks off without its
+        end, so that a client can tell. The headers `Unbroken-Stream` (percent-encoded) and
         `Unbroken-Epoch` name the stream for clients that resume by cursor.
         """
         stream = await self.start(source, name, session=session)
@@ -185,7 +191,7 @@ class Unbroken:
             "Cache-Control": "no-store, no-transform",
             "X-Accel-Buffering": "no",
         }
-        return StreamingResponse(self._payloads(stream), media_type=media_type, headers=headers)
+        return _Payloads(self.services, self._payloads(stream), media_type, headers)
 
     async def _payloads(self, stream: StreamInfo) -> AsyncIterator[bytes]:
         async with aclosing(self._batches(stream, Seq(stream.first - 1))) as batches:
@@ -228,6 +234,24 @@ class Unbroken:
         if not self.services.started:
             raise LifespanError
         return self._parts
+
+
+class _Payloads(StreamingResponse):
+    """A response that a stopping application breaks off, also one that its viewer has stopped taking."""
+
+    def __init__(
+        self, services: Services, payloads: AsyncIterator[bytes], media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(payloads, media_type=media_type, headers=headers)
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if await unless(self._stopped, super().__call__(scope, receive, send)) is None:
+            raise DrainingError
+
+    async def _stopped(self) -> None:
+        await self._services.stopping.wait()
+        await asyncio.sleep(self._services.limits.drain_seconds_max / 2)
 
 
 class _Face:

@@ -188,7 +188,7 @@ class Hub:
         except BaseException:
             self.unsubscribe(subscription)
             raise
-        if info is None:
+        if info is None or info.deleted:
             self.unsubscribe(subscription)
             raise NotFoundError(f"no stream {stream.name!r}", stream=stream.name)
         if live.version == version:
@@ -237,8 +237,13 @@ class Hub:
     async def _fetch(self, subscription: Subscription, bytes_max: int) -> Sequence[LiveBatch]:
         live, after = subscription.live, subscription.cursor
         limits = self._limits
+        version = live.version
         read = await self._store.read(live.id, after, messages_max=limits.read_messages_max, bytes_max=bytes_max)
-        self._observe(live, read.stream)
+        if live.version == version:
+            self._observe(live, read.stream)
+        else:
+            self._advance(live, read.stream.head)
+            self.hint(live.id)  # what was read of its state may be older than what the log told since
         if read.trimmed:
             raise TrimmedError(first=read.stream.first, stream=live.name)
         assert not read.batches or read.batches[0].first == after + 1, "a store skipped messages"
@@ -318,6 +323,11 @@ class Hub:
         ring, limits = live.ring, self._limits
         if batch.first <= live.head:
             return  # seen already, through the store
+        if len(batch.body) > limits.ring_bytes_max:
+            self._advance(live, batch.last)  # too large for one frame: the store cuts it
+            for viewer in live.viewers:
+                viewer.sink.wake(viewer)
+            return
         if batch.first != live.head + 1 or (ring and ring[-1].last != live.head):
             ring.clear()
             live.ring_bytes = 0
@@ -341,15 +351,20 @@ class Hub:
         self._metrics.delivered_batches += taken
         self._metrics.delivered_messages += taken * len(news)
 
+    @staticmethod
+    def _advance(live: LiveStream, head: Seq) -> None:
+        """The stream has grown to `head` by messages that are only in the store."""
+        if head > live.head:
+            live.head = head
+            live.ring.clear()
+            live.ring_bytes = 0
+
     def _observe(self, live: LiveStream, info: StreamInfo) -> None:
         """Take over what the store says of a stream, and wake who has something to be told."""
         if info.head < live.info.head or (live.info.state.terminal and not info.state.terminal):
             return  # older than what is known
         live.info = info
-        if info.head > live.head:
-            live.head = info.head
-            live.ring.clear()
-            live.ring_bytes = 0
+        self._advance(live, info.head)
         for viewer in list(live.viewers):
             if viewer.behind or viewer.told != facts(info):
                 viewer.sink.wake(viewer)

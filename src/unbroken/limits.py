@@ -35,7 +35,6 @@ class Limits:
     commit_messages_max: int = 4_000
     commit_bytes_max: int = 8 * MIB
     pending_bytes_max: int = 64 * MIB
-    pending_stream_bytes_max: int = 16 * MIB
     append_wait_seconds_max: float = 10.0
     probe_seconds: float = 1.0
 

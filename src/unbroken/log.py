@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from unbroken.errors import DrainingError, OverloadedError, StoreError, UnbrokenError
+from unbroken.errors import DrainingError, OverloadedError, StoreError, UnbrokenError, UnknownOutcomeError
 from unbroken.limits import Limits
 from unbroken.messages import START, Epoch, Seq, StreamId, StreamInfo
 from unbroken.observe.metrics import Metrics
@@ -21,6 +21,7 @@ from unbroken.store.base import (
     Append,
     Appended,
     Created,
+    CreateStream,
     DeleteStream,
     Done,
     Rejected,
@@ -58,7 +59,11 @@ class Change:
 
 def weight(op: WriteOp) -> int:
     """The bytes that `op` counts for against the log's bound."""
-    return OP_BYTES + sum(map(len, op.messages)) if isinstance(op, Append) else OP_BYTES
+    if isinstance(op, Append):
+        return OP_BYTES + sum(map(len, op.messages))
+    if isinstance(op, CreateStream):
+        return OP_BYTES + len(op.metadata) + sum(map(len, op.messages))
+    return OP_BYTES
 
 
 class Log:
@@ -152,6 +157,11 @@ class Log:
             raise result.error
         return result
 
+    async def write_all(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+        """Submit all `ops` for one commit and give their results, rejections among them."""
+        await self.room()
+        return await asyncio.gather(*[self.submit(op) for op in ops])
+
     async def drain(self) -> None:
         """Refuse new operations and wait until everything submitted is decided."""
         self._draining = True
@@ -220,8 +230,7 @@ class Log:
         self.metrics.committed(changes)
         if self._degraded is not None:
             self._set_health(None)
-        for listener in self._listeners:
-            listener(changes)
+        self._announce(changes)
         for (_, _, decided), result in zip(taken, results, strict=True):
             decided(result)
 
@@ -233,8 +242,17 @@ class Log:
     def _failed(self, taken: list[_Queued], error: StoreError) -> None:
         self.metrics.errors.labels(error.code).inc()
         self._set_health(error)
+        if isinstance(error, UnknownOutcomeError):
+            changes: dict[StreamId, Change] = {}
+            for op, _, _ in taken:
+                _unsure(changes, op)
+            self._announce(list(changes.values()))
         for _, _, decided in taken:
             decided(error)
+
+    def _announce(self, changes: list[Change]) -> None:
+        for listener in self._listeners:
+            listener(changes)
 
     def _set_health(self, error: StoreError | None) -> None:
         changed = (self._degraded is None) != (error is None)
@@ -264,6 +282,8 @@ def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[C
         if isinstance(op, Append):
             if isinstance(result, Appended) and not result.duplicate:
                 _merge_append(changes, op, result)
+            elif isinstance(result, Appended):
+                _unsure(changes, op)  # the first time may have been a commit that nobody was told of
         elif isinstance(op, DeleteStream):
             if isinstance(result, Done):
                 changes[op.stream] = Change(op.stream, op.epoch, START, START, [], b"", state_changed=True)
@@ -276,6 +296,13 @@ def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[C
             change.state_changed = True
             change.info = info
     return list(changes.values())
+
+
+def _unsure(changes: dict[StreamId, Change], op: WriteOp) -> None:
+    """The stream of `op` may have changed: whoever watches it had better look."""
+    stream: StreamId | None = getattr(op, "stream", None)
+    if stream is not None and stream not in changes:
+        changes[stream] = Change(stream, Epoch(0), START, START, [], b"", state_changed=True)
 
 
 def _merge_append(changes: dict[StreamId, Change], op: Append, result: Appended) -> None:

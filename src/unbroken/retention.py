@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from heapq import nlargest
+from operator import itemgetter
 
-from unbroken.errors import NotFoundError, StoreError
+from unbroken.errors import DrainingError, UnbrokenError
 from unbroken.log import Change, Log
 from unbroken.messages import StreamId
-from unbroken.store.base import DeleteStream
+from unbroken.store.base import DeleteStream, Done
 from unbroken.streams import Streams
 
 __all__ = ["Retention"]
@@ -42,13 +44,8 @@ class Retention:
         streams = self._streams
         now = streams.clock.now_ms()
         found = await streams.store.expired(now, limit=streams.limits.expire_batch_streams_max)
-        count = 0
-        for stream in found:
-            try:
-                await self._log.write(DeleteStream(stream=stream.id, epoch=stream.epoch))
-            except NotFoundError:
-                continue
-            count += 1
+        results = await self._log.write_all([DeleteStream(stream=info.id, epoch=info.epoch) for info in found])
+        count = sum(isinstance(result, Done) for result in results)  # others were deleted meanwhile
         self._log.metrics.expired.inc(count)
         return count
 
@@ -62,8 +59,9 @@ class Retention:
             self._commits.pop(stream, None)
             while await self._streams.store.compact(stream):
                 steps += 1
-        if len(self._commits) > self._streams.limits.page_items_max:
-            self._commits.clear()  # only a count of what might be worth it: safe to forget
+        most = self._streams.limits.page_items_max
+        if len(self._commits) > most:  # only a guess at what might be worth it: the least may be forgotten
+            self._commits = dict(nlargest(most, self._commits.items(), key=itemgetter(1)))
         return steps
 
     async def run(self) -> None:
@@ -73,5 +71,7 @@ class Retention:
             try:
                 await self.expire()
                 await self.compact()
-            except StoreError as error:
+            except DrainingError:
+                return
+            except UnbrokenError as error:
                 logger.warning("cannot tidy the store: %s %s", error.code, error)

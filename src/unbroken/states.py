@@ -11,7 +11,7 @@ import logging
 
 import msgspec
 
-from unbroken.errors import EndedError, InvalidError, StoreError, TransitionError
+from unbroken.errors import DrainingError, EndedError, InvalidError, TransitionError, UnbrokenError
 from unbroken.messages import Principal, StreamInfo, StreamState
 from unbroken.store.base import Done, SetLease, SetState, UpdateStream
 from unbroken.streams import Streams
@@ -107,24 +107,9 @@ class StreamStateManager:
     async def reap(self) -> int:
         """End each running stream whose lease has run out as interrupted; how many."""
         now = self._streams.clock.now_ms()
-        count = 0
-        for stream in await self._streams.store.leased(now, limit=self._limits.page_items_max):
-            cancelled = stream.cancel_requested_ms is not None
-            reason = {"cause": "lease_expired", "producer": stream.lease_producer, "cancel_requested": cancelled}
-            op = SetState(
-                stream=stream.id,
-                epoch=stream.epoch,
-                state=StreamState.INTERRUPTED,
-                now_ms=now,
-                reason=msgspec.json.encode(reason).decode(),
-                only_if_lease_before_ms=now,
-            )
-            try:
-                await self._streams.log.write(op)
-            except (TransitionError, EndedError):
-                continue  # renewed or ended in the meantime
-            count += 1
-        return count
+        dead = await self._streams.store.leased(now, limit=self._limits.page_items_max)
+        results = await self._streams.log.write_all([_interruption(stream, now) for stream in dead])
+        return sum(isinstance(result, Done) for result in results)  # others were renewed, ended or deleted meanwhile
 
     async def run(self) -> None:
         """Reap for ever, every `reap_interval_seconds`.
@@ -149,7 +134,9 @@ class StreamStateManager:
                 else:
                     self._streams.log.metrics.reaped.inc(await self.reap())
                 away = False
-            except StoreError as error:
+            except DrainingError:
+                return
+            except UnbrokenError as error:
                 away = error.retryable
                 logger.warning("cannot look for dead producers: %s %s", error.code, error)
 
@@ -170,3 +157,20 @@ class StreamStateManager:
             msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
         except msgspec.DecodeError:
             raise InvalidError("a reason is a JSON object", field="reason") from None
+
+
+def _interruption(stream: StreamInfo, now_ms: int) -> SetState:
+    """What ends a stream whose producer has not renewed its lease, unless it does so first."""
+    reason = {
+        "cause": "lease_expired",
+        "producer": stream.lease_producer,
+        "cancel_requested": stream.cancel_requested_ms is not None,
+    }
+    return SetState(
+        stream=stream.id,
+        epoch=stream.epoch,
+        state=StreamState.INTERRUPTED,
+        now_ms=now_ms,
+        reason=msgspec.json.encode(reason).decode(),
+        only_if_lease_before_ms=now_ms,
+    )

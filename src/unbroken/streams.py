@@ -157,6 +157,8 @@ class Streams:
         found = result.stream
         if found.owner != principal.subject:
             raise AlreadyExistsError(f"the name {name!r} is taken", stream=name)
+        if found.deleted:
+            raise AlreadyExistsError(f"{name!r} was deleted, but its forks still need it", stream=name)
         same = (found.kind, found.content_type, found.session) == (new.kind, new.content_type, new.session)
         if not result.created and not same:
             raise AlreadyExistsError(f"{name!r} exists with another kind, content type or session", stream=name)

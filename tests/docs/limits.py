@@ -22,7 +22,6 @@ MEANING: Final = {
     "commit_messages_max": "Operations of one group commit.",
     "commit_bytes_max": "Messages of one group commit.",
     "pending_bytes_max": "What waits to become durable, of all streams; beyond it producers wait.",
-    "pending_stream_bytes_max": "What waits to become durable, of one stream.",
     "append_wait_seconds_max": "How long a producer waits for room; then `overloaded`.",
     "probe_seconds": "Time between two looks at whether a store that was away is back.",
     "read_messages_max": "Messages of one bounded read.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -11,13 +12,13 @@ import pytest
 
 from tests.support.faulty import FaultyStore
 from tests.support.parts import ALICE, Parts, running_parts, texts
-from unbroken.errors import NotFoundError, TrimmedError
+from unbroken.errors import AlreadyExistsError, NotFoundError, TrimmedError, UnknownOutcomeError
 from unbroken.hub import Follower, LiveBatch, Subscription
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import START, Seq, StreamInfo, StreamState, decode_messages
-from unbroken.store.base import Close
+from unbroken.messages import START, Seq, StreamId, StreamInfo, StreamState, decode_messages
+from unbroken.store.base import Close, Fork, Producer, Read, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import AppendOptions
+from unbroken.streams import AppendOptions, NewStream
 
 pytestmark = pytest.mark.anyio
 
@@ -271,3 +272,84 @@ async def test_deliveries_and_lag_are_counted() -> None:
         exposed = parts.metrics.expose().decode()
         assert "unbroken_delivered_messages_total 6.0" in exposed
         assert "unbroken_lagging_subscriptions 0.0" in exposed
+
+
+class Unknown(MemoryStore):
+    """A store whose next commit takes effect, but does not know it."""
+
+    unknown = False
+
+    async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+        results = await super().write(ops)
+        if self.unknown:
+            self.unknown = False
+            raise UnknownOutcomeError
+        return results
+
+
+async def test_what_a_commit_of_unknown_outcome_did_is_told_to_viewers() -> None:
+    store = Unknown(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            await follower.next(5)
+            store.unknown = True
+            options = AppendOptions(producer=Producer("p", 0, 0), close=Close(StreamState.COMPLETED))
+            with pytest.raises(UnknownOutcomeError):
+                await parts.streams.append_durably(stream, texts("last words"), options)
+            assert (await parts.streams.append_durably(stream, texts("last words"), options)).duplicate
+            while not follower.ended:
+                assert await follower.next(5)
+            assert follower.cursor == 1
+
+
+class Slow(MemoryStore):
+    """A store whose reads can be held back after they were made."""
+
+    def __init__(self) -> None:
+        super().__init__(limits=DEFAULT_LIMITS)
+        self.go = asyncio.Event()
+        self.go.set()
+        self.reading = asyncio.Event()
+
+    async def read(self, stream: StreamId, after: Seq, *, messages_max: int, bytes_max: int) -> Read:
+        found = await super().read(stream, after, messages_max=messages_max, bytes_max=bytes_max)
+        if not self.go.is_set():
+            self.reading.set()
+            await self.go.wait()
+        return found
+
+
+async def test_a_slow_read_does_not_bring_an_old_state_back() -> None:
+    store = Slow()
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        await parts.streams.append_durably(stream, texts("1"))
+        slow, fast = await parts.hub.follow(stream, START), await parts.hub.follow(stream, START)
+        await fast.next(5)
+        store.go.clear()
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(slow.next(5))
+            await store.reading.wait()
+            await parts.states.pause(stream)
+            delta = await fast.next(5)
+            assert delta.info is not None
+            assert delta.info.state is StreamState.PAUSED
+            store.go.set()
+            await waiting
+        assert not await fast.next(0.05)
+        assert fast.info.state is StreamState.PAUSED
+        slow.close()
+        fast.close()
+
+
+async def test_a_stream_that_only_its_forks_keep_cannot_be_watched() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        await parts.streams.append_durably(stream, texts("1"))
+        await parts.stream("fork", NewStream(fork=Fork(stream.id, Seq(1))))
+        await parts.streams.delete(stream)
+        with pytest.raises(NotFoundError):
+            await parts.hub.follow(stream, START)
+        with pytest.raises(AlreadyExistsError):
+            await parts.stream("a")

@@ -33,12 +33,14 @@ from unbroken.protocol.frames import (
     ClientFrame,
     CreateFrame,
     ErrorFrame,
+    Goodbye,
     Heartbeat,
     Hello,
     LeaseFrame,
     Pause,
     Result,
     Resume,
+    ServerFrame,
     StateFrame,
     Subscribe,
     Subscribed,
@@ -57,8 +59,13 @@ __all__ = ["Connection", "close_code", "error_frame"]
 
 INBOX_MAX: Final = 64
 """Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
+BY_INBOX: Final = 1
+BY_APPENDS: Final = 2
+BY_WIRE: Final = 4
+"""Why nothing is read from the peer: frames wait, appends are in flight, or it does not take our answers."""
 CLOSE_TOO_BIG: Final = 1009
 CLOSE_INTERNAL: Final = 1011
+CLOSE_SERVICE_RESTART: Final = 1012
 CLOSE_TRY_LATER: Final = 1013
 CLOSE_BAD_FRAME: Final = 4400
 
@@ -74,11 +81,12 @@ class Connection:
         "_closed",
         "_dirty",
         "_flying",
+        "_held",
         "_inbox",
+        "_inbox_bytes",
         "_loop",
         "_outcomes",
         "_pumping",
-        "_reading",
         "_services",
         "_streams",
         "_subscriptions",
@@ -100,13 +108,14 @@ class Connection:
         self.heard_at = self.beat_at = self._loop.time()
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[str, StreamInfo] = {}
-        self._inbox: list[ClientFrame] = []
+        self._inbox: list[tuple[ClientFrame, int]] = []
+        self._inbox_bytes = 0
         self._outcomes: list[tuple[int, str, WriteResult | UnbrokenError | None]] = []
         self._dirty: dict[Subscription, None] = {}
         self._flying = 0
         self._busy = False
         self._pumping = False
-        self._reading = True
+        self._held = 0
         self._closed = False
         services.connections.add(self)
         limits = services.limits
@@ -138,15 +147,17 @@ class Connection:
         if isinstance(frame, Heartbeat):
             return
         if self._inbox or self._busy or not self._at_once(frame):
-            self._inbox.append(frame)
-            if len(self._inbox) >= INBOX_MAX:
-                self._throttle()
+            self._inbox.append((frame, len(data)))
+            self._inbox_bytes += len(data)
+            if len(self._inbox) >= INBOX_MAX or self._inbox_bytes > self._services.limits.frame_bytes_max:
+                self._hold(BY_INBOX)
             if not self._busy:
                 self._busy = True
                 self._spawn(self._work())
 
     def writable(self) -> None:
         """There is room on the wire again."""
+        self._release(BY_WIRE)
         if self._dirty and not self._pumping:
             self._pump_soon()
 
@@ -160,16 +171,27 @@ class Connection:
         self._dirty.clear()
         self._services.connections.remove(self)
 
+    def crowded(self) -> None:
+        """Something was sent to the peer that it had asked for: when it does not take it, it may ask no more."""
+        if self._wire.full:
+            self._hold(BY_WIRE)
+
     @property
     def reading(self) -> bool:
-        """Whether the peer's frames are being taken; while not, its silence means nothing."""
-        return self._reading
+        """Whether the peer's silence means something: not while we do not listen for reasons of our own."""
+        return not self._held & (BY_INBOX | BY_APPENDS)
 
     # --- what the manager calls ---------------------------------------------------------------------------------------
 
     def send(self, payload: bytes) -> None:
         """Send one encoded frame; one that cannot be delivered any more is dropped."""
         if not self._closed:
+            self._wire.send(payload)
+            self.crowded()
+
+    def beat(self, payload: bytes) -> None:
+        """Send a heartbeat, unless so much waits already that the peer will notice us anyway when it reads."""
+        if not self._closed and not self._wire.full:
             self._wire.send(payload)
 
     def close(self, code: int, reason: str) -> None:
@@ -178,6 +200,11 @@ class Connection:
             self._tell_outcomes()
             self._closed = True
             self._wire.close(code, reason)
+
+    def dismiss(self, retry_after_seconds: float) -> None:
+        """Send the peer away, to come back later."""
+        self._encode(Goodbye(reason="drain", retry_after_seconds=retry_after_seconds))
+        self.close(CLOSE_SERVICE_RESTART, "restarting")
 
     def abort(self, code: int, reason: str) -> None:
         """Close, and release everything at once without waiting for a peer that may never answer."""
@@ -242,14 +269,15 @@ class Connection:
         inbox = self._inbox
         try:
             while inbox and not self._closed:
-                frame = inbox.pop(0)
+                frame, size = inbox.pop(0)
+                self._inbox_bytes -= size
                 if not self._at_once(frame):
                     try:
                         await self._handle(frame)
                     except UnbrokenError as error:
                         self._refuse(error, getattr(frame, "id", None), getattr(frame, "stream", None))
-                if not self._reading and len(inbox) < INBOX_MAX // 2:
-                    self._unthrottle()
+                if len(inbox) < INBOX_MAX // 2 and self._inbox_bytes <= self._services.limits.frame_bytes_max // 2:
+                    self._release(BY_INBOX)
         finally:
             self._busy = False
 
@@ -277,10 +305,12 @@ class Connection:
 
     async def _stream(self, name: str) -> StreamInfo:
         """The stream as it is now; its id is kept, so that the next append need not look it up."""
-        stream = await self._services.streams.get(self.principal, name)
+        return self._remember(await self._services.streams.get(self.principal, name))
+
+    def _remember(self, stream: StreamInfo) -> StreamInfo:
         if len(self._streams) >= self._services.limits.subscriptions_max:
             self._streams.pop(next(iter(self._streams)))
-        self._streams[name] = stream
+        self._streams[stream.name] = stream
         return stream
 
     async def _create(self, frame: CreateFrame) -> None:
@@ -298,7 +328,7 @@ class Connection:
                 lease_seconds=frame.lease_seconds,
             ),
         )
-        self._streams[frame.stream] = created.stream
+        self._remember(created.stream)
         self._encode(Result(id=frame.id, stream=stream_view(created.stream), created=created.created))
 
     # --- appends ------------------------------------------------------------------------------------------------------
@@ -317,7 +347,7 @@ class Connection:
             self._services.streams.append_to(decided, stream, frame.messages, options)
         self._flying += 1
         if self._flying >= self._services.limits.connection_pending_appends_max:
-            self._throttle()
+            self._hold(BY_APPENDS)
 
     def _decided(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
         """An append is durable, or refused; the peer is told of all that were, in the next turn of the loop."""
@@ -328,8 +358,8 @@ class Connection:
     def _tell_outcomes(self) -> None:
         outcomes, self._outcomes = self._outcomes, []
         self._flying -= len(outcomes)
-        if not self._reading and self._flying < self._services.limits.connection_pending_appends_max // 2:
-            self._unthrottle()
+        if self._flying < self._services.limits.connection_pending_appends_max // 2:
+            self._release(BY_APPENDS)
         if self._closed:
             return
         acks: list[Ack] = []
@@ -424,7 +454,7 @@ class Connection:
 
     # --- the way out --------------------------------------------------------------------------------------------------
 
-    def _encode(self, frame: Hello | Subscribed | StateFrame | Acks | Result | ErrorFrame) -> None:
+    def _encode(self, frame: ServerFrame) -> None:
         self.send(encode_server(frame))
 
     def _refuse(self, error: UnbrokenError, number: int | None, stream: str | None) -> None:
@@ -438,14 +468,18 @@ class Connection:
             self._busy = self._pumping = False
             self.fail(error)
 
-    def _throttle(self) -> None:
-        if self._reading:
-            self._reading = False
+    def _hold(self, reason: int) -> None:
+        """Read nothing more from the peer while `reason` lasts."""
+        if not self._held:
             self._wire.pause_reading()
+        self._held |= reason
 
-    def _unthrottle(self) -> None:
-        self._reading = True
-        self._wire.resume_reading()
+    def _release(self, reason: int) -> None:
+        """`reason` is over; read again when it was the last one."""
+        if self._held & reason:
+            self._held &= ~reason
+            if not self._held:
+                self._wire.resume_reading()
 
 
 def error_frame(error: UnbrokenError, number: int | None = None, stream: str | None = None) -> ErrorFrame:

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 from unbroken.errors import DrainingError, OverloadedError, StoreError, UnbrokenError
 from unbroken.limits import Limits
 from unbroken.protocol.codec import encode_server
-from unbroken.protocol.frames import Goodbye, Heartbeat, Notice
+from unbroken.protocol.frames import Heartbeat, Notice
+from unbroken.server.connection import CLOSE_SERVICE_RESTART
 
 if TYPE_CHECKING:
     from unbroken.observe.metrics import Metrics
     from unbroken.server.connection import Connection
 
-__all__ = ["CLOSE_SERVICE_RESTART", "CLOSE_SILENT", "WebSocketConnectionManager"]
+__all__ = ["CLOSE_SILENT", "RETRY_AFTER_SECONDS", "WebSocketConnectionManager"]
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SERVICE_RESTART = 1012
 CLOSE_SILENT = 4408
+RETRY_AFTER_SECONDS = 0.2
 HEARTBEAT = encode_server(Heartbeat())
 
 
@@ -125,15 +126,13 @@ class WebSocketConnectionManager:
                     connection.abort(CLOSE_SILENT, "nothing heard for too long")
                 elif now - connection.beat_at >= limits.heartbeat_seconds:
                     connection.beat_at = now
-                    connection.send(HEARTBEAT)
+                    connection.beat(HEARTBEAT)
 
-    async def drain(self, retry_after_seconds: float = 0.2) -> None:
+    async def drain(self, retry_after_seconds: float = RETRY_AFTER_SECONDS) -> None:
         """Tell every client to come back, close with 1012, and wait until all are gone or `drain_seconds_max` is over."""
         self._draining = True
-        goodbye = encode_server(Goodbye(reason="drain", retry_after_seconds=retry_after_seconds))
         for connection in self:
-            connection.send(goodbye)
-            connection.close(CLOSE_SERVICE_RESTART, "restarting")
+            connection.dismiss(retry_after_seconds)
         try:
             async with asyncio.timeout(self._limits.drain_seconds_max):
                 await self._empty.wait()

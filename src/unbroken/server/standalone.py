@@ -57,6 +57,7 @@ class _Handshake(asyncio.Protocol):
         self._connections = cast("set[object]", server_state.connections)
         self._conn = ServerProtocol(max_size=services.limits.frame_bytes_max)
         self._received = b""
+        self._successor: asyncio.Protocol | None = None
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,6 +66,8 @@ class _Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        if self._successor is not None:
+            self._successor.connection_lost(exc)  # the peer went before the successor was set
 
     def shutdown(self) -> None:
         """uvicorn stops before the handshake was done."""
@@ -94,6 +97,7 @@ class _Handshake(asyncio.Protocol):
 
     def _become(self, protocol: asyncio.Protocol) -> None:
         """Leave the transport to `protocol`, from the next step on: uvicorn sets us as its protocol after this one."""
+        self._successor = protocol
         asyncio.get_running_loop().call_soon(self._transport.set_protocol, protocol)
 
     def _answer(self, request: Request) -> None:

@@ -16,7 +16,7 @@ from websockets.protocol import Protocol
 
 from unbroken.messages import Principal
 from unbroken.server.connection import Connection
-from unbroken.server.manager import CLOSE_SERVICE_RESTART
+from unbroken.server.manager import RETRY_AFTER_SECONDS
 from unbroken.server.wire import TransportWire
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class WebSocket(asyncio.Protocol):
         self._transport = transport
         self._conn = conn
         self._on_lost = on_lost
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
         self.closing = False
         bytes_max = services.limits.connection_buffer_bytes_max
         self._wire = TransportWire(transport, bytes_max=bytes_max, on_close=self._send_close, on_room=self._room)
@@ -73,6 +73,7 @@ class WebSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The transport's buffer has drained."""
+        self._connection.heard = True  # it has taken something: a sign of life
         self._wire.writing_paused(False)  # noqa: FBT003
 
     def _room(self) -> None:
@@ -88,10 +89,12 @@ class WebSocket(asyncio.Protocol):
         output = conn.data_to_send()
         if output and not self.closing:
             self._wire.send_raw(b"".join(output))  # pongs, and the echo of a close
+            self._connection.crowded()
         if conn.parser_exc is not None or conn.close_rcvd is not None:
             self._wire.flush()
             self._connection.lost()
             self._transport.close()
+            self._abort_later()
 
     def feed(self, message: bytes | str) -> None:
         """A whole message that was received before this object took over."""
@@ -103,12 +106,12 @@ class WebSocket(asyncio.Protocol):
             if frame.fin:
                 self._connection.receive(bytes(frame.data))
             else:
-                self._fragments = [bytes(frame.data)]
+                self._fragments = bytearray(frame.data)
         elif opcode is Opcode.CONT:
             assert self._fragments is not None, "the parser lets no continuation through without a beginning"
-            self._fragments.append(bytes(frame.data))
+            self._fragments += frame.data
             if frame.fin:
-                whole, self._fragments = b"".join(self._fragments), None
+                whole, self._fragments = bytes(self._fragments), None
                 self._connection.receive(whole)
 
     # --- closing ------------------------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class WebSocket(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """uvicorn stops, and asks each connection to close."""
-        self.close(CLOSE_SERVICE_RESTART, "restarting")
+        self._connection.dismiss(RETRY_AFTER_SECONDS)
 
     def _send_close(self, code: int, reason: str) -> None:
         self.closing = True
@@ -127,4 +130,8 @@ class WebSocket(asyncio.Protocol):
         if conn.close_sent is None and conn.parser_exc is None:
             conn.send_close(code, reason[:120])
             self._wire.send_raw(b"".join(conn.data_to_send()))
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """A peer that takes nothing any more would keep a closing transport for ever."""
         asyncio.get_running_loop().call_later(CLOSE_SECONDS_MAX, self._transport.abort)

@@ -7,7 +7,7 @@ carries it, with the same behaviour.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket as StarletteWebSocket
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from unbroken.server.services import Services
 
 __all__ = ["WebSocketEndpoint"]
+
+CLOSE_SECONDS_MAX: Final = 5.0
+"""How long a peer may take to answer our close frame."""
 
 
 class WebSocketEndpoint:
@@ -70,12 +73,11 @@ class WebSocketEndpoint:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(_read(wire, connection, receive))
-                await _write(wire, connection, send)
-                try:
-                    async with asyncio.timeout(5):
-                        await asyncio.wait([reader])  # the peer's answer to our close
-                except TimeoutError:
-                    pass
+                writer = tasks.create_task(_write(wire, connection, send))
+                wire.on_abort = writer.cancel  # it may be stuck in `send`, to a peer that takes nothing
+                await asyncio.wait([writer])
+                if not wire.aborted:
+                    await asyncio.wait([reader], timeout=CLOSE_SECONDS_MAX)  # the peer's answer to our close
                 reader.cancel()
         finally:
             connection.lost()

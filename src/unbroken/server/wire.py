@@ -177,6 +177,8 @@ class AsgiWire:
         self._reading.set()
         self.closing: tuple[int, str] | None = None
         self.aborted = False
+        self.on_abort: Callable[[], object] = _nothing
+        """Called when the connection is dropped, for the task that may be stuck in sending."""
 
     @property
     def full(self) -> bool:
@@ -200,7 +202,7 @@ class AsgiWire:
         self._out.clear()
         self.aborted = True
         self.close(1006, "")
-        self._work.set()
+        self.on_abort()
 
     def pause_reading(self) -> None:
         self._reading.clear()
@@ -222,3 +224,7 @@ class AsgiWire:
         payload = self._out.popleft()
         self._out_bytes -= len(payload)
         return payload
+
+
+def _nothing() -> None:
+    """Nobody is sending yet."""
