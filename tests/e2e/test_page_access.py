@@ -34,6 +34,15 @@ HOSTILE = (
 )
 
 
+async def test_a_link_opened_before_its_stream_began_shows_it_when_it_does(tmp_path: Path, page: Page) -> None:
+    async with ServerProcess(tmp_path) as server, Writer(server.url, "early/a") as writer:
+        await page.goto(f"{server.url}/#/stream/early/a")
+        await page.get_by_text("There is no such stream").wait_for(timeout=PATIENCE_MILLISECONDS)
+        await writer.create()
+        await writer.words(5)
+        await page.get_by_text("w4").wait_for(timeout=PATIENCE_MILLISECONDS)
+
+
 async def test_a_server_with_a_token_asks_for_it_and_keeps_it_out_of_addresses(tmp_path: Path, page: Page) -> None:
     async with ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": TOKEN}) as server:
         screen = await Screen.watch(page, server.url)

@@ -86,6 +86,20 @@ describe("where it begins", () => {
     const unknown = await opened(null, null, { state: async () => Promise.reject(new UnbrokenError("not_found")) });
     expect(unknown.model.phase).toBe("missing");
   });
+
+  test("a link opened before its stream began shows it when it does", async () => {
+    let asked = 0;
+    const early = await opened(null, null, {
+      state: async () => {
+        asked += 1;
+        if (asked <= 2) throw new UnbrokenError("not_found");
+        return view("a", { head: 1 });
+      },
+    });
+    expect(early.model.phase).toBe("missing");
+    await vi.advanceTimersByTimeAsync(2100);
+    expect(early.model.phase).toBe("following");
+  });
 });
 
 describe("what a reload says", () => {

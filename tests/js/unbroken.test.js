@@ -417,3 +417,9 @@ describe("the connection", () => {
     expect(told).toEqual(["degraded", "waiting"]);
   });
 });
+
+test("a name that a URL would fold into another one is refused before anything is sent", async () => {
+  const { encodeName } = await import("../../src/unbroken/web/client/api.js");
+  for (const name of ["x/../victim", "..", "a//b", "./a", ""]) expect(() => encodeName(name)).toThrow("segments");
+  expect(encodeName("a b/..c/é")).toBe("a%20b/..c/%C3%A9");
+});

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
-from unbroken.errors import ForbiddenOriginError, InvalidError, UnauthorizedError
+from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidError, UnauthorizedError
 from unbroken.messages import Principal
 
 __all__ = ["Access", "HeaderValues"]
@@ -53,7 +53,7 @@ class Access:
 
     def __post_init__(self) -> None:
         if self.token is not None and not self.token.strip():
-            raise ValueError("an empty token protects nothing: set a token, or none")
+            raise ConfigurationError("an empty token protects nothing: set a token, or none", setting="token")
 
     def principal(self, headers: HeaderValues) -> Principal:
         """Who is asking; `UnauthorizedError` when a token is set and the request does not carry it."""

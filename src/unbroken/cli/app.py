@@ -33,6 +33,7 @@ VERBS: Final = (
     ("deliver", "deliver:deliver", "Deliver what earlier runs could not."),
     ("doctor", "doctor:doctor", "Check this machine, a store and a server."),
     ("demo", "demo:demo", "Start a demonstration: a server, its page, and streams that survive."),
+    ("bench", "bench:bench", "Measure this server beside its yardsticks."),
     ("completion", "completion:completion", "Print the completion script for a shell."),
     ("version", "version:version", "Print the version."),
 )

@@ -15,6 +15,8 @@ import msgspec
 
 from unbroken.client.transport import Connector, decode_problem, retry_after_seconds
 from unbroken.errors import InvalidError, UnbrokenError, UnreachableError, error_from_code
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import check_name
 from unbroken.protocol.backoff import Backoff
 
 __all__ = ["HttpFace", "Query"]
@@ -90,12 +92,16 @@ class HttpFace:
     def _decode(content: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(content, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidError(f"the server's answer is not as expected: {error}") from None
 
 
 def place(face: str, name: str) -> str:
-    """The path of a stream or session on one of the faces."""
+    """The path of a stream or session on one of the faces.
+
+    `InvalidError` for what cannot be a name: URLs fold `..` away, and the request would reach another stream.
+    """
+    check_name(name, DEFAULT_LIMITS)
     return f"/v1/{face}/{quote(name, safe='/')}"
 
 

@@ -32,7 +32,6 @@ from unbroken.protocol.frames import (
     CancelFrame,
     ClientFrame,
     CreateFrame,
-    ErrorFrame,
     Goodbye,
     Heartbeat,
     Hello,
@@ -47,6 +46,7 @@ from unbroken.protocol.frames import (
     Unsubscribe,
 )
 from unbroken.protocol.views import stream_view
+from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
 from unbroken.server.specs import checked_producer, close_of, object_text
 from unbroken.store.base import Appended, Rejected, WriteResult
 from unbroken.streams import AppendOptions, NewStream
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from unbroken.server.services import Services
     from unbroken.server.wire import Wire
 
-__all__ = ["Connection", "close_code", "error_frame"]
+__all__ = ["Connection"]
 
 INBOX_MAX: Final = 64
 """Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
@@ -63,11 +63,6 @@ BY_INBOX: Final = 1
 BY_APPENDS: Final = 2
 BY_WIRE: Final = 4
 """Why nothing is read from the peer: frames wait, appends are in flight, or it does not take our answers."""
-CLOSE_TOO_BIG: Final = 1009
-CLOSE_INTERNAL: Final = 1011
-CLOSE_SERVICE_RESTART: Final = 1012
-CLOSE_TRY_LATER: Final = 1013
-CLOSE_BAD_FRAME: Final = 4400
 
 
 class Connection:
@@ -480,27 +475,3 @@ class Connection:
             self._held &= ~reason
             if not self._held:
                 self._wire.resume_reading()
-
-
-def error_frame(error: UnbrokenError, number: int | None = None, stream: str | None = None) -> ErrorFrame:
-    """An error as a frame."""
-    return ErrorFrame(
-        code=error.code,
-        message=error.message,
-        retryable=error.retryable,
-        id=number,
-        stream=stream,
-        detail=error.detail,
-        cure=error.cure,
-    )
-
-
-def close_code(error: UnbrokenError) -> int:
-    """The close code for an error that ends the connection."""
-    if isinstance(error, TooLargeError):
-        return CLOSE_TOO_BIG
-    if isinstance(error, ProtocolError):
-        return CLOSE_BAD_FRAME
-    if isinstance(error, (OverloadedError, DrainingError)):
-        return CLOSE_TRY_LATER
-    return CLOSE_INTERNAL

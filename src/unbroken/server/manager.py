@@ -16,17 +16,16 @@ from unbroken.errors import DrainingError, OverloadedError, StoreError, Unbroken
 from unbroken.limits import Limits
 from unbroken.protocol.codec import encode_server
 from unbroken.protocol.frames import Heartbeat, Notice
-from unbroken.server.connection import CLOSE_SERVICE_RESTART
+from unbroken.server.refusal import CLOSE_SERVICE_RESTART, CLOSE_SILENT
 
 if TYPE_CHECKING:
     from unbroken.observe.metrics import Metrics
     from unbroken.server.connection import Connection
 
-__all__ = ["CLOSE_SILENT", "RETRY_AFTER_SECONDS", "WebSocketConnectionManager"]
+__all__ = ["RETRY_AFTER_SECONDS", "WebSocketConnectionManager"]
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SILENT = 4408
 RETRY_AFTER_SECONDS = 0.2
 HEARTBEAT = encode_server(Heartbeat())
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build_engine", "serve"]
 
+GC_THRESHOLDS = (20_000, 20, 50)
+"""An append makes hardly any cycles; looking for them every 700 objects costs a tenth of the time under load."""
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long the store's writer thread waits for the interpreter; Python's 5 ms starve it beside a busy loop."""
 
@@ -80,6 +83,9 @@ def serve(settings: Settings) -> int:
         lifespan="off",
     )
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again when it has stopped gracefully
     listening = _listen(settings.host, settings.port)

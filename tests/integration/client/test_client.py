@@ -130,6 +130,28 @@ async def test_a_lease_outlives_its_own_length_while_the_producer_lives_and_no_l
     assert follow.state.state == "interrupted"
 
 
+async def test_a_pause_outlives_the_renewals_of_a_producer_and_does_not_end_it(client: Client) -> None:
+    await client.create("run")
+    async with client.producer("run", id="worker", lease_seconds=1) as producer:
+        assert (await client.pause("run")).state == "paused"
+        await asyncio.sleep(1.2)  # three renewals
+        assert await producer.append("while it is paused") == Appended(1, 1)
+        assert (await client.state("run")).state == "paused"
+        assert (await client.resume("run")).state == "open"
+        while (await client.state("run")).state != "running":  # the next renewal takes the lease again
+            await asyncio.sleep(0.05)
+    assert (await client.state("run")).state in {"open", "completed"}
+
+
+@pytest.mark.parametrize("name", ["x/../victim", "..", "a/./victim", "/victim", ""])
+async def test_a_name_that_a_url_would_fold_into_another_one_reaches_nothing(client: Client, name: str) -> None:
+    await client.create("victim")
+    for call in (client.delete, client.state, client.pause, client.verify, client.delete_session, client.read):
+        with pytest.raises(InvalidError):
+            await call(name)
+    assert (await client.state("victim")).stream == "victim"
+
+
 async def test_an_error_over_http_is_typed(client: Client) -> None:
     for call in (client.read("missing"), client.trim("missing", 1), client.verify("missing"), client.session("no")):
         with pytest.raises(NotFoundError):

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from websockets.datastructures import Headers as WireHeaders
 
 from unbroken.auth.access import Access
-from unbroken.errors import ForbiddenOriginError, InvalidError, UnauthorizedError
+from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidError, UnauthorizedError
 from unbroken.messages import Principal
 
 SERVER = ("127.0.0.1", 4437)
@@ -178,6 +178,6 @@ def test_any_other_credential_is_refused(value: str | None) -> None:
 
 def test_an_empty_token_is_a_mistake_and_a_token_is_never_shown() -> None:
     for empty in ("", " "):
-        with pytest.raises(ValueError, match="protects nothing"):
+        with pytest.raises(ConfigurationError, match="protects nothing"):
             Access(token=empty)
     assert "s3cret" not in repr(Access(token="s3cret"))

@@ -40,6 +40,11 @@ def test_the_command_measures_the_rows_asked_for_and_writes_json(
     assert {entry["row"] for entry in json.loads(path.read_text(encoding="utf-8"))["comparisons"]} == {5}
 
 
+def test_a_row_that_there_is_not_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"\[2\]"):
+        main(rows=[2, 4])
+
+
 def test_what_is_missing_is_named_with_its_cure(tmp_path: Path) -> None:
     tools = find_tools(tmp_path)
     assert tools == Tools(None, None, None, None, tools.missing)

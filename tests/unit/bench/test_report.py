@@ -10,7 +10,7 @@ from rich.console import Console
 
 from unbroken.bench.client import Sample
 from unbroken.bench.machine import Missing
-from unbroken.bench.report import Measured, Report, compare, middle
+from unbroken.bench.report import Measured, Report, compare, compare_rates, middle
 
 
 def sample(messages: int = 1_000, seconds: float = 0.5) -> Sample:
@@ -66,6 +66,17 @@ def test_rates_and_costs_of_a_sample() -> None:
     assert found.client_busy == 0.2
     assert middle([]) is None
     assert middle([3.0, 1.0, 2.0]) == 2.0
+
+
+def test_the_processor_s_ratio_tells_what_a_busy_machine_hides() -> None:
+    theirs = [sample(messages=100)]
+    entry = compare_rates(5, "fan-out (deliveries/s)", [sample(), sample()], ("peer", theirs), ">= 10")
+    assert entry is not None
+    assert (entry.ours, entry.theirs, entry.ratio, entry.processor_ratio) == (2_000, 200, 10, 10)
+    alone = compare_rates(5, "fan-out (deliveries/s)", [sample()], ("peer", ()), ">= 10")
+    assert alone is not None
+    assert (alone.theirs, alone.processor_ratio) == (None, None)
+    assert compare_rates(5, "fan-out (deliveries/s)", [], ("peer", theirs), ">= 10") is None
 
 
 def test_the_report_names_what_was_missing_and_what_failed(tmp_path: Path) -> None:

@@ -39,6 +39,34 @@ def stored_batches(connection: Connection, stream: StreamId, after: Seq) -> Iter
         yield decode_chunk(ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes]", row)))
 
 
+class _Piece:
+    """Messages of one stream in one commit that become one chunk: whole appends, until they reach `compact_chunk_bytes`.
+
+    A commit may hold megabytes of one stream. As one chunk, each bounded read of it would load, check and hash all of it.
+    """
+
+    __slots__ = ("_first", "_hash", "_last", "_messages", "size_bytes")
+
+    def __init__(self, first: Seq) -> None:
+        self._messages: list[bytes] = []
+        self._first = first
+        self._last = first
+        self._hash = b""
+        self.size_bytes = 0
+
+    def extend(self, messages: Sequence[bytes], entry: Entry) -> None:
+        """Take messages by which the entry has just advanced."""
+        self._messages += messages
+        self._last = entry.head
+        self._hash = entry.hash
+        self.size_bytes += len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
+
+    def batch(self) -> Batch:
+        """What is stored."""
+        assert self._first + len(self._messages) - 1 == self._last, "an entry advances by exactly what extends it"
+        return Batch(self._first, self._last, join_encoded(self._messages), self._hash)
+
+
 class SQLiteTables:
     """`Tables` and `Source` over one connection that has a write transaction open."""
 
@@ -48,7 +76,7 @@ class SQLiteTables:
         self._entries: OrderedDict[StreamId, Entry] = OrderedDict()
         self._dirty: dict[StreamId, Entry] = {}
         self._producers: dict[tuple[StreamId, str], ProducerState] = {}
-        self._messages: dict[StreamId, list[bytes]] = {}
+        self._pieces: dict[StreamId, list[_Piece]] = {}
         self.garbage = False
 
     def forget(self) -> None:
@@ -56,7 +84,7 @@ class SQLiteTables:
         self._entries.clear()
         self._dirty.clear()
         self._producers.clear()
-        self._messages.clear()
+        self._pieces.clear()
         self.garbage = False
 
     def forget_stream(self, stream: StreamId) -> None:
@@ -110,9 +138,14 @@ class SQLiteTables:
         self._entries[entry.fixed.id] = entry
 
     def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes]) -> None:
-        waiting = self._messages.setdefault(entry.fixed.id, [])
-        waiting += messages
-        assert first + len(messages) - 1 == entry.head, "an entry advances by exactly the messages that extend it"
+        pieces = self._pieces.get(entry.fixed.id)
+        if pieces is None:
+            pieces = self._pieces[entry.fixed.id] = [_Piece(first)]
+        piece = pieces[-1]
+        if piece.size_bytes >= self._limits.compact_chunk_bytes:
+            piece = _Piece(first)
+            pieces.append(piece)
+        piece.extend(messages, entry)
 
     def changed(self, entry: Entry, producer_id: str | None) -> None:
         stream = entry.fixed.id
@@ -128,7 +161,7 @@ class SQLiteTables:
 
     def remove(self, entry: Entry) -> None:
         stream = entry.fixed.id
-        self._messages.pop(stream, None)
+        self._pieces.pop(stream, None)
         self._dirty.pop(stream, None)
         self._entries.pop(stream, None)
         for key in [key for key in self._producers if key[0] == stream]:
@@ -165,26 +198,24 @@ class SQLiteTables:
         return self._db.one(QUERIES["session_used"], (principal.tenant, principal.subject, name)) is not None
 
     def stored(self, stream: StreamId, after: Seq) -> Iterator[Batch]:
-        if stream in self._messages:
-            self._db.run(QUERIES["chunk_insert"], self._take_chunk(stream))
+        for row in self._take_chunks(stream):
+            self._db.run(QUERIES["chunk_insert"], row)
         return stored_batches(self._db, stream, after)
 
-    def _take_chunk(self, stream: StreamId) -> ChunkRow:
-        """The one chunk of this stream in this commit, unless something had to read it before the end."""
-        messages = self._messages.pop(stream)
-        entry = self._entries[stream]
-        first = Seq(entry.head - len(messages) + 1)
-        return encode_chunk(stream, Batch(first, entry.head, join_encoded(messages), entry.hash))
+    def _take_chunks(self, stream: StreamId) -> list[ChunkRow]:
+        """The chunks of this stream in this commit: one, unless it is large or something had to read before the end."""
+        return [encode_chunk(stream, piece.batch()) for piece in self._pieces.pop(stream, ())]
 
     def flush(self) -> None:
         """Put everything that changed into the tables, with a statement for each kind of row."""
-        if self._messages:
-            self._db.many(QUERIES["chunk_insert"], [self._take_chunk(stream) for stream in list(self._messages)])
+        if self._pieces:
+            rows = [row for stream in list(self._pieces) for row in self._take_chunks(stream)]
+            self._db.many(QUERIES["chunk_insert"], rows)
         if self._dirty:
             self._flush_streams()
         if self._producers:
-            rows = [(stream, name, *state) for (stream, name), state in self._producers.items()]
-            self._db.many(QUERIES["producer_put"], rows)
+            producers = [(stream, name, *state) for (stream, name), state in self._producers.items()]
+            self._db.many(QUERIES["producer_put"], producers)
             self._producers.clear()
 
     def _flush_streams(self) -> None:

@@ -86,7 +86,13 @@ export class Api {
   }
 }
 
-/** A stream's name as the rest of a path. @param {string} name */
+/**
+ * A stream's name as the rest of a path. URLs fold dot segments away, so a name that has one would reach another stream.
+ * @param {string} name
+ */
 export function encodeName(name) {
+  if (name.split("/").some((segment) => segment === "" || segment === "." || segment === "..")) {
+    throw new UnbrokenError("invalid", "a name has no empty, '.' or '..' segments");
+  }
   return name.split("/").map(encodeURIComponent).join("/");
 }

@@ -109,8 +109,10 @@ export class StreamModel {
     } catch (error) {
       if (this.#gone) return;
       this.error = error instanceof UnbrokenError ? error : new UnbrokenError("failed", String(error));
-      if (this.error.retryable) this.#retry = setTimeout(() => void this.open(), RETRY_MILLISECONDS);
-      else this.phase = this.error.code === "not_found" ? "missing" : "failed";
+      const missing = this.error.code === "not_found";
+      if (!this.error.retryable) this.phase = missing ? "missing" : "failed";
+      // a link may be opened before its stream is there: output is delivered later when the server was away
+      if (missing || this.error.retryable) this.#retry = setTimeout(() => void this.open(), RETRY_MILLISECONDS);
       this.host.changed();
       return;
     }

@@ -52,7 +52,7 @@ class Surface extends Component {
  * @param {(log: Log | null) => void} props.ready
  */
 export function StreamPanel({ model, view, onView, onCancel, onCopy, onFollow, ready }) {
-  if (model.phase === "missing") return html`<${Notice} title="There is no such stream" words=${`“${model.name}” does not exist, or it is not yours.`} />`;
+  if (model.phase === "missing") return html`<${Notice} title="There is no such stream" words=${`“${model.name}” does not exist, or it is not yours. Should it begin, it is shown here.`} />`;
   if (model.phase === "failed") return html`<${Notice} title="This stream cannot be shown" words=${model.error?.message ?? ""} />`;
   const stream = model.view;
   return html`

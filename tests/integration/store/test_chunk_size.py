@@ -1,0 +1,56 @@
+"""A commit that holds much of one stream becomes several chunks, so that a bounded read costs what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import apsw
+import pytest
+
+from tests.support.builders import NOW_MS, create, read_all
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.protocol.chain import chain
+from unbroken.store.base import Append, Appended, Durability
+from unbroken.store.sqlite import SQLiteStore
+
+pytestmark = pytest.mark.anyio
+LIMITS = replace(DEFAULT_LIMITS, compact_chunk_bytes=1_000)
+
+
+async def test_a_large_commit_is_stored_in_chunks_of_bounded_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
+    await store.open()
+    stream = await create(store, "a")
+    messages = [b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 201)]
+    ops = [
+        Append(stream=stream.id, epoch=stream.epoch, messages=tuple(messages[at : at + 2]), now_ms=NOW_MS)
+        for at in range(0, 200, 2)
+    ]
+    results = await store.write(ops)
+    connection = apsw.Connection(str(path))
+    found = connection.execute("SELECT id & 0xffffffff, n, hash, length(body) FROM chunk ORDER BY id").fetchall()
+    rows = cast("list[tuple[int, int, bytes, int]]", found)
+    connection.close()
+    assert len(rows) > 5
+    assert sum(row[1] for row in rows) == 200
+    assert all(row[3] < 1_200 for row in rows)
+    for last, _, chain_hash, _ in rows:  # each chunk ends with an append, whose hash it carries
+        result = results[last // 2 - 1]
+        assert isinstance(result, Appended)
+        assert (result.last, result.hash) == (last, chain_hash)
+        assert chain_hash == chain(stream.genesis, 1, messages[:last])
+    assert await read_all(store, stream.id, step=7) == [str(n) for n in range(1, 201)]
+    await store.close()
+
+
+async def test_one_append_larger_than_a_chunk_stays_whole(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "a.db", durability=Durability.PROCESS, limits=LIMITS)
+    await store.open()
+    stream = await create(store, "a")
+    messages = tuple(b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 101))
+    await store.write([Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=NOW_MS)])
+    assert await read_all(store, stream.id, step=7) == [str(n) for n in range(1, 101)]
+    await store.close()
