@@ -6,7 +6,6 @@ is the public face of the whole server for Python code in the same process; it a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -191,7 +190,7 @@ class Unbroken:
             "Cache-Control": "no-store, no-transform",
             "X-Accel-Buffering": "no",
         }
-        return _Payloads(self.services, self._payloads(stream), media_type, headers)
+        return StreamingResponse(self._payloads(stream), media_type=media_type, headers=headers)
 
     async def _payloads(self, stream: StreamInfo) -> AsyncIterator[bytes]:
         async with aclosing(self._batches(stream, Seq(stream.first - 1))) as batches:
@@ -234,24 +233,6 @@ class Unbroken:
         if not self.services.started:
             raise LifespanError
         return self._parts
-
-
-class _Payloads(StreamingResponse):
-    """A response that a stopping application breaks off, also one that its viewer has stopped taking."""
-
-    def __init__(
-        self, services: Services, payloads: AsyncIterator[bytes], media_type: str, headers: Mapping[str, str]
-    ) -> None:
-        super().__init__(payloads, media_type=media_type, headers=headers)
-        self._services = services
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if await unless(self._stopped, super().__call__(scope, receive, send)) is None:
-            raise DrainingError
-
-    async def _stopped(self) -> None:
-        await self._services.stopping.wait()
-        await asyncio.sleep(self._services.limits.drain_seconds_max / 2)
 
 
 class _Face:

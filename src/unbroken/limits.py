@@ -28,6 +28,7 @@ class Limits:
 
     # one append and one message (encoded size)
     message_bytes_max: int = MIB
+    json_depth_max: int = 128
     append_messages_max: int = 100_000
     append_bytes_max: int = 8 * MIB
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from itertools import accumulate
+from typing import Final, NewType
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -34,6 +35,7 @@ __all__ = [
     "StreamInfo",
     "StreamState",
     "can_transition",
+    "check_depth",
     "check_name",
     "decode_message",
     "decode_messages",
@@ -41,6 +43,7 @@ __all__ = [
     "join_encoded",
     "payload_bytes",
     "split_encoded",
+    "too_deep",
 ]
 
 Seq = NewType("Seq", int)
@@ -177,7 +180,7 @@ def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, l
     """The one encoding of a message: compact JSON without a raw line feed.
 
     Raises `InvalidError` when not exactly one payload is set or the kind is out of bounds, `TooLargeError` when the result
-    is longer than `limits.message_bytes_max`.
+    is longer than `limits.message_bytes_max` or `json` is nested deeper than `limits.json_depth_max`.
     """
     payload = message.json
     if (message.text is UNSET) + (payload is UNSET) + (message.data is UNSET) != 2:
@@ -186,7 +189,7 @@ def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, l
     if not kind or len(kind) > limits.kind_bytes_max or not _KIND.fullmatch(kind):
         raise InvalidError("a kind is 1 to 64 letters, digits and . _ - / :", field="kind")
     if payload is not UNSET:
-        payload = _compact(payload)
+        payload = _compact(payload, limits)
     encoded = _encoder.encode(
         Message(
             kind=kind,
@@ -209,17 +212,46 @@ def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, l
 _KIND = re.compile(r"[A-Za-z0-9._/:-]+", re.ASCII)
 
 
-def _compact(raw: msgspec.Raw) -> msgspec.Raw:
+def _compact(raw: msgspec.Raw, limits: Limits) -> msgspec.Raw:
     """`raw` with white space removed where it could hold a line feed; an invalid value raises `InvalidError`."""
     data = bytes(raw)
     if not data:
         raise InvalidError("a json payload is empty", field="json")
+    check_depth(data, limits)
     if b"\n" not in data and b"\r" not in data:
         return raw
     try:
         return msgspec.Raw(msgspec.json.format(data, indent=-1))
     except msgspec.DecodeError as error:
         raise InvalidError(f"a json payload is not JSON: {error}", field="json") from None
+    except RecursionError:
+        raise too_deep() from None
+
+
+def check_depth(data: bytes, limits: Limits) -> None:
+    """Refuse JSON nested deeper than `limits.json_depth_max` with `TooLargeError`; expects that `data` is JSON.
+
+    Whoever stores JSON that others decode calls it: a decoder needs stack for each level, and how much of it a reader has
+    left nobody here can know. What has few brackets costs next to nothing.
+    """
+    most = limits.json_depth_max
+    if len(data) <= most or data.count(b"[") + data.count(b"{") <= most:
+        return
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    steps = b"".join(data.split(b'"')[::2]).translate(_STEPS, _LEVEL)  # every second piece is outside a string
+    if max(accumulate(memoryview(steps).cast("b")), default=0) > most:
+        raise too_deep()
+
+
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""A bracket as the signed byte by which the depth changes."""
+_LEVEL: Final = bytes(set(range(256)) - set(b"[{]}"))
+
+
+def too_deep(**where: str) -> TooLargeError:
+    """The error for JSON that is nested deeper than allowed, or than the stack of who reads it here has room for."""
+    return TooLargeError("the JSON is nested too deep", limit="json_depth_max", **where)
 
 
 def join_encoded(messages: list[bytes] | tuple[bytes, ...]) -> bytes:
@@ -233,13 +265,19 @@ def split_encoded(body: bytes) -> list[bytes]:
 
 
 def decode_message(encoded: bytes) -> Message:
-    """A message from its encoding."""
-    return _decoder.decode(encoded)
+    """A message from its encoding; `TooLargeError` when its JSON is too deep for the stack that is left."""
+    try:
+        return _decoder.decode(encoded)
+    except RecursionError:
+        raise too_deep() from None
 
 
 def decode_messages(body: bytes) -> list[Message]:
-    """All messages of a batch body."""
-    return _batch_decoder.decode(b"[" + body + b"]")
+    """All messages of a batch body; raises as `decode_message` does."""
+    try:
+        return _batch_decoder.decode(b"[" + body + b"]")
+    except RecursionError:
+        raise too_deep() from None
 
 
 def payload_bytes(message: Message) -> bytes:

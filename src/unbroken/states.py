@@ -51,7 +51,7 @@ class StreamStateManager:
         """End the stream. Ending it again in the same state changes nothing; in another one raises `EndedError`."""
         if not state.terminal:
             raise InvalidError("a stream is closed with a terminal state", field="state")
-        self._check_reason(reason)
+        self._streams.check_json("reason", reason, self._limits.reason_bytes_max)
         try:
             return await self._set(stream, state, reason)
         except EndedError:
@@ -149,14 +149,6 @@ class StreamStateManager:
         assert isinstance(result, Done)
         assert result.stream is not None
         return result.stream
-
-    def _check_reason(self, reason: str) -> None:
-        if len(reason.encode()) > self._limits.reason_bytes_max:
-            raise InvalidError(f"a reason has at most {self._limits.reason_bytes_max} bytes", field="reason")
-        try:
-            msgspec.json.decode(reason, type=dict[str, msgspec.Raw])
-        except msgspec.DecodeError:
-            raise InvalidError("a reason is a JSON object", field="reason") from None
 
 
 def _interruption(stream: StreamInfo, now_ms: int) -> SetState:

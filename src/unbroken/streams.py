@@ -34,6 +34,7 @@ from unbroken.messages import (
     SessionInfo,
     SessionState,
     StreamInfo,
+    check_depth,
     check_name,
     encode_message,
     split_encoded,
@@ -258,7 +259,7 @@ class Streams:
 
     async def set_metadata(self, stream: StreamInfo, metadata: str) -> StreamInfo:
         """Replace the stream's metadata (a JSON object as text)."""
-        self._check_json("metadata", metadata, self.limits.metadata_bytes_max)
+        self.check_json("metadata", metadata, self.limits.metadata_bytes_max)
         return await self._done(
             UpdateStream(stream=stream.id, epoch=stream.epoch, now_ms=self.clock.now_ms(), metadata=metadata)
         )
@@ -308,7 +309,7 @@ class Streams:
         """Create the session, or change its state or metadata."""
         check_name(name, self.limits)
         if metadata is not None:
-            self._check_json("metadata", metadata, self.limits.metadata_bytes_max)
+            self.check_json("metadata", metadata, self.limits.metadata_bytes_max)
         result = await self.log.write(
             PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
         )
@@ -393,19 +394,20 @@ class Streams:
             raise InvalidError("a content type has 1 to 256 printable ASCII characters", field="content_type")
         if new.ttl_seconds is not None and not 0 <= new.ttl_seconds <= limits.ttl_seconds_max:
             raise InvalidError(f"ttl_seconds is 0 to {limits.ttl_seconds_max}", field="ttl_seconds")
-        self._check_json("metadata", new.metadata, limits.metadata_bytes_max)
+        self.check_json("metadata", new.metadata, limits.metadata_bytes_max)
         if new.lease is not None:
             self._check_producer(new.lease)
 
     def _expiry(self, new: NewStream, now: int) -> int | None:
         return new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000
 
-    @staticmethod
-    def _check_json(what: str, text: str, bytes_max: int) -> None:
-        """`text` is a JSON object of at most `bytes_max` bytes."""
-        if len(text.encode()) > bytes_max:
-            raise TooLargeError(f"{what} has at most {bytes_max} bytes", limit=f"{what}_bytes_max")
+    def check_json(self, what: str, text: str, bytes_max: int) -> None:
+        """`text` is a JSON object of at most `bytes_max` bytes, nested no deeper than a message may be."""
         try:
-            msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeEncodeError):
+            encoded = text.encode()
+            if len(encoded) > bytes_max:
+                raise TooLargeError(f"{what} has at most {bytes_max} bytes", limit=f"{what}_bytes_max")
+            check_depth(encoded, self.limits)
+            msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             raise InvalidError(f"{what} is a JSON object", field=what) from None

@@ -17,6 +17,7 @@ MEANING: Final = {
     "content_type_bytes_max": "The content type of a stream.",
     "reason_bytes_max": "The reason with which a stream ends, as JSON.",
     "message_bytes_max": "One message in its stored encoding.",
+    "json_depth_max": "Arrays and objects inside each other in a `json` payload; a reader needs stack for each.",
     "append_messages_max": "Messages of one append.",
     "append_bytes_max": "All messages of one append together.",
     "commit_messages_max": "Operations of one group commit.",

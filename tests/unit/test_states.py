@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from tests.support.parts import ALICE, ManualClock, Parts, running_parts, texts
-from unbroken.errors import EndedError, FencedError, InvalidError, TransitionError
+from unbroken.errors import (
+    EndedError,
+    FencedError,
+    InvalidError,
+    TooLargeError,
+    TransitionError,
+    UnbrokenError,
+)
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import TERMINAL_STATES, TRANSITIONS, StreamInfo, StreamState, can_transition
 from unbroken.store.base import Producer
@@ -60,10 +67,18 @@ async def test_only_a_terminal_state_closes() -> None:
             await parts.states.close(await parts.stream(), StreamState.PAUSED)
 
 
-@pytest.mark.parametrize("reason", ["[]", "nonsense", '{"x": "' + "y" * 5000 + '"}'])
-async def test_a_reason_is_a_bounded_json_object(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("[]", InvalidError),
+        ("nonsense", InvalidError),
+        ('{"x": "' + "y" * 5000 + '"}', TooLargeError),
+        ('{"x":' + "[" * 500 + "]" * 500 + "}", TooLargeError),
+    ],
+)
+async def test_a_reason_is_a_bounded_json_object(reason: str, error: type[UnbrokenError]) -> None:
     async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
-        with pytest.raises(InvalidError):
+        with pytest.raises(error):
             await parts.states.close(await parts.stream(), StreamState.FAILED, reason)
 
 

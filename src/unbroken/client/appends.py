@@ -15,7 +15,7 @@ import msgspec
 
 from unbroken.client.link import Link
 from unbroken.client.values import Appended, append_bytes_max, encoded_bytes
-from unbroken.errors import TooLargeError, UnbrokenError, UnknownOutcomeError
+from unbroken.errors import TooLargeError
 from unbroken.limits import Limits
 from unbroken.protocol.frames import AppendFrame, ProducerSpec
 
@@ -58,10 +58,8 @@ class Appends:
         identity = await free.get()
         try:
             appended = await self._request(self._signed(frame, identity))
-        except BaseException as error:
-            refused = isinstance(error, UnbrokenError) and not isinstance(error, UnknownOutcomeError)
-            if not refused:
-                _renew(identity)
+        except BaseException:
+            _renew(identity)
             raise
         else:
             identity.seq += 1
@@ -94,6 +92,10 @@ class Appends:
 
 
 def _renew(identity: _Identity) -> None:
-    """The outcome of the last number is unknown: a new epoch begins without it."""
+    """Never use the last number again: a new epoch begins without it.
+
+    An error alone does not say that nothing was stored: the append may have become durable before the connection that
+    should have brought its answer was lost. Its number with other messages would then be acknowledged as a duplicate.
+    """
     identity.epoch += 1
     identity.seq = 0

@@ -233,11 +233,13 @@ class Link:
             self._timer_at = float("inf")
 
     def _perform(self, outputs: list[Output]) -> None:
+        """Do what the session says: first send, then tell, because whoever is told may send at once, and comes later."""
+        frames = [output.frame for output in outputs if isinstance(output, out.Send)]
+        if frames:
+            self._outgoing.extend(frames)
+            self._outgoing_ready.set()
         for output in outputs:
             match output:
-                case out.Send(frame):
-                    self._outgoing.append(frame)
-                    self._outgoing_ready.set()
                 case out.Acked(key, _, first, last, duplicate):
                     self._settle(key, Appended(first, last, duplicate))
                 case out.Done(key, view, created):
@@ -275,7 +277,7 @@ class Link:
             case out.Refused(error):
                 self._refused(error)
             case _:
-                return  # what was dropped or asked for again concerns the session alone
+                return  # what is sent already, and what was dropped or asked for again, which concerns the session alone
 
     def _refused(self, error: UnbrokenError) -> None:
         self.refusal = error

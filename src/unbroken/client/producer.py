@@ -16,7 +16,7 @@ from typing import Self
 from unbroken.client.budget import Budget
 from unbroken.client.link import Link, Outcome
 from unbroken.client.values import Appended, Json, Payload, append_bytes_max, as_messages, encoded_bytes, raw_json
-from unbroken.errors import DrainingError, EndedError, FencedError, TooLargeError, UnbrokenError
+from unbroken.errors import DrainingError, EndedError, FencedError, TooLargeError, TransitionError, UnbrokenError
 from unbroken.limits import Limits
 from unbroken.messages import NewMessage
 from unbroken.protocol import client_outputs as out
@@ -176,6 +176,8 @@ class Producer:
     async def _renew_once(self, seconds: float) -> None:
         try:
             await self._lease(seconds)
+        except TransitionError:
+            return  # the stream is paused and has no lease; once it is resumed, the next renewal takes it again
         except UnbrokenError as error:
             if not error.retryable:
                 self._fail(error)

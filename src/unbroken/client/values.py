@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from unbroken.errors import InvalidError, TooLargeError, UnbrokenError
 from unbroken.limits import Limits
-from unbroken.messages import Cursor, Epoch, Message, NewMessage, Seq
+from unbroken.messages import Cursor, Epoch, Message, NewMessage, Seq, check_depth, too_deep
 from unbroken.protocol.frames import StreamView
 
 __all__ = [
@@ -73,8 +73,11 @@ class Received:
 
     @property
     def json(self) -> Json:
-        """The payload, where it is a JSON value; None otherwise."""
-        return None if self.message.json is UNSET else msgspec.json.decode(self.message.json)
+        """The payload, where it is a JSON value; None otherwise. `TooLargeError` when the stack has no room for it."""
+        try:
+            return None if self.message.json is UNSET else msgspec.json.decode(self.message.json)
+        except RecursionError:
+            raise too_deep() from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,12 @@ def as_messages(payload: Payload | Iterable[Payload], limits: Limits, *, kind: s
 
 
 def encoded_bytes(message: NewMessage, limits: Limits) -> int:
-    """How many bytes a message takes in a frame; `TooLargeError` beyond `limits.message_bytes_max`."""
+    """How many bytes a message takes in a frame.
+
+    `TooLargeError` beyond `limits.message_bytes_max` and for JSON nested deeper than `limits.json_depth_max`.
+    """
+    if isinstance(message.json, msgspec.Raw):
+        check_depth(bytes(message.json), limits)
     size = len(_encoder.encode(message))
     if size > limits.message_bytes_max:
         raise TooLargeError(
@@ -203,7 +211,7 @@ def _as_message(payload: Payload, kind: str) -> NewMessage:
 def _encode(value: Mapping[str, Json]) -> bytes:
     try:
         return _encoder.encode(value)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidError(f"not a JSON value: {error}", field="json") from None
 
 

@@ -222,7 +222,11 @@ class ClientSession:
         return self._wait(now, 0.0)
 
     def receive(self, data: bytes | str, now: float) -> list[Output]:
-        """A WebSocket text has arrived. A frame that breaks the protocol costs the connection, never the session."""
+        """A WebSocket text has arrived.
+
+        A frame that breaks the protocol costs the connection, never the session; messages that cannot be read because
+        they are nested too deep would come again, so they cost their subscription.
+        """
         if self._phase is not _Phase.OPEN:
             return []
         self._heard_at = now
@@ -230,7 +234,8 @@ class ClientSession:
             frame = decode_server(data, self._limits)
             return [] if frame is None else self._handle(frame, now)
         except TooLargeError as error:
-            return self._abandon(now, 1009, error)
+            stream = error.detail.get("stream")
+            return self._unreadable(stream, error) if isinstance(stream, str) else self._abandon(now, 1009, error)
         except UnbrokenError as error:
             return self._abandon(now, 4400, error)
 
@@ -294,6 +299,10 @@ class ClientSession:
             if any(isinstance(output, out.SubscriptionFailed) for output in outputs):
                 outputs.append(out.Send(Unsubscribe(stream=stream)))
         return outputs
+
+    def _unreadable(self, stream: str, error: TooLargeError) -> list[Output]:
+        left = self.unfollow(stream)
+        return [out.SubscriptionFailed(stream, error), *left] if left else []
 
     def _error(self, frame: ErrorFrame, now: float) -> list[Output]:
         error = error_from_code(frame.code, frame.message, frame.detail)

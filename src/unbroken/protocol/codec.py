@@ -6,11 +6,14 @@ server's connection.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
 
 from unbroken.errors import ProtocolError, TooLargeError
 from unbroken.limits import DEFAULT_LIMITS, Limits
-from unbroken.messages import SEPARATOR, Message, decode_message
+from unbroken.messages import SEPARATOR, Message, decode_message, too_deep
 from unbroken.protocol.frames import (
     Acks,
     ClientFrame,
@@ -60,11 +63,16 @@ class ReceivedMessages(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
         return [bytes(message) for message in self.messages]
 
     def decoded(self) -> list[Message]:
-        """The messages themselves; raises `ProtocolError` when one of them is none."""
+        """The messages themselves.
+
+        Raises `ProtocolError` when one of them is none, `TooLargeError` that names the stream when one is too deep.
+        """
         try:
             return [decode_message(bytes(message)) for message in self.messages]
         except msgspec.DecodeError as error:
             raise ProtocolError(f"a message is not valid: {error}") from None
+        except TooLargeError:
+            raise too_deep(stream=self.stream) from None
 
 
 ReceivedFrame = (
@@ -120,12 +128,16 @@ def encode_server(frame: ServerFrame, limits: Limits = DEFAULT_LIMITS) -> bytes:
 def decode_server(data: bytes | str, limits: Limits = DEFAULT_LIMITS) -> ReceivedFrame | None:
     """A frame as a client receives it; None for a type that this version does not know, which clients ignore.
 
-    Raises `TooLargeError` beyond `limits.frame_bytes_max` and `ProtocolError` for anything else that is not a frame.
+    Raises `TooLargeError` beyond `limits.frame_bytes_max`, and for messages that are nested too deep to be read here,
+    with the stream in its detail; `ProtocolError` for anything else that is not a frame.
     """
     raw = _utf8(data, limits)
     try:
         frame = _server_decoder.decode(raw)
     except RecursionError as error:
+        stream = _stream_of_messages(raw)
+        if stream is not None:
+            raise too_deep(stream=stream) from None
         raise ProtocolError(f"not a frame of a server: {error}") from None
     except msgspec.DecodeError as error:
         if _unknown_type(raw):
@@ -168,6 +180,18 @@ def _bounded(data: bytes, limits: Limits) -> bytes:
             f"the frame has {len(data)} bytes, the limit is {limits.frame_bytes_max}", limit="frame_bytes_max"
         )
     return data
+
+
+def _stream_of_messages(raw: bytes) -> str | None:
+    """The stream of a `messages` frame, from its prefix alone; None for other frames."""
+    match = _MESSAGES_PREFIX.match(raw)
+    try:
+        return None if match is None else msgspec.json.decode(match[1], type=str)
+    except msgspec.DecodeError:
+        return None
+
+
+_MESSAGES_PREFIX: Final = re.compile(rb'\{"type":"messages","stream":("(?:[^"\\]|\\.)*+")')
 
 
 def _unknown_type(raw: bytes) -> bool:

@@ -60,7 +60,7 @@ class LocalRuns:
 
         Returns when the stream exists durably; the run goes on by itself, also when the caller is cancelled. When the name
         is taken, `source` is closed without having begun. Raises `LifespanError` outside `running`, `OverloadedError`
-        when there are `runs_max` runs, and what `Streams.create` raises.
+        when there are `runs_max` runs, and what `aiter(source)` and `Streams.create` raise.
         """
         if not isinstance(source, AsyncIterable):
             raise TypeError(
@@ -71,10 +71,11 @@ class LocalRuns:
         limits = self._streams.limits
         if self._begun >= limits.runs_max:
             raise OverloadedError("too many runs in this process", limit="runs_max", retry_after_seconds=5)
+        iterator = aiter(source)  # the application's code: what it raises is the caller's
         self._begun += 1
         begun: asyncio.Future[StreamInfo] = asyncio.get_running_loop().create_future()
         new = new or NewStream(kind="text")
-        self._tasks.create_task(self._run(begun, principal, name, source, new))
+        self._tasks.create_task(self._run(begun, principal, name, iterator, new))
         return await asyncio.shield(begun)
 
     async def _run(
@@ -82,12 +83,11 @@ class LocalRuns:
         begun: asyncio.Future[StreamInfo],
         principal: Principal,
         name: str,
-        source: AsyncIterable[Item],
+        iterator: AsyncIterator[Item],
         new: NewStream,
     ) -> None:
         """One run from the creation of its stream to its end; what goes wrong ends this run, not the others."""
         limits = self._streams.limits
-        iterator = aiter(source)
         producer = f"run-{secrets.token_hex(6)}"
         try:
             try:

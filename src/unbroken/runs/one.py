@@ -20,6 +20,7 @@ from unbroken.errors import (
     NotFoundError,
     OverloadedError,
     StoreError,
+    TransitionError,
     UnbrokenError,
 )
 from unbroken.messages import NewMessage, StreamInfo, StreamState, encode_message
@@ -160,7 +161,7 @@ class Run:
         await asyncio.sleep(RETRY_SECONDS)
 
     async def _renew(self) -> None:
-        """Keep the lease until the stream has ended."""
+        """Keep the lease until the stream has ended; one that is paused has none, and is asked again later."""
         pause = self._limits.lease_seconds / 3
         while True:
             await asyncio.sleep(pause)
@@ -170,6 +171,8 @@ class Run:
             except (StoreError, OverloadedError) as error:
                 logger.warning("run %s cannot renew its lease: %s", self.stream.name, error.code)
                 pause = min(pause, RETRY_SECONDS)
+            except TransitionError:
+                logger.info("run %s: its stream is paused and has no lease", self.stream.name)
             except EndedError:
                 if not self._close.done():
                     raise
@@ -178,10 +181,10 @@ class Run:
 
 async def leave(source: AsyncIterator[Item], seconds: float) -> None:
     """Close `source`, if it can be closed, within `seconds`; what goes wrong is logged."""
-    close = getattr(source, "aclose", None)
-    if close is None:
-        return
     try:
+        close = getattr(source, "aclose", None)
+        if close is None:
+            return
         async with asyncio.timeout(seconds):
             await close()
     except Exception:  # the source belongs to the application, and its run is over

@@ -11,7 +11,7 @@ import msgspec
 
 from unbroken.errors import InvalidError
 from unbroken.limits import Limits
-from unbroken.messages import StreamState
+from unbroken.messages import StreamState, check_depth
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.store.base import Close, Producer
 
@@ -34,6 +34,7 @@ def close_of(spec: CloseSpec, limits: Limits) -> Close:
     reason = object_text(spec.reason) or "{}"
     if len(reason.encode()) > limits.reason_bytes_max or not reason.startswith("{"):
         raise InvalidError(f"a reason is a JSON object of at most {limits.reason_bytes_max} bytes", field="reason")
+    check_depth(reason.encode(), limits)
     return Close(state, reason)
 
 

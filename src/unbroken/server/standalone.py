@@ -112,7 +112,7 @@ class _Handshake(asyncio.Protocol):
                 self._services.metrics.errors.labels(error.code).inc()
                 response = _refusal(error)
         conn.send_response(response)
-        self._transport.writelines(conn.data_to_send())
+        self._transport.write(b"".join(conn.data_to_send()))
         self._connections.discard(self)
         if principal is None:
             self._transport.close()

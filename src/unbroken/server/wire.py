@@ -118,8 +118,8 @@ class TransportWire:
         self._put(data)
 
     def _put(self, data: bytes) -> None:
-        if self._closed:
-            return
+        if self._closed or not data:
+            return  # an empty piece at the end of `writelines` would keep asyncio's transport from ever closing
         self._out.append(data)
         self._out_bytes += len(data)
         if not self._flushing:

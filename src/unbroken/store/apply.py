@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
+import msgspec
+
 from unbroken.errors import (
     AlreadyExistsError,
     CorruptError,
@@ -138,8 +140,8 @@ def _with_hash(tables: Tables, entry: Entry, result: Appended) -> Appended:
     if result.hash or result.last == 0:
         return result
     try:
-        return replace(result, hash=tables.hash_at(entry, result.last))
-    except TrimmedError:
+        return msgspec.structs.replace(result, hash=tables.hash_at(entry, result.last))
+    except (TrimmedError, CorruptError):  # the append took effect long ago; the damage is its readers' to learn of
         return result
 
 

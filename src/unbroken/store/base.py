@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from unbroken.errors import UnbrokenError
 from unbroken.messages import Epoch, Principal, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
 
@@ -123,8 +125,7 @@ class CreateStream:
     lease_until_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Append encoded messages, and optionally end the stream with them.
 
     Checked in this order: stream and epoch exist (`not_found`, `epoch_mismatch`); duplicate (`Appended(duplicate=True)`,
@@ -167,7 +168,8 @@ class SetLease:
     """Take, renew or (with `until_ms` None) give back the right to produce.
 
     Taking sets the state to running, giving back sets it to open. `fenced` when another producer holds an unexpired
-    lease, or when the same producer did so with a higher epoch; `ended` when the stream is over.
+    lease, or when the same producer did so with a higher epoch; `transition` when it would be taken of a paused stream;
+    `ended` when the stream is over.
     """
 
     stream: StreamId
@@ -257,8 +259,7 @@ class Created:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Messages `first` to `last` are durable (`last` = `first` - 1 for an append that only closed).
 
     `hash` is the chain at `last`.

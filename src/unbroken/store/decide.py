@@ -167,7 +167,10 @@ def set_state(entry: Entry, op: SetState) -> Done | Rejected:
 
 
 def set_lease(entry: Entry, op: SetLease) -> Done | Rejected:
-    """Take, renew or give back the right to produce. Giving back what nobody holds changes nothing."""
+    """Take, renew or give back the right to produce. Giving back what nobody holds changes nothing.
+
+    A paused stream has to be resumed first: otherwise the next renewal of whoever produced would end the pause.
+    """
     info = entry.info
     if info.state in TERMINAL_STATES:
         return Rejected(_ended(entry))
@@ -178,6 +181,8 @@ def set_lease(entry: Entry, op: SetLease) -> Done | Rejected:
     if not own and (held or (op.until_ms is None and info.lease_producer is not None)):
         return Rejected(FencedError(epoch=info.lease_epoch))
     if op.until_ms is not None:
+        if info.state is StreamState.PAUSED:
+            return Rejected(TransitionError("the stream is paused; resume it before taking its lease"))
         info = replace(
             info,
             state=StreamState.RUNNING,

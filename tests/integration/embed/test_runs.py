@@ -18,9 +18,10 @@ from unbroken.errors import (
     InvalidError,
     NotFoundError,
     OverloadedError,
+    TransitionError,
 )
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import StreamState
+from unbroken.messages import StreamInfo, StreamState
 from unbroken.runs.one import Run
 from unbroken.store.base import Producer
 from unbroken.store.memory import MemoryStore
@@ -269,6 +270,60 @@ async def test_a_run_whose_stream_somebody_else_ends_is_stopped() -> None:
         async with asyncio.timeout(CEILING_SECONDS):
             await steps.left.wait()
         assert (await unbroken.state("a")).state is StreamState.TIMED_OUT
+
+
+async def test_a_pause_outlives_the_renewals_of_its_run_and_resuming_gives_the_lease_back() -> None:
+    limits = replace(DEFAULT_LIMITS, lease_seconds=1.0)
+    unbroken, steps = Unbroken("memory:", limits=limits), Steps()
+    refused = asyncio.Event()
+    async with hosted(unbroken.asgi) as host:
+        started = await unbroken.start(steps.source(), "a")
+        lease = unbroken.services.states.lease
+
+        async def watched(*arguments: Any) -> StreamInfo:
+            try:
+                return await lease(*arguments)
+            except TransitionError:
+                refused.set()
+                raise
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unbroken.services.states, "lease", watched)
+            assert (await host.client.post("/v1/pause/a")).json()["state"] == "paused"
+            steps.step("while it is paused")
+            async with asyncio.timeout(CEILING_SECONDS):
+                await refused.wait()
+        await head(unbroken, "a", 1)
+        assert (await unbroken.state("a")).state is StreamState.PAUSED
+        assert (await host.client.post("/v1/resume/a")).json()["state"] == "open"
+        async with asyncio.timeout(CEILING_SECONDS):
+            while (now := await unbroken.state("a")).state is not StreamState.RUNNING:
+                await asyncio.sleep(0.02)
+        assert now.lease_producer == started.lease_producer
+        steps.finish()
+        info, texts = await ended(unbroken, "a")
+        assert (info.state, texts) == (StreamState.COMPLETED, ["while it is paused"])
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a defect"), StopIteration()])
+async def test_a_source_that_cannot_even_begin_is_the_callers_and_ends_no_other_run(fault: Exception) -> None:
+    class Faulty:
+        def __aiter__(self) -> AsyncIterator[str]:
+            raise fault
+
+    unbroken, other = Unbroken("memory:", limits=replace(DEFAULT_LIMITS, runs_max=2)), Steps()
+    async with unbroken.lifespan():
+        await unbroken.start(other.source(), "other")
+        for _ in range(2):  # it takes no place either
+            async with asyncio.timeout(CEILING_SECONDS):
+                with pytest.raises(RuntimeError):
+                    await unbroken.start(Faulty(), "a")
+        with pytest.raises(NotFoundError):
+            await unbroken.state("a")
+        other.step("still here")
+        other.finish()
+        info, texts = await ended(unbroken, "other")
+        assert (info.state, texts) == (StreamState.COMPLETED, ["still here"])
 
 
 async def test_runs_are_bounded_in_number() -> None:

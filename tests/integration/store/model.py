@@ -155,6 +155,8 @@ class Model:
             if holder != op.producer and (until > op.now_ms or op.until_ms is None):
                 return FencedError
         if op.until_ms is not None:
+            if stream.state == "paused":
+                return TransitionError
             stream.lease, stream.state = (op.producer, op.producer_epoch, op.until_ms), "running"
         elif stream.lease is not None:
             stream.lease, stream.state = None, "open"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.support.builders import (
@@ -86,7 +86,7 @@ async def test_a_repeated_append_has_no_effect_and_says_where_it_went(store: Sto
     stream = await create(store, "a")
     once = await append(store, stream, numbered(1, 2), producer=Producer("p", 1, 0))
     again = await append(store, stream, numbered(1, 2), producer=Producer("p", 1, 0))
-    assert again == replace(once, duplicate=True)
+    assert again == msgspec.structs.replace(once, duplicate=True)
     await append(store, stream, numbered(3, 3), producer=Producer("p", 1, 1))
     await append(store, stream, numbered(4, 4))
     latest = await append(store, stream, numbered(3, 3), producer=Producer("p", 1, 1))
@@ -175,7 +175,7 @@ async def test_of_several_reasons_the_first_in_the_documented_order_is_given(sto
     facts: dict[str, object] = {}
     for _, fact, _ in reversed(later):  # earlier reasons win over later ones that use the same field
         facts |= fact
-    error = await rejected(store, replace(appending(stream, numbered(3, 3)), **facts))  # type: ignore[arg-type]
+    error = await rejected(store, msgspec.structs.replace(appending(stream, numbered(3, 3)), **facts))
     assert type(error) is REFUSED[step][2]
     assert await info_of(store, stream) == before
     assert await read_all(store, stream.id) == ["1", "2"]
@@ -190,7 +190,7 @@ async def test_a_duplicate_is_recognised_before_every_other_reason_but_the_epoch
     result = await write(store, again)
     assert isinstance(result, Appended)
     assert result.duplicate
-    assert isinstance(await rejected(store, replace(again, epoch=Epoch(77))), EpochMismatchError)
+    assert isinstance(await rejected(store, msgspec.structs.replace(again, epoch=Epoch(77))), EpochMismatchError)
 
 
 async def test_a_lease_keeps_others_out_until_it_runs_out(store: Store) -> None:

@@ -115,6 +115,21 @@ async def test_only_a_running_stream_keeps_its_lease(store: Store, state: Stream
         assert isinstance(await rejected(store, lease(stream, "p", 2, NOW_MS + 99)), EndedError)
 
 
+@pytest.mark.parametrize(("producer", "epoch"), [("p", 1), ("p", 2), ("q", 0)])
+async def test_nobody_takes_the_lease_of_a_paused_stream_before_it_is_open_again(
+    store: Store, producer: str, epoch: int
+) -> None:
+    stream = await create(store, "a", lease_producer="p", lease_epoch=1, lease_until_ms=NOW_MS + 10)
+    paused = (await done(store, to(stream, StreamState.PAUSED))).stream
+    assert isinstance(await rejected(store, lease(stream, producer, epoch, NOW_MS + 20)), TransitionError)
+    assert (await done(store, lease(stream, producer, epoch, None))).stream == paused, "there is nothing to give back"
+    assert await present(store, stream) == paused
+    await done(store, to(stream, StreamState.OPEN))
+    taken = (await done(store, lease(stream, producer, epoch, NOW_MS + 20))).stream
+    assert taken is not None
+    assert (taken.state, taken.lease_producer, taken.lease_epoch) == (StreamState.RUNNING, producer, epoch)
+
+
 async def test_the_reaper_ends_only_what_is_still_late_and_a_fence_only_lets_its_holder_through(store: Store) -> None:
     stream = await create(store, "a", lease_producer="p", lease_epoch=1, lease_until_ms=NOW_MS + 10)
     reap = to(stream, StreamState.INTERRUPTED, only_if_lease_before_ms=NOW_MS + 10)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -203,7 +204,7 @@ class StoreMachine(RuleBasedStateMachine):
             epoch, seq, _, _ = stream.producers.get(producer, (1, -1, 0, 0))
             fresh = epoch + epoch_step
             number = max(0, seq + seq_step) if epoch_step == 0 else max(0, seq_step - 1)
-            op = replace(op, producer=Producer(producer, fresh, number))
+            op = msgspec.structs.replace(op, producer=Producer(producer, fresh, number))
         self.expect(op, self.model.append(stream, op))
 
     @rule(pick=PICKS, state=st.sampled_from(list(StreamState)), late=st.booleans(), fence=PRODUCERS)

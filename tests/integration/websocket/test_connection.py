@@ -246,6 +246,7 @@ REFUSED = [
     ({"producer": {"id": "p", "epoch": -1, "seq": 0}}, "invalid"),
     ({"close": {"state": "failed", "reason": []}}, "invalid"),
     ({"close": {"state": "failed", "reason": {"x": "y" * 5000}}}, "invalid"),
+    ({"close": {"state": "failed", "reason": {"x": json.loads("[" * 300 + "]" * 300)}}}, "too_large"),
     ({"stream": "nothing"}, "not_found"),
 ]
 

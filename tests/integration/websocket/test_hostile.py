@@ -119,7 +119,8 @@ async def test_a_stuck_sender_is_let_go_on_plain_asgi() -> None:
 async def test_empty_fragments_cost_nothing() -> None:
     sockets: list[WebSocket] = []
     async with running_server(Speed.STANDALONE) as server, deaf_peer(server) as peer:
-        sockets += [s for s in server.server.server_state.connections if isinstance(s, WebSocket)]
+        held: set[object] = set(server.server.server_state.connections)
+        sockets += [found for found in held if isinstance(found, WebSocket)]
         await peer.send(masked(b"", TEXT, fin=False))
         await peer.send(masked(b"", CONTINUATION, fin=False) * 10_000)
         await peer.send(masked(b'{"type":"create","id":1,"stream":"a"}', CONTINUATION, fin=False))

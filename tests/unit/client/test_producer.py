@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from unbroken.client import Appended, Client, Producer
-from unbroken.client.values import append_bytes_max
+from unbroken.client.values import Json, append_bytes_max
 from unbroken.errors import (
     ConflictError,
     EndedError,
@@ -17,6 +18,7 @@ from unbroken.errors import (
     NotFoundError,
     OverloadedError,
     TooLargeError,
+    UnauthorizedError,
     UnbrokenError,
 )
 from unbroken.limits import Limits
@@ -93,6 +95,22 @@ async def test_a_cancelled_append_does_not_block_the_next(client: Client, server
     assert texts(server)[-1] == "next"
 
 
+async def test_a_refused_connection_leaves_no_number_behind_for_the_next_append(
+    client: Client, server: MockWebSocketServer
+) -> None:
+    server.connections[-1].silent = True
+    first = asyncio.ensure_future(client.append("a", "A"))  # noqa: TID251 - awaited below
+    while server.log.streams["a"].head < 1:
+        await asyncio.sleep(0.005)
+    server.refuse(401)
+    server.abort()
+    with pytest.raises(UnauthorizedError):  # which says nothing about the append: it was stored
+        await first
+    client.reconnect()
+    assert await client.append("a", "B") == Appended(2, 2)
+    assert texts(server) == ["A", "B"]
+
+
 async def test_what_is_too_large_is_refused_before_it_is_sent(client: Client, server: MockWebSocketServer) -> None:
     limits = client.limits
     with pytest.raises(TooLargeError):
@@ -106,6 +124,17 @@ async def test_what_is_too_large_is_refused_before_it_is_sent(client: Client, se
         await client.append("a", ["x"] * (limits.append_messages_max + 1))
     with pytest.raises(InvalidError):
         await client.append("a", {"not": object()})
+    endless: dict[str, Json] = {}
+    endless["itself"] = endless
+    with pytest.raises(InvalidError):
+        await client.append("a", endless)
+    deep = NewMessage(json=msgspec.Raw(b"[" * 1000 + b"]" * 1000))
+    with pytest.raises(TooLargeError):
+        await client.append("a", deep)
+    producer = client.producer("a", id="p")
+    with pytest.raises(TooLargeError):
+        await producer.send(deep)
+    assert producer.error is None
     assert server.log.streams["a"].head == 0
 
 
