@@ -264,7 +264,7 @@ class CorruptError(StoreError):
     code = "corrupt"
     http_status = 500
     retryable = False
-    cure = "Run `unbroken verify` to see what is damaged and restore from a backup."
+    cure = "Restore the file from a backup (`unbroken verify` names what is damaged), or name the right file."
 
 
 class VerificationError(UnbrokenError):

@@ -52,7 +52,9 @@ class Keeping:
     spill_max: Annotated[
         int, Parameter(help="Mebibytes of output that may wait in a local file for a server that is away.")
     ] = DEFAULT_LIMITS.spill_bytes_max // (1024 * KIB)
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Say nothing on stderr.")] = False
+    quiet: Annotated[
+        bool, Parameter(name=["--quiet", "-q"], negative="", help="Say nothing on stderr but what was lost.")
+    ] = False
 
 
 DEFAULT_KEEPING: Final = Keeping()
@@ -198,10 +200,10 @@ class _Runner:
             self._note(f"{human_bytes(outbox.waiting_bytes)} of output are not delivered; they are in {outbox.path}")
             self._note("cure: `unbroken deliver` when the server is there; the next `unbroken run` tries it too")
         elif not outbox.delivered:
-            self._note(f"output is lost: it was not delivered and could not be kept ({outbox.trouble})")
+            note(f"output is lost: it was not delivered and could not be kept ({outbox.trouble})")
         if outbox.dropped_bytes:
             why = outbox.trouble or f"more than {human_bytes(self._limits.spill_bytes_max)} waited"
-            self._note(f"{human_bytes(outbox.dropped_bytes)} of output were not kept: {why}")
+            note(f"{human_bytes(outbox.dropped_bytes)} of output were not kept: {why}")
         outbox.close()
 
     def _wake(self) -> None:
