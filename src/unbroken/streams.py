@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -110,8 +110,6 @@ class Verification:
     last: Seq
     hash: bytes
     bad: Seq | None = None
-    problem: str = ""
-    extra: dict[str, str] = field(default_factory=dict)
 
 
 class Streams:
@@ -292,7 +290,7 @@ class Streams:
                 messages = split_encoded(batch.body)
                 head = chain(head, batch.first, messages)
                 if head != batch.hash:
-                    return Verification(seq - first + 1, first, seq, head, batch.first, "the hash chain does not fit")
+                    return Verification(seq - first + 1, first, seq, head, batch.first)
                 seq = batch.last
             if not found.batches:
                 break
