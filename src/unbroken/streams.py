@@ -64,7 +64,7 @@ from unbroken.store.base import (
     WriteResult,
 )
 
-__all__ = ["AppendOptions", "NewStream", "Streams", "Verification"]
+__all__ = ["AppendOptions", "NewStream", "Streams", "Verification", "check_producer"]
 
 _DECIMAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
@@ -202,7 +202,7 @@ class Streams:
         now = self.clock.now_ms()
         producer = options.producer
         if producer is not None:
-            self._check_producer(producer)
+            check_producer(producer, self.limits)
         expected = options.expected_head
         return Append(
             stream=stream.id,
@@ -375,12 +375,6 @@ class Streams:
             raise TooLargeError(f"an append has at most {limits.append_bytes_max} bytes", limit="append_bytes_max")
         return encoded
 
-    def _check_producer(self, producer: Producer) -> None:
-        if not 1 <= len(producer.id.encode()) <= self.limits.producer_id_bytes_max:
-            raise InvalidError("a producer id has 1 to 256 bytes", field="producer.id")
-        if not (0 <= producer.epoch < 2**53 and 0 <= producer.seq < 2**53):
-            raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")
-
     def _check_new(self, name: str, new: NewStream) -> None:
         limits = self.limits
         check_name(name, limits)
@@ -394,7 +388,7 @@ class Streams:
             raise InvalidError(f"ttl_seconds is 0 to {limits.ttl_seconds_max}", field="ttl_seconds")
         self.check_json("metadata", new.metadata, limits.metadata_bytes_max)
         if new.lease is not None:
-            self._check_producer(new.lease)
+            check_producer(new.lease, limits)
 
     def _expiry(self, new: NewStream, now: int) -> int | None:
         return new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000
@@ -409,3 +403,11 @@ class Streams:
             msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             raise InvalidError(f"{what} is a JSON object", field=what) from None
+
+
+def check_producer(producer: Producer, limits: Limits) -> None:
+    """`InvalidError` unless the producer's id and numbers are within their bounds."""
+    if not 1 <= len(producer.id.encode()) <= limits.producer_id_bytes_max:
+        raise InvalidError(f"a producer id has 1 to {limits.producer_id_bytes_max} bytes", field="producer.id")
+    if not (0 <= producer.epoch < 2**53 and 0 <= producer.seq < 2**53):
+        raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")

@@ -14,6 +14,7 @@ from unbroken.limits import Limits
 from unbroken.messages import StreamState, check_depth
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.store.base import Close, Producer
+from unbroken.streams import check_producer
 
 __all__ = ["STATES", "checked_producer", "close_of", "object_text"]
 
@@ -40,8 +41,6 @@ def close_of(spec: CloseSpec, limits: Limits) -> Close:
 
 def checked_producer(spec: ProducerSpec, limits: Limits) -> Producer:
     """Who wants to produce, within the bounds of an id and of numbers."""
-    if not 1 <= len(spec.id.encode()) <= limits.producer_id_bytes_max:
-        raise InvalidError(f"a producer id has 1 to {limits.producer_id_bytes_max} bytes", field="producer.id")
-    if not (0 <= spec.epoch < 2**53 and 0 <= spec.seq < 2**53):
-        raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")
-    return Producer(spec.id, spec.epoch, spec.seq)
+    producer = Producer(spec.id, spec.epoch, spec.seq)
+    check_producer(producer, limits)
+    return producer

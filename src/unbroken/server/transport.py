@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol
@@ -17,15 +17,12 @@ from websockets.protocol import Protocol
 from unbroken.messages import Principal
 from unbroken.server.connection import Connection
 from unbroken.server.manager import RETRY_AFTER_SECONDS
-from unbroken.server.wire import TransportWire
+from unbroken.server.wire import CLOSE_SECONDS_MAX, TransportWire
 
 if TYPE_CHECKING:
     from unbroken.server.services import Services
 
 __all__ = ["WebSocket"]
-
-CLOSE_SECONDS_MAX: Final = 5.0
-"""How long a peer may take to answer our close frame."""
 
 
 class WebSocket(asyncio.Protocol):

@@ -7,7 +7,7 @@ carries it, with the same behaviour.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket as StarletteWebSocket
@@ -17,7 +17,7 @@ from unbroken.errors import LifespanError, UnbrokenError
 from unbroken.server.connection import Connection
 from unbroken.server.problems import problem_response
 from unbroken.server.takeover import take_over, uvicorn_protocol
-from unbroken.server.wire import AsgiWire
+from unbroken.server.wire import CLOSE_SECONDS_MAX, AsgiWire
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from unbroken.server.services import Services
 
 __all__ = ["WebSocketEndpoint"]
-
-CLOSE_SECONDS_MAX: Final = 5.0
-"""How long a peer may take to answer our close frame."""
 
 
 class WebSocketEndpoint:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from unbroken.hub import LiveBatch
 
-__all__ = ["AsgiWire", "TransportWire", "Wire", "websocket_header"]
+__all__ = ["CLOSE_SECONDS_MAX", "AsgiWire", "TransportWire", "Wire", "websocket_header"]
+
+CLOSE_SECONDS_MAX: Final = 5.0
+"""How long a peer may take to answer our close frame."""
 
 
 class Wire(Protocol):
