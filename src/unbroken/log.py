@@ -124,12 +124,7 @@ class Log:
 
     def submit_to(self, decided: Decided, op: WriteOp) -> None:
         """As `submit`, with a function in place of a future: for producers that append thousands of times a second."""
-        if self._draining:
-            raise DrainingError
-        if self._pending_bytes >= self._limits.pending_bytes_max:
-            raise OverloadedError(
-                "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
-            )
+        self.check_room()
         size = weight(op)
         self._queue.append((op, size, decided))
         self._pending_bytes += size
@@ -137,6 +132,15 @@ class Log:
             self._room.clear()
         self._idle.clear()
         self._work.set()
+
+    def check_room(self) -> None:
+        """Raise what `submit` would raise now."""
+        if self._draining:
+            raise DrainingError
+        if self._pending_bytes >= self._limits.pending_bytes_max:
+            raise OverloadedError(
+                "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
+            )
 
     async def room(self) -> None:
         """Wait until `submit` has room; `OverloadedError` after `append_wait_seconds_max`."""

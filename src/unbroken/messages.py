@@ -186,7 +186,7 @@ def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, l
     if (message.text is UNSET) + (payload is UNSET) + (message.data is UNSET) != 2:
         raise InvalidError("a message has exactly one of text, json and data", field="messages")
     kind = message.kind
-    if not kind or len(kind) > limits.kind_bytes_max or not _KIND.fullmatch(kind):
+    if kind != _USUAL_KIND and (not kind or len(kind) > limits.kind_bytes_max or not _KIND.fullmatch(kind)):
         raise InvalidError("a kind is 1 to 64 letters, digits and . _ - / :", field="kind")
     if payload is not UNSET:
         payload = _compact(payload, limits)
@@ -209,6 +209,7 @@ def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, l
     return encoded
 
 
+_USUAL_KIND: Final = "message"
 _KIND = re.compile(r"[A-Za-z0-9._/:-]+", re.ASCII)
 
 

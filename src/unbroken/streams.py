@@ -196,6 +196,17 @@ class Streams:
         """As `append`, with a function that is told the outcome in place of a future."""
         self.log.submit_to(decided, self._append(stream, messages, options))
 
+    def append_encoded(self, decided: Decided, stream: StreamInfo, messages: tuple[bytes, ...]) -> None:
+        """As `append_to`, for messages that `encode` has given."""
+        now = self.clock.now_ms()
+        self.log.submit_to(decided, Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now))
+
+    def encode(self, messages: Sequence[NewMessage]) -> tuple[bytes, ...]:
+        """The messages of one append without a producer, checked and encoded; raises what `append` raises at once."""
+        if not messages:
+            raise InvalidError("an append has at least one message, or closes", field="messages")
+        return self._encode(messages, self.clock.now_ms(), None)
+
     def _append(self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions) -> Append:
         if not messages and options.close is None:
             raise InvalidError("an append has at least one message, or closes", field="messages")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import Final
 
 __all__ = ["HASH_BYTES", "chain", "genesis"]
 
@@ -22,6 +23,14 @@ def genesis(tenant: str, name: str, epoch: int) -> bytes:
 def chain(head: bytes, first: int, messages: Iterable[bytes]) -> bytes:
     """The head after the encoded `messages`, the first of which has seq `first`."""
     for seq, message in enumerate(messages, first):
-        leaf = sha256(b"\x00" + seq.to_bytes(8, "big") + message).digest()
-        head = sha256(b"\x01" + head + leaf).digest()
+        leaf = _LEAF.copy()
+        leaf.update(seq.to_bytes(8, "big") + message)
+        node = _NODE.copy()
+        node.update(head + leaf.digest())
+        head = node.digest()
     return head
+
+
+_LEAF: Final = sha256(b"\x00")
+_NODE: Final = sha256(b"\x01")
+"""Begun once and copied: making a hash object costs more than hashing a short message."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from unbroken import __version__
@@ -46,10 +45,11 @@ from unbroken.protocol.frames import (
     Unsubscribe,
 )
 from unbroken.protocol.views import stream_view
+from unbroken.server.appends import Appends
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
-from unbroken.server.specs import checked_producer, close_of, object_text
+from unbroken.server.specs import checked_producer, object_text
 from unbroken.store.base import Appended, Rejected, WriteResult
-from unbroken.streams import AppendOptions, NewStream
+from unbroken.streams import NewStream
 
 if TYPE_CHECKING:
     from unbroken.server.services import Services
@@ -72,15 +72,14 @@ class Connection:
     """
 
     __slots__ = (
+        "_appends",
         "_busy",
         "_closed",
         "_dirty",
-        "_flying",
         "_held",
         "_inbox",
         "_inbox_bytes",
         "_loop",
-        "_outcomes",
         "_pumping",
         "_services",
         "_streams",
@@ -105,9 +104,8 @@ class Connection:
         self._streams: dict[str, StreamInfo] = {}
         self._inbox: list[tuple[ClientFrame, int]] = []
         self._inbox_bytes = 0
-        self._outcomes: list[tuple[int, str, WriteResult | UnbrokenError | None]] = []
+        self._appends = Appends(services, self._tell_outcomes)
         self._dirty: dict[Subscription, None] = {}
-        self._flying = 0
         self._busy = False
         self._pumping = False
         self._held = 0
@@ -129,11 +127,16 @@ class Connection:
 
     # --- what the face calls ------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes | str) -> None:
-        """One text frame has arrived. A frame that is not valid closes the connection."""
-        if self._closed:
-            return
-        self.heard = True
+    def receive(self, *texts: bytes | str) -> None:
+        """These text frames have arrived together. A frame that is not valid closes the connection."""
+        for data in texts:
+            if self._closed:
+                break
+            self.heard = True
+            self._receive(data)
+        self._appends.submit()
+
+    def _receive(self, data: bytes | str) -> None:
         try:
             frame = decode_client(data, self._services.limits)
         except (ProtocolError, TooLargeError) as error:
@@ -266,7 +269,9 @@ class Connection:
             while inbox and not self._closed:
                 frame, size = inbox.pop(0)
                 self._inbox_bytes -= size
-                if not self._at_once(frame):
+                if self._at_once(frame):
+                    self._appends.submit()
+                else:
                     try:
                         await self._handle(frame)
                     except UnbrokenError as error:
@@ -285,6 +290,7 @@ class Connection:
                 stream = await self._stream(frame.stream)
                 await services.log.room()
                 self._append(frame, stream)
+                self._appends.submit()
             case CreateFrame():
                 await self._create(frame)
             case CancelFrame():
@@ -329,40 +335,23 @@ class Connection:
     # --- appends ------------------------------------------------------------------------------------------------------
 
     def _append(self, frame: AppendFrame, stream: StreamInfo) -> None:
-        producer = frame.producer
-        decided = partial(self._decided, frame.id, frame.stream)
-        if producer is None and frame.expected_head is None and frame.close is None:
-            self._services.streams.append_to(decided, stream, frame.messages)
-        else:
-            options = AppendOptions(
-                producer=None if producer is None else checked_producer(producer, self._services.limits),
-                expected_head=frame.expected_head,
-                close=None if frame.close is None else close_of(frame.close, self._services.limits),
-            )
-            self._services.streams.append_to(decided, stream, frame.messages, options)
-        self._flying += 1
-        if self._flying >= self._services.limits.connection_pending_appends_max:
+        self._appends.add(frame, stream)
+        if self._appends.flying >= self._services.limits.connection_pending_appends_max:
             self._hold(BY_APPENDS)
 
-    def _decided(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
-        """An append is durable, or refused; the peer is told of all that were, in the next turn of the loop."""
-        if not self._outcomes:
-            self._loop.call_soon(self._tell_outcomes)
-        self._outcomes.append((number, stream, outcome))
-
     def _tell_outcomes(self) -> None:
-        outcomes, self._outcomes = self._outcomes, []
-        self._flying -= len(outcomes)
-        if self._flying < self._services.limits.connection_pending_appends_max // 2:
+        outcomes = self._appends.take_decided()
+        if self._appends.flying < self._services.limits.connection_pending_appends_max // 2:
             self._release(BY_APPENDS)
         if self._closed:
             return
         acks: list[Ack] = []
-        for number, stream, outcome in outcomes:
+        for group, outcome in outcomes:
             if isinstance(outcome, Appended):
-                acks.append(Ack(id=number, first=outcome.first, last=outcome.last, duplicate=outcome.duplicate))
+                acks += group.acks(outcome)
             else:
-                self._tell_failure(number, stream, outcome)
+                for number, _ in group.places:
+                    self._tell_failure(number, group.stream.name, outcome)
         if acks:
             self._encode(Acks(acks=acks))
 

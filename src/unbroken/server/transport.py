@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from unbroken.server.services import Services
 
 __all__ = ["WebSocket"]
+
+TEXT: Final = Opcode.TEXT
+BINARY: Final = Opcode.BINARY
+CONTINUATION: Final = Opcode.CONT
 
 
 class WebSocket(asyncio.Protocol):
@@ -81,8 +85,9 @@ class WebSocket(asyncio.Protocol):
     def handle_events(self) -> None:
         """Handle what the parser has found, also before the first call of `data_received`."""
         conn = self._conn
-        for event in conn.events_received():
-            self._handle(cast("Frame", event))
+        messages = [self._whole(cast("Frame", event)) for event in conn.events_received()]
+        if messages:
+            self._connection.receive(*[message for message in messages if message is not None])
         output = conn.data_to_send()
         if output and not self.closing:
             self._wire.send_raw(b"".join(output))  # pongs, and the echo of a close
@@ -97,19 +102,20 @@ class WebSocket(asyncio.Protocol):
         """A whole message that was received before this object took over."""
         self._connection.receive(message)
 
-    def _handle(self, frame: Frame) -> None:
+    def _whole(self, frame: Frame) -> bytes | None:
+        """The message that `frame` is or ends; None while fragments are outstanding, and for control frames."""
         opcode = frame.opcode
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+        if opcode is TEXT or opcode is BINARY:
             if frame.fin:
-                self._connection.receive(bytes(frame.data))
-            else:
-                self._fragments = bytearray(frame.data)
-        elif opcode is Opcode.CONT:
+                return bytes(frame.data)
+            self._fragments = bytearray(frame.data)
+        elif opcode is CONTINUATION:
             assert self._fragments is not None, "the parser lets no continuation through without a beginning"
             self._fragments += frame.data
             if frame.fin:
                 whole, self._fragments = bytes(self._fragments), None
-                self._connection.receive(whole)
+                return whole
+        return None
 
     # --- closing ------------------------------------------------------------------------------------------------------
 

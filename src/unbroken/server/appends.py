@@ -1,0 +1,125 @@
+"""The appends of one connection: gathered within a read, submitted to the log, and answered together.
+
+A connection adds what its peer sends, submits at the end of each read, and takes what was decided once in a turn of the
+event loop. Nothing here is ever delayed for the sake of a larger commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from unbroken.errors import UnbrokenError
+from unbroken.messages import StreamInfo
+from unbroken.protocol.frames import Ack, AppendFrame
+from unbroken.server.specs import checked_producer, close_of
+from unbroken.store.base import Appended, WriteResult
+from unbroken.streams import AppendOptions
+
+if TYPE_CHECKING:
+    from unbroken.server.services import Services
+
+__all__ = ["AppendGroup", "Appends"]
+
+
+class AppendGroup:
+    """Appends that became one operation on `stream`: of each its number and how many of the messages are its own."""
+
+    __slots__ = ("messages", "places", "size_bytes", "stream")
+
+    def __init__(self, stream: StreamInfo) -> None:
+        self.stream = stream
+        self.places: list[tuple[int, int]] = []
+        self.messages: list[bytes] = []
+        self.size_bytes = 0
+
+    def acks(self, outcome: Appended) -> list[Ack]:
+        """What to tell of each when all are durable."""
+        if len(self.places) == 1:
+            number = self.places[0][0]
+            return [Ack(id=number, first=outcome.first, last=outcome.last, duplicate=outcome.duplicate)]
+        acks: list[Ack] = []
+        last = outcome.first - 1
+        for number, count in self.places:
+            acks.append(Ack(id=number, first=last + 1, last=last + count))
+            last += count
+        assert last == outcome.last, "a commit takes every message of an operation"
+        return acks
+
+
+class Appends:
+    """Appends of one connection that are not answered yet; `flying` counts them.
+
+    `on_decided` is called in a turn of the event loop of its own whenever something was decided.
+    """
+
+    __slots__ = ("_decided", "_gathered", "_loop", "_on_decided", "_services", "flying")
+
+    def __init__(self, services: Services, on_decided: Callable[[], None]) -> None:
+        self._services = services
+        self._on_decided = on_decided
+        self._loop = asyncio.get_running_loop()
+        self._gathered: AppendGroup | None = None
+        self._decided: list[tuple[AppendGroup, WriteResult | UnbrokenError | None]] = []
+        self.flying = 0
+
+    def add(self, frame: AppendFrame, stream: StreamInfo) -> None:
+        """Submit an append, or gather it with others of this read when nothing but its messages is asked for.
+
+        Raises at once what `Streams.append` does; then it was not taken.
+        """
+        services = self._services
+        producer = frame.producer
+        if producer is None and frame.expected_head is None and frame.close is None:
+            self._gather(frame, stream)
+        else:
+            self.submit()
+            options = AppendOptions(
+                producer=None if producer is None else checked_producer(producer, services.limits),
+                expected_head=frame.expected_head,
+                close=None if frame.close is None else close_of(frame.close, services.limits),
+            )
+            group = AppendGroup(stream)
+            group.places.append((frame.id, len(frame.messages)))
+            services.streams.append_to(partial(self._decide, group), stream, frame.messages, options)
+        self.flying += 1
+
+    def _gather(self, frame: AppendFrame, stream: StreamInfo) -> None:
+        """Appends of one read to one stream become one operation, within the bounds of a single append."""
+        streams, limits = self._services.streams, self._services.limits
+        encoded = streams.encode(frame.messages)
+        size = sum(map(len, encoded))
+        group = self._gathered
+        if (
+            group is None
+            or group.stream is not stream
+            or len(group.messages) + len(encoded) > limits.append_messages_max
+            or group.size_bytes + size > limits.append_bytes_max
+        ):
+            self.submit()
+            streams.log.check_room()
+            group = self._gathered = AppendGroup(stream)
+        group.places.append((frame.id, len(encoded)))
+        group.messages += encoded
+        group.size_bytes += size
+
+    def submit(self) -> None:
+        """Submit what was gathered; there is room, because it was looked for in this same step of the event loop."""
+        group, self._gathered = self._gathered, None
+        if group is not None:
+            decided = partial(self._decide, group)
+            self._services.streams.append_encoded(decided, group.stream, tuple(group.messages))
+
+    def _decide(self, group: AppendGroup, outcome: WriteResult | UnbrokenError | None) -> None:
+        """The appends of `group` are durable, or refused."""
+        if not self._decided:
+            self._loop.call_soon(self._on_decided)
+        self._decided.append((group, outcome))
+
+    def take_decided(self) -> list[tuple[AppendGroup, WriteResult | UnbrokenError | None]]:
+        """What was decided since the last time, in order."""
+        decided, self._decided = self._decided, []
+        self.flying -= sum(len(group.places) for group, _ in decided)
+        return decided
