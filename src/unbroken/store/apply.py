@@ -74,8 +74,8 @@ class Tables(Protocol):
         """Add a stream that is not there yet."""
         ...
 
-    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes]) -> None:
-        """Keep messages `first` … by which the entry has already advanced."""
+    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
+        """Keep messages `first` … by which the entry has already advanced; `before` is the chain in front of them."""
         ...
 
     def changed(self, entry: Entry, producer_id: str | None) -> None:
@@ -124,13 +124,14 @@ def _append(tables: Tables, op: Append) -> WriteResult:
         return entry
     producer_id = None if op.producer is None else op.producer.id
     known = None if producer_id is None else tables.producer(entry, producer_id)
+    before = entry.hash
     result = decide.append(entry, known, op)
     if isinstance(result, Rejected):
         return result
     if result.duplicate:
         return _with_hash(tables, entry, result)
     if op.messages:
-        tables.extend(entry, result.first, op.messages)
+        tables.extend(entry, result.first, op.messages, before)
     tables.changed(entry, producer_id)
     return result
 
@@ -194,7 +195,7 @@ def _create(tables: Tables, op: CreateStream) -> WriteResult:
     entry = _fresh(tables, op, source)
     tables.insert(entry)
     if op.messages:
-        tables.extend(entry, Seq(entry.head - len(op.messages) + 1), op.messages)
+        tables.extend(entry, Seq(entry.base_seq + 1), op.messages, entry.base_hash)
     return Created(entry.info, created=True)
 
 

@@ -10,6 +10,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from zlib_ng.zlib_ng import crc32  # the same CRC-32 as zlib's, four times as fast
+
 from unbroken.errors import CorruptError
 from unbroken.messages import SEPARATOR, Seq, StreamId, join_encoded, split_encoded
 from unbroken.store.base import Batch
@@ -85,7 +87,7 @@ def _checksum(stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes,
         header = _HEADER.pack(stream, last, *sizes)
     except struct.error:
         return None
-    return zlib.crc32(body, zlib.crc32(chain_hash, zlib.crc32(header)))
+    return crc32(body, crc32(chain_hash, crc32(header)))
 
 
 def slice_batch(batch: Batch, after: Seq) -> Batch:

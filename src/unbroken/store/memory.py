@@ -91,7 +91,7 @@ class _MemoryTables:
         if info.forked_from is not None:
             self.branches.setdefault(info.forked_from, {})[info.id] = entry
 
-    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes]) -> None:
+    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
         log = self.logs[entry.fixed.id]
         log.batches.append(Batch(first, entry.head, join_encoded(tuple(messages)), entry.hash))
         log.lasts.append(entry.head)

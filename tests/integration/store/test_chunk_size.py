@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -46,11 +47,36 @@ async def test_a_large_commit_is_stored_in_chunks_of_bounded_size(tmp_path: Path
     await store.close()
 
 
-async def test_one_append_larger_than_a_chunk_stays_whole(tmp_path: Path) -> None:
-    store = SQLiteStore(tmp_path / "a.db", durability=Durability.PROCESS, limits=LIMITS)
+async def test_one_append_larger_than_a_chunk_is_stored_in_several(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
     await store.open()
     stream = await create(store, "a")
+    messages = [b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 101)]
+    messages[50] = b'{"kind":"message","time":1,"text":"%b"}' % (b"x" * 3_000)
+    await store.write([Append(stream=stream.id, epoch=stream.epoch, messages=tuple(messages), now_ms=NOW_MS)])
+    with closing(apsw.Connection(str(path))) as connection:
+        found = connection.execute("SELECT id & 0xffffffff, hash, length(body) FROM chunk ORDER BY id").fetchall()
+    rows = cast("list[tuple[int, bytes, int]]", found)
+    assert len(rows) > 3
+    assert sorted(row[2] for row in rows)[-2] < 1_200, "only the chunk with the large message is larger"
+    for last, chain_hash, _ in rows:
+        assert chain_hash == chain(stream.genesis, 1, messages[:last])
+    assert (await read_all(store, stream.id, step=7))[:50] == [str(n) for n in range(1, 51)]
+    await store.close()
+
+
+async def test_a_stream_created_with_many_messages_is_stored_in_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
+    await store.open()
     messages = tuple(b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 101))
-    await store.write([Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=NOW_MS)])
+    stream = await create(store, "a", messages=messages)
+    with closing(apsw.Connection(str(path))) as connection:
+        found = connection.execute("SELECT id & 0xffffffff, hash FROM chunk ORDER BY id").fetchall()
+    rows = cast("list[tuple[int, bytes]]", found)
+    assert len(rows) > 3
+    for last, chain_hash in rows:
+        assert chain_hash == chain(stream.genesis, 1, messages[:last])
     assert await read_all(store, stream.id, step=7) == [str(n) for n in range(1, 101)]
     await store.close()

@@ -12,6 +12,7 @@ from typing import cast
 
 from unbroken.limits import Limits
 from unbroken.messages import Epoch, Principal, Seq, SessionInfo, StreamId, join_encoded
+from unbroken.protocol.chain import chain
 from unbroken.store import reading
 from unbroken.store.base import Batch
 from unbroken.store.chunks import SEQ_MASK, ChunkRow, chunk_key, decode_chunk, encode_chunk
@@ -40,7 +41,7 @@ def stored_batches(connection: Connection, stream: StreamId, after: Seq) -> Iter
 
 
 class _Piece:
-    """Messages of one stream in one commit that become one chunk: whole appends, until they reach `compact_chunk_bytes`.
+    """Messages of one stream in one commit that become one chunk, until they reach `compact_chunk_bytes`.
 
     A commit may hold megabytes of one stream. As one chunk, each bounded read of it would load, check and hash all of it.
     """
@@ -54,17 +55,27 @@ class _Piece:
         self._hash = b""
         self.size_bytes = 0
 
-    def extend(self, messages: Sequence[bytes], entry: Entry) -> None:
-        """Take messages by which the entry has just advanced."""
+    def extend(self, messages: Sequence[bytes], last: Seq, chain_hash: bytes) -> None:
+        """Take messages up to `last`, where the chain is `chain_hash`."""
         self._messages += messages
-        self._last = entry.head
-        self._hash = entry.hash
+        self._last = last
+        self._hash = chain_hash
         self.size_bytes += len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
 
     def batch(self) -> Batch:
         """What is stored."""
-        assert self._first + len(self._messages) - 1 == self._last, "an entry advances by exactly what extends it"
+        assert self._first + len(self._messages) - 1 == self._last, "a piece is dense"
         return Batch(self._first, self._last, join_encoded(self._messages), self._hash)
+
+
+def _parts(messages: Sequence[bytes], bytes_max: int) -> Iterator[Sequence[bytes]]:
+    """`messages` in order, cut behind every message that fills `bytes_max`."""
+    start, size = 0, 0
+    for end, message in enumerate(messages, 1):
+        size += len(message)
+        if size >= bytes_max or end == len(messages):
+            yield messages[start:end]
+            start, size = end, 0
 
 
 class SQLiteTables:
@@ -137,15 +148,19 @@ class SQLiteTables:
         self._db.run(QUERIES["stream_insert"], stream_row(entry))
         self._entries[entry.fixed.id] = entry
 
-    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes]) -> None:
-        pieces = self._pieces.get(entry.fixed.id)
-        if pieces is None:
-            pieces = self._pieces[entry.fixed.id] = [_Piece(first)]
-        piece = pieces[-1]
-        if piece.size_bytes >= self._limits.compact_chunk_bytes:
-            piece = _Piece(first)
-            pieces.append(piece)
-        piece.extend(messages, entry)
+    def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
+        for part in _parts(messages, self._limits.compact_chunk_bytes):
+            last = Seq(first + len(part) - 1)
+            before = entry.hash if last == entry.head else chain(before, first, part)
+            self._piece(entry.fixed.id, first).extend(part, last, before)
+            first = Seq(last + 1)
+
+    def _piece(self, stream: StreamId, first: Seq) -> _Piece:
+        """The piece of the stream that takes message `first`."""
+        pieces = self._pieces.setdefault(stream, [])
+        if not pieces or pieces[-1].size_bytes >= self._limits.compact_chunk_bytes:
+            pieces.append(_Piece(first))
+        return pieces[-1]
 
     def changed(self, entry: Entry, producer_id: str | None) -> None:
         stream = entry.fixed.id
