@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from unbroken.errors import NotFoundError, StoreError, TrimmedError
 from unbroken.limits import Limits
 from unbroken.messages import Epoch, Seq, StreamId, StreamInfo, join_encoded
-from unbroken.protocol.codec import messages_frame, messages_prefix
+from unbroken.protocol.codec import messages_around, messages_prefix
 from unbroken.store.base import RESYNC, Batch, StreamingMessageRepository
 
 if TYPE_CHECKING:
@@ -57,8 +57,14 @@ class LiveBatch:
     def frame(self) -> bytes:
         """The `messages` frame of the native protocol, as JSON text."""
         if self._frame is None:
-            self._frame = messages_frame(self.prefix, self.first, self.hash.hex(), self.body)
+            self._frame = b"".join(self.pieces)
         return self._frame
+
+    @property
+    def pieces(self) -> tuple[bytes, bytes, bytes]:
+        """What `frame` is made of: the body as it is stored, and what stands around it."""
+        head, tail = messages_around(self.prefix, self.first, self.hash.hex())
+        return head, self.body, tail
 
     def __len__(self) -> int:
         return self.last - self.first + 1
@@ -387,12 +393,12 @@ def news(subscription: Subscription) -> StreamInfo | None:
 
 
 def _merged(batches: Sequence[Batch], bytes_max: int) -> list[Batch]:
-    """Small stored batches put together, so that catching up costs few frames; each at most about `bytes_max` / 4."""
+    """Small stored batches put together, so that catching up costs few frames; each at most about `bytes_max` / 16."""
     merged: list[Batch] = []
     waiting: list[Batch] = []
     size = 0
     for batch in batches:
-        if waiting and size + len(batch.body) > bytes_max // 4:
+        if waiting and size + len(batch.body) > bytes_max // 16:
             merged.append(_joined(waiting))
             waiting, size = [], 0
         waiting.append(batch)

@@ -37,6 +37,7 @@ __all__ = [
     "decode_server",
     "encode_client",
     "encode_server",
+    "messages_around",
     "messages_frame",
     "messages_prefix",
 ]
@@ -155,7 +156,13 @@ def messages_prefix(stream: str, epoch: int) -> bytes:
 
 def messages_frame(prefix: bytes, first: int, hash_hex: str, body: bytes) -> bytes:
     """A `messages` frame around a batch body (`messages.join_encoded`), whose bytes are taken over unchanged."""
-    return b'%b%d,"hash":"%b","messages":[%b]}' % (prefix, first, hash_hex.encode(), body)
+    head, tail = messages_around(prefix, first, hash_hex)
+    return b"".join((head, body, tail))
+
+
+def messages_around(prefix: bytes, first: int, hash_hex: str) -> tuple[bytes, bytes]:
+    """What stands in front of the batch body in a `messages` frame, and behind it."""
+    return b'%b%d,"hash":"%b","messages":[' % (prefix, first, hash_hex.encode()), b"]}"
 
 
 def _utf8(data: bytes | str, limits: Limits) -> bytes:

@@ -87,23 +87,23 @@ class Appends:
         self.flying += 1
 
     def _gather(self, frame: AppendFrame, stream: StreamInfo) -> None:
-        """Appends of one read to one stream become one operation, within the bounds of a single append."""
+        """Appends of one read to one stream become one operation, as long as they are few and small."""
         streams, limits = self._services.streams, self._services.limits
         encoded = streams.encode(frame.messages)
-        size = sum(map(len, encoded))
         group = self._gathered
         if (
             group is None
             or group.stream is not stream
             or len(group.messages) + len(encoded) > limits.append_messages_max
-            or group.size_bytes + size > limits.append_bytes_max
+            or group.size_bytes >= limits.compact_chunk_bytes
         ):
             self.submit()
-            streams.log.check_room()
-            group = self._gathered = AppendGroup(stream)
+            group = AppendGroup(stream)
+        streams.log.check_room(group.size_bytes)
+        self._gathered = group
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded
-        group.size_bytes += size
+        group.size_bytes += sum(map(len, encoded))
 
     def submit(self) -> None:
         """Submit what was gathered; there is room, because it was looked for in this same step of the event loop."""

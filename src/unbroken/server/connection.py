@@ -84,6 +84,7 @@ class Connection:
         "_services",
         "_streams",
         "_subscriptions",
+        "_window_bytes",
         "_wire",
         "beat_at",
         "heard",
@@ -108,6 +109,7 @@ class Connection:
         self._dirty: dict[Subscription, None] = {}
         self._busy = False
         self._pumping = False
+        self._window_bytes = services.limits.connection_buffer_bytes_max
         self._held = 0
         self._closed = False
         services.connections.add(self)
@@ -401,7 +403,7 @@ class Connection:
 
     async def _pump(self) -> None:
         """Serve the subscriptions that are behind, in turn, while there is room on the wire."""
-        dirty, hub, wire = self._dirty, self._services.hub, self._wire
+        dirty, hub, wire, limits = self._dirty, self._services.hub, self._wire, self._services.limits
         try:
             while dirty and not wire.full and not self._closed:
                 subscription = next(iter(dirty))
@@ -409,10 +411,12 @@ class Connection:
                 if subscription.paused:
                     continue
                 try:
-                    batches = await hub.pull(subscription, bytes_max=self._services.limits.connection_buffer_bytes_max)
+                    batches = await hub.pull(subscription, bytes_max=self._window_bytes)
                 except UnbrokenError as error:
                     self._drop(subscription, error)
                     continue
+                if not wire.waiting_bytes:  # a peer that has taken all gets larger pieces next
+                    self._window_bytes = max(self._window_bytes, min(2 * self._window_bytes, limits.read_bytes_max))
                 if self._subscriptions.get(subscription.live.name) is subscription:
                     self._serve(subscription, batches)
         finally:

@@ -15,6 +15,8 @@ from unbroken.hub import LiveBatch
 
 __all__ = ["CLOSE_SECONDS_MAX", "AsgiWire", "TransportWire", "Wire", "websocket_header"]
 
+PIECES_BYTES_MIN: Final = 16 * 1024
+"""From this size on a batch is sent in pieces, because copying it into one frame costs more than another buffer."""
 CLOSE_SECONDS_MAX: Final = 5.0
 """How long a peer may take to answer our close frame."""
 
@@ -25,6 +27,11 @@ class Wire(Protocol):
     @property
     def full(self) -> bool:
         """Whether more than the bound of unsent bytes waits: nothing that can wait should be sent now."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes accepted and not yet given to the operating system (or to the server that carries the socket)."""
         ...
 
     def send(self, payload: bytes) -> None:
@@ -103,13 +110,18 @@ class TransportWire:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes accepted and not yet given to the operating system."""
         return self._out_bytes + self._transport.get_write_buffer_size()
 
     def send(self, payload: bytes) -> None:
         self._put(websocket_header(len(payload)) + payload)
 
     def send_batch(self, batch: LiveBatch) -> None:
+        if len(batch.body) >= PIECES_BYTES_MIN:
+            prefix, body, suffix = batch.pieces
+            self._put(websocket_header(len(prefix) + len(body) + len(suffix)) + prefix)
+            self._put(body)
+            self._put(suffix)
+            return
         shared = batch.shared
         if shared is None:
             frame = batch.frame
@@ -186,6 +198,10 @@ class AsgiWire:
     @property
     def full(self) -> bool:
         return self._out_bytes > self._max
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._out_bytes
 
     def send(self, payload: bytes) -> None:
         if self.closing is None:

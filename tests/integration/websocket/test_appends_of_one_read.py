@@ -19,7 +19,7 @@ from unbroken.streams import NewStream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("STRESS-004")]
 
-SMALL: Limits = replace(DEFAULT_LIMITS, append_messages_max=3, append_bytes_max=400)
+SMALL: Limits = replace(DEFAULT_LIMITS, append_messages_max=3, compact_chunk_bytes=300)
 
 
 @pytest.fixture(params=list(Speed))
