@@ -21,17 +21,22 @@ if TYPE_CHECKING:
 
     from unbroken.server.services import Services
 
-__all__ = ["TESTED_FROM", "TESTED_UNTIL", "take_over", "uvicorn_protocol"]
+__all__ = ["TESTED_FROM", "TESTED_UNTIL", "take_over", "tested_uvicorn", "uvicorn_protocol"]
 
 TESTED_FROM: Final = (0, 53)
 TESTED_UNTIL: Final = (0, 55)
 """The first version that has not been tested."""
 
 
+def tested_uvicorn() -> bool:
+    """Whether the uvicorn that is installed is one whose internals the tests have run with."""
+    match = re.match(r"(\d+)\.(\d+)", uvicorn.__version__)
+    return match is not None and TESTED_FROM <= (int(match[1]), int(match[2])) < TESTED_UNTIL
+
+
 def uvicorn_protocol(receive: object) -> WebSocketsSansIOProtocol | None:
     """The uvicorn protocol behind an ASGI `receive`, if it is one that can be taken over; else None."""
-    match = re.match(r"(\d+)\.(\d+)", uvicorn.__version__)
-    if match is None or not TESTED_FROM <= (int(match[1]), int(match[2])) < TESTED_UNTIL:
+    if not tested_uvicorn():
         return None
     try:
         from uvicorn.protocols.websockets.websockets_sansio_impl import (  # noqa: PLC0415 - only where uvicorn has it
