@@ -44,10 +44,10 @@ class LiveBatch:
         "hash",
         "last",
         "name",
+        "piece",
         "prefix",
         "shared",
         "sse",
-        "sse_chunk",
     )
 
     def __init__(self, live: LiveStream, batch: Batch) -> None:
@@ -63,8 +63,8 @@ class LiveBatch:
         """The frame with its WebSocket header, kept here by the connections that write to sockets themselves."""
         self.sse: bytes | None = None
         """The batch as SSE events, kept here by the SSE face."""
-        self.sse_chunk: bytes | None = None
-        """Those events as one chunk of HTTP/1.1, kept here by the responses that write to sockets themselves."""
+        self.piece: bytes | None = None
+        """Those events as a piece of an HTTP body, kept here by the responses that write to sockets themselves."""
         self.durable: bytes | None = None
         """The batch as an SSE event of Durable Streams, kept here by that face."""
 
@@ -436,18 +436,17 @@ class Follower:
         self._news = asyncio.Event()
         self._news.set()
         self._pushing: Callable[[LiveBatch], bool] | None = None
-        """`push` while everything up to the cursor has been handed over and nothing waits to be pulled."""
+        """`push` while `next` waits: everything up to the cursor has been handed over."""
         self.push: Callable[[LiveBatch], bool] | None = None
         self.subscription: Subscription
 
     def offer(self, subscription: Subscription, batch: LiveBatch) -> bool:
-        """Hand `batch` to `push`, if nothing is before it."""
+        """Hand `batch` to `push` if it is wanted now."""
         push = self._pushing
         return push is not None and push(batch)
 
     def wake(self, subscription: Subscription) -> None:
         """Remember that there is something to pull."""
-        self._pushing = None
         self._news.set()
 
     @property
@@ -486,8 +485,7 @@ class Follower:
             delta = Delta(batches, news(self.subscription))
             if delta:
                 return delta
-            if not self._news.is_set():
-                self._pushing = self.push
+            self._pushing = self.push
             try:
                 await self._news.wait()
             finally:

@@ -1,8 +1,8 @@
-"""The way past ASGI for the body of a long response: whole chunks, written straight to uvicorn's transport.
+"""The way past ASGI for the body of a long response: whole pieces, written straight to uvicorn's transport.
 
 A response begins and ends through ASGI's `send`, so that headers, keep-alive, access log, timers and shutdown stay uvicorn's
 and the application's own. In between, pieces that many viewers share need not be awaited, framed and written for each of
-them. Only the frame around our outgoing chunks is our own; it is used only where uvicorn was seen to write the same.
+them. Only the frame around our outgoing pieces is our own; it is used only where uvicorn was seen to write the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from uvicorn.protocols.http.flow_control import FlowControl
 
-__all__ = ["Direct", "begin_body", "chunk"]
+__all__ = ["Direct", "begin_body", "piece"]
 
 TESTED: Final = frozenset(
     {
@@ -45,14 +45,14 @@ class Direct:
         self._transport = cycle.transport
 
     def write(self, data: bytes) -> bool:
-        """Write one `chunk`; False, and nothing written, when the socket takes no more now or never again."""
+        """Write one `piece`; False, and nothing written, when the socket takes no more now or never again."""
         if self._flow.write_paused or self._transport.is_closing():
             return False
         self._transport.write(data)
         return True
 
 
-def chunk(data: bytes) -> bytes:
+def piece(data: bytes) -> bytes:
     """`data` as one chunk of HTTP/1.1's chunked transfer coding (RFC 9112, section 7.1)."""
     assert data, "an empty chunk would end the body"
     return b"%x\r\n%b\r\n" % (len(data), data)
@@ -76,7 +76,7 @@ async def begin_body(scope: Scope, receive: Receive, send: Send, first: bytes) -
         await send(message)
     finally:
         cycle.transport = transport
-    return Direct(cycle) if witness.seen == chunk(first) else None
+    return Direct(cycle) if witness.seen == piece(first) else None
 
 
 class _Witness:

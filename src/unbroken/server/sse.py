@@ -19,7 +19,7 @@ from unbroken.protocol import sse
 from unbroken.protocol.views import stream_view
 from unbroken.server.attendance import Attendance
 from unbroken.server.departure import LongResponses
-from unbroken.server.direct import Direct, begin_body, chunk
+from unbroken.server.direct import Direct, begin_body, piece
 from unbroken.server.problems import error_view
 
 if TYPE_CHECKING:
@@ -122,10 +122,10 @@ def _head() -> Message:
 
 
 def _push(direct: Direct, batch: LiveBatch) -> bool:
-    """Write a live batch at once; the chunk is the same bytes for every viewer."""
-    if batch.sse_chunk is None:
-        batch.sse_chunk = chunk(batch_events(batch))
-    return direct.write(batch.sse_chunk)
+    """Write a live batch at once; it is the same bytes for every viewer."""
+    if batch.piece is None:
+        batch.piece = piece(batch_events(batch))
+    return direct.write(batch.piece)
 
 
 def _error_event(error: UnbrokenError) -> bytes:
