@@ -35,20 +35,7 @@ logger = logging.getLogger(__name__)
 class LiveBatch:
     """A committed batch on its way to viewers; what it looks like on a wire is worked out once and shared by all."""
 
-    __slots__ = (
-        "_frame",
-        "body",
-        "durable",
-        "epoch",
-        "first",
-        "hash",
-        "last",
-        "name",
-        "piece",
-        "prefix",
-        "shared",
-        "sse",
-    )
+    __slots__ = ("_frame", "body", "durable", "epoch", "first", "hash", "last", "piece", "prefix", "shared", "sse")
 
     def __init__(self, live: LiveStream, batch: Batch) -> None:
         self.first = batch.first
@@ -56,7 +43,6 @@ class LiveBatch:
         self.body = batch.body
         self.hash = batch.hash
         self.epoch = live.epoch
-        self.name = live.name
         self.prefix = live.prefix
         self._frame: bytes | None = None
         self.shared: bytes | None = None
