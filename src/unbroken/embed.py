@@ -28,6 +28,7 @@ from unbroken.server.departure import unless
 from unbroken.server.engine import Engine
 from unbroken.server.problems import ProblemMiddleware
 from unbroken.server.signals import on_stop_signal
+from unbroken.server.takeover import CARRIED, Carried
 from unbroken.store.base import Durability, StreamingMessageRepository
 from unbroken.streams import NewStream
 
@@ -244,5 +245,12 @@ class _Face:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await Router(lifespan=self._unbroken.lifespan)(scope, receive, send)
+        elif scope["type"] == "websocket":
+            carried: list[Carried] = []
+            scope[CARRIED] = carried
+            await self._unbroken._parts.app(scope, receive, send)
+            del scope[CARRIED], scope, receive, send  # an idle connection keeps as little as possible
+            for connection in carried:
+                await connection.gone()
         else:
             await self._unbroken._parts.app(scope, receive, send)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class LiveBatch:
     """A committed batch on its way to viewers; what it looks like on a wire is worked out once and shared by all."""
 
-    __slots__ = ("_frame", "body", "durable", "epoch", "first", "hash", "last", "name", "prefix", "shared", "sse")
+    __slots__ = ("_frame", "body", "durable", "epoch", "first", "hash", "last", "piece", "prefix", "shared", "sse")
 
     def __init__(self, live: LiveStream, batch: Batch) -> None:
         self.first = batch.first
@@ -43,13 +43,14 @@ class LiveBatch:
         self.body = batch.body
         self.hash = batch.hash
         self.epoch = live.epoch
-        self.name = live.name
         self.prefix = live.prefix
         self._frame: bytes | None = None
         self.shared: bytes | None = None
         """The frame with its WebSocket header, kept here by the connections that write to sockets themselves."""
         self.sse: bytes | None = None
         """The batch as SSE events, kept here by the SSE face."""
+        self.piece: bytes | None = None
+        """Those events as a piece of an HTTP body, kept here by the responses that write to sockets themselves."""
         self.durable: bytes | None = None
         """The batch as an SSE event of Durable Streams, kept here by that face."""
 
@@ -418,18 +419,23 @@ def _joined(batches: list[Batch]) -> Batch:
 class Follower:
     """A viewer that pulls: an SSE response, a long poll, an `async for` in the same process.
 
-    One task at a time calls `next`. Use it as a context manager, or call `close`.
+    One task at a time calls `next`. Use it as a context manager, or call `close`. With `push` set, a batch that comes while
+    `next` waits is given to `push` at once instead, unless it says that it has no room: then `next` returns it.
     """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._news = asyncio.Event()
         self._news.set()
+        self._pushing: Callable[[LiveBatch], bool] | None = None
+        """`push` while `next` waits: everything up to the cursor has been handed over."""
+        self.push: Callable[[LiveBatch], bool] | None = None
         self.subscription: Subscription
 
     def offer(self, subscription: Subscription, batch: LiveBatch) -> bool:
-        """Never takes: a follower pulls."""
-        return False
+        """Hand `batch` to `push` if it is wanted now."""
+        push = self._pushing
+        return push is not None and push(batch)
 
     def wake(self, subscription: Subscription) -> None:
         """Remember that there is something to pull."""
@@ -459,15 +465,23 @@ class Follower:
         """
         try:
             async with asyncio.timeout(timeout_seconds):
-                while True:
-                    self._news.clear()
-                    batches = await self._hub.pull(self.subscription)
-                    delta = Delta(batches, news(self.subscription))
-                    if delta:
-                        return delta
-                    await self._news.wait()
+                return await self.wait()
         except TimeoutError:
             return Delta((), None)
+
+    async def wait(self) -> Delta:
+        """`next` without a bound in time, for callers that keep one themselves."""
+        while True:
+            self._news.clear()
+            batches = await self._hub.pull(self.subscription)
+            delta = Delta(batches, news(self.subscription))
+            if delta:
+                return delta
+            self._pushing = self.push
+            try:
+                await self._news.wait()
+            finally:
+                self._pushing = None
 
     def close(self) -> None:
         """Stop following; idempotent."""

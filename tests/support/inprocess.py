@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import uvicorn
 
-from tests.support.speeds import Speed, running_server
+from tests.support.speeds import Http, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.clock import SystemClock
 from unbroken.limits import DEFAULT_LIMITS, Limits
@@ -25,7 +26,7 @@ from unbroken.store.base import Durability, StreamingMessageRepository
 from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
 
-__all__ = ["Served", "served", "serving", "store_of"]
+__all__ = ["Carrier", "Served", "served", "serving", "store_of"]
 
 CEILING_SECONDS = 20.0
 
@@ -35,6 +36,14 @@ def store_of(kind: str, directory: Path, limits: Limits = DEFAULT_LIMITS) -> Str
     if kind == "memory":
         return MemoryStore(limits=limits)
     return SQLiteStore(directory / "http.db", durability=Durability.PROCESS, limits=limits, clock=SystemClock())
+
+
+class Carrier(StrEnum):
+    """How the body of a long response travels: through ASGI, or past it, with either of uvicorn's parsers."""
+
+    ASGI = "asgi"
+    HTTPTOOLS = "httptools"
+    H11 = "h11"
 
 
 @dataclass(frozen=True)
@@ -131,10 +140,13 @@ async def served(
     store: StreamingMessageRepository | None = None,
     limits: Limits = DEFAULT_LIMITS,
     access: Access | None = None,
+    carrier: Carrier = Carrier.ASGI,
 ) -> AsyncIterator[Served]:
     """The whole server on a free port, and a client without any credentials."""
+    speed = Speed.ASGI if carrier is Carrier.ASGI else Speed.TAKEOVER
+    http: Http = "h11" if carrier is Carrier.H11 else "httptools"
     async with (
-        running_server(Speed.ASGI, store=store, limits=limits, access=access) as running,
+        running_server(speed, store=store, limits=limits, access=access, http=http) as running,
         _client(running.url) as client,
     ):
         yield Served(running.services, client, running.port)

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
@@ -24,9 +24,10 @@ from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import StreamingMessageRepository
 from unbroken.store.memory import MemoryStore
 
-__all__ = ["LOCAL", "Peer", "Running", "Speed", "running_server"]
+__all__ = ["LOCAL", "Http", "Peer", "Running", "Speed", "running_server"]
 
 LOCAL = Principal()
+Http = Literal["auto", "h11", "httptools"]
 
 
 class Speed(StrEnum):
@@ -106,8 +107,9 @@ async def running_server(
     store: StreamingMessageRepository | None = None,
     limits: Limits = DEFAULT_LIMITS,
     access: Access | None = None,
+    http: Http = "auto",
 ) -> AsyncIterator[Running]:
-    """A server on a free port of the loopback interface."""
+    """A server on a free port of the loopback interface; `http` is which of uvicorn's parsers it uses."""
     services = build_services(store or MemoryStore(limits=limits), access or Access(), limits=limits)
     engine = Engine(services)
     config = uvicorn.Config(
@@ -117,6 +119,7 @@ async def running_server(
         ws=standalone_protocol(services) if speed is Speed.STANDALONE else "websockets-sansio",  # type: ignore[arg-type]
         ws_per_message_deflate=False,
         log_config=None,
+        http=http,
         access_log=False,
         timeout_graceful_shutdown=5,
         lifespan="on",

@@ -200,6 +200,43 @@ async def test_deleting_under_a_viewer_is_told() -> None:
                 await forever(follower)
 
 
+async def test_a_follower_pushes_what_comes_while_it_waits_and_nothing_else() -> None:
+    pushed: list[int] = []
+    room = True
+
+    def push(batch: LiveBatch) -> bool:
+        if room:
+            pushed.append(batch.last)
+        return room
+
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        with await parts.hub.follow(stream, START) as follower:
+            follower.push = push
+            await parts.streams.append_durably(stream, texts("before anybody waits"))
+            assert (await follower.next(5)).batches[-1].last == 1
+            await parts.streams.append_durably(stream, texts("nobody waits"))
+            assert (await follower.next(5)).batches[-1].last == 2
+            assert pushed == []
+            async with asyncio.TaskGroup() as tasks:
+                waiting = tasks.create_task(follower.next(5))
+                await asyncio.sleep(0)
+                await parts.streams.append_durably(stream, texts("a"))
+                await parts.streams.append_durably(stream, texts("b"))
+                assert (pushed, follower.cursor) == ([3, 4], 4)
+                room = False
+                await parts.streams.append_durably(stream, texts("no room"))
+                room = True  # what comes behind must not overtake it
+                await parts.streams.append_durably(stream, texts("c"))
+                delta = await waiting
+            assert delta.batches[0].last == 5
+            assert pushed == [3, 4]
+            await read_all(follower, 6 - follower.cursor)
+            assert not await follower.next(0.01)
+            await parts.streams.append_durably(stream, texts("after the wait"))
+            assert pushed == [3, 4]
+
+
 async def forever(follower: Follower) -> None:
     while True:
         assert await follower.next(5)

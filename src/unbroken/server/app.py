@@ -83,7 +83,7 @@ def build_routes(services: Services, *, takeover: bool = True) -> list[BaseRoute
     return [
         WebSocketRoute("/v1/ws", WebSocketEndpoint(services, takeover=takeover)),
         *durable_streams.routes(services),
-        *http.routes(services),
+        *http.routes(services, takeover=takeover),
         *health.routes(services),
         *page.routes(services),
     ]

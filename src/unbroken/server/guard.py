@@ -65,18 +65,18 @@ class Inbound:
     """The way of a request's body to its route: never more than `bytes_max` bytes, however it is sent."""
 
     def __init__(self, receive: Receive, bytes_max: int, *, waits: bool) -> None:
-        self._receive = receive
+        self.source = receive
         self._bytes_max = bytes_max
-        self._received = 0
+        self.sourced = 0
         self._complete = waits
         """Whether nothing more comes by itself; so also where the peer waits to be asked for the body."""
 
     async def receive(self) -> Message:
         """The next part; `TooLargeError` as soon as there are too many bytes."""
-        message = await self._receive()
+        message = await self.source()
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
-        self._received += len(message.get("body", b""))
-        if self._received > self._bytes_max:
+        self.sourced += len(message.get("body", b""))
+        if self.sourced > self._bytes_max:
             raise _too_large(self._bytes_max)
         return message
 
@@ -84,7 +84,7 @@ class Inbound:
         """Take the rest of a body that is refused, as long as it is not much: then the peer gets to read why."""
         discarded = 0
         while not self._complete and discarded <= self._bytes_max:
-            message = await self._receive()
+            message = await self.source()
             self._complete = message["type"] != "http.request" or not message.get("more_body", False)
             discarded += len(message.get("body", b""))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 
-def routes(services: Services) -> list[BaseRoute]:
+def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
     """Every path of the native HTTP face, relative to where the application is mounted."""
     table: dict[str, dict[str, Handler]] = {
         "/v1/streams": {"GET": http_streams.list_streams},
@@ -28,7 +28,7 @@ def routes(services: Services) -> list[BaseRoute]:
             "DELETE": http_streams.delete_stream,
         },
         "/v1/messages/{name:path}": {
-            "GET": http_messages.message_reader(services),
+            "GET": http_messages.message_reader(services, takeover=takeover),
             "POST": http_messages.append_messages,
         },
         "/v1/close/{name:path}": {"POST": http_streams.close_stream},

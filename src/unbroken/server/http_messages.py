@@ -76,7 +76,7 @@ async def _stream_for(call: Call, new: StreamBody | None) -> StreamInfo:
         return (await create(call.services, call.principal, call.name, new)).stream
 
 
-def message_reader(services: Services) -> Callable[[Call], Awaitable[ASGIApp]]:
+def message_reader(services: Services, *, takeover: bool = True) -> Callable[[Call], Awaitable[ASGIApp]]:
     """The handler of `GET /v1/messages/NAME`, with its own count of open responses."""
     polls, events = LongResponses(services, "long-poll"), LongResponses(services, "sse")
 
@@ -94,7 +94,7 @@ def message_reader(services: Services) -> Callable[[Call], Awaitable[ASGIApp]]:
         if live == "sse":
             if stream.state.terminal and cursor >= stream.head:
                 return Response(status_code=204)
-            return SseResponse(services, stream, cursor, events)
+            return SseResponse(services, stream, cursor, events, takeover=takeover)
         if live == "long-poll" and not call.head_only:
             with polls.place():
                 return await while_connected(call.receive, _long_poll(services, stream, cursor, limit))

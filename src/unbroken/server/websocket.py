@@ -16,7 +16,7 @@ from unbroken.auth.handshake import admit
 from unbroken.errors import LifespanError, UnbrokenError
 from unbroken.server.connection import Connection
 from unbroken.server.problems import problem_response
-from unbroken.server.takeover import take_over, uvicorn_protocol
+from unbroken.server.takeover import CARRIED, take_over, uvicorn_protocol
 from unbroken.server.wire import CLOSE_SECONDS_MAX, AsgiWire
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class WebSocketEndpoint:
         self._takeover = takeover
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one handshake and, when it is admitted, its connection until it is gone."""
+        """Serve one handshake and, when it is admitted, its connection until it is gone.
+
+        A connection that was taken over is left to a caller that has asked for it (`CARRIED`).
+        """
         socket = StarletteWebSocket(scope, receive, send)
         services = self._services
         try:
@@ -60,7 +63,11 @@ class WebSocketEndpoint:
         protocol = uvicorn_protocol(receive) if self._takeover else None
         await send({"type": "websocket.accept", "subprotocol": admission.subprotocol, "headers": []})
         if protocol is not None:
-            await take_over(protocol, services, admission.principal)
+            carried = take_over(protocol, services, admission.principal)
+            if CARRIED in scope:
+                scope[CARRIED].append(carried)
+            else:
+                await carried.gone()
         else:
             await self._plain(admission.principal, receive, send)
 

@@ -28,6 +28,12 @@ class Hosted:
         self._serving = serving
         self.client = client
 
+    @property
+    def port(self) -> int:
+        port = self.client.base_url.port
+        assert port is not None
+        return port
+
     @asynccontextmanager
     async def peer(self, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Peer]:
         """A raw WebSocket client, whose hello is still to be received."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.inprocess import CEILING_SECONDS, Served, served, store_of
+from tests.support.inprocess import CEILING_SECONDS, Carrier, Served, served, store_of
 from unbroken.errors import CorruptError, StoreError, StoreUnavailableError
 from unbroken.hub import Hub
 from unbroken.limits import DEFAULT_LIMITS
@@ -25,9 +25,14 @@ pytestmark = pytest.mark.anyio
 PATH = "/v1/messages/a"
 
 
+@pytest.fixture(params=list(Carrier))
+def carrier(request: pytest.FixtureRequest) -> Carrier:
+    return Carrier(request.param)
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(store=store_of(request.param, tmp_path)) as made:
+async def server(request: pytest.FixtureRequest, carrier: Carrier, tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(store=store_of(request.param, tmp_path), carrier=carrier) as made:
         await made.create("a")
         yield made
 
@@ -177,9 +182,9 @@ async def test_head_gives_the_headers_alone(server: Served) -> None:
     await server.viewers(0)
 
 
-async def test_an_idle_response_beats_and_ends_in_time() -> None:
+async def test_an_idle_response_beats_and_ends_in_time(carrier: Carrier) -> None:
     limits = replace(DEFAULT_LIMITS, heartbeat_seconds=0.02, sse_seconds_max=0.6)
-    async with served(limits=limits) as server:
+    async with served(limits=limits, carrier=carrier) as server:
         await server.create("a")
         await server.append("a", "one")
         async with server.events(PATH) as viewer:
@@ -190,8 +195,8 @@ async def test_an_idle_response_beats_and_ends_in_time() -> None:
         await server.viewers(0)
 
 
-async def test_a_busy_response_ends_in_time_too() -> None:
-    async with served(limits=replace(DEFAULT_LIMITS, sse_seconds_max=0.3)) as server:
+async def test_a_busy_response_ends_in_time_too(carrier: Carrier) -> None:
+    async with served(limits=replace(DEFAULT_LIMITS, sse_seconds_max=0.3), carrier=carrier) as server:
         await server.create("a")
         seen: list[str] = []
         sent = 0
@@ -209,8 +214,8 @@ async def test_a_busy_response_ends_in_time_too() -> None:
         assert seen == [f"m{number}" for number in range(1, len(seen) + 1)]
 
 
-async def test_draining_sends_viewers_away_with_a_last_comment() -> None:
-    async with served() as server:
+async def test_draining_sends_viewers_away_with_a_last_comment(carrier: Carrier) -> None:
+    async with served(carrier=carrier) as server:
         await server.create("a")
         await server.append("a", "one")
         async with server.events(PATH) as viewer:
@@ -225,7 +230,7 @@ async def test_draining_sends_viewers_away_with_a_last_comment() -> None:
 
 @pytest.mark.scenario("STRESS-004")
 async def test_a_viewer_that_reads_nothing_costs_bounded_memory_and_nobody_time(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, carrier: Carrier
 ) -> None:
     limits = replace(DEFAULT_LIMITS, read_bytes_max=64 * 1024, ring_bytes_max=64 * 1024)
     pages: list[int] = []
@@ -237,7 +242,7 @@ async def test_a_viewer_that_reads_nothing_costs_bounded_memory_and_nobody_time(
         return found
 
     monkeypatch.setattr(Hub, "pull", counting)
-    async with served(limits=limits) as server:
+    async with served(limits=limits, carrier=carrier) as server:
         await server.create("a")
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
         writer.write(f"GET {PATH}?live=sse HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
@@ -255,8 +260,8 @@ async def test_a_viewer_that_reads_nothing_costs_bounded_memory_and_nobody_time(
         await server.viewers(0)
 
 
-async def test_the_number_of_open_responses_is_bounded() -> None:
-    async with served(limits=replace(DEFAULT_LIMITS, connections_max=1)) as server:
+async def test_the_number_of_open_responses_is_bounded(carrier: Carrier) -> None:
+    async with served(limits=replace(DEFAULT_LIMITS, connections_max=1), carrier=carrier) as server:
         await server.create("a")
         async with server.events(PATH) as viewer:
             await viewer.next()
@@ -276,9 +281,9 @@ class Failing(MemoryStore):
         return await super().read(stream, after, messages_max=messages_max, bytes_max=bytes_max)
 
 
-async def test_a_store_that_is_away_ends_the_response_so_that_the_viewer_comes_back() -> None:
+async def test_a_store_that_is_away_ends_the_response_so_that_the_viewer_comes_back(carrier: Carrier) -> None:
     store = Failing(limits=DEFAULT_LIMITS)
-    async with served(store=store) as server:
+    async with served(store=store, carrier=carrier) as server:
         await server.create("a")
         await server.append("a", "one", "two", close={"state": "completed"})
         async with server.events(f"{PATH}?after=1") as viewer:

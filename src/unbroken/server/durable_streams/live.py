@@ -10,7 +10,7 @@ from math import inf
 
 from unbroken.hub import Delta, Follower
 from unbroken.messages import Seq, StreamInfo
-from unbroken.server.durable_streams.attendance import Attendance
+from unbroken.server.attendance import Attendance
 from unbroken.server.durable_streams.content import Content, page_body
 from unbroken.server.durable_streams.cursors import cache_cursor
 from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_headers
@@ -24,8 +24,9 @@ async def long_poll(exchange: Exchange, info: StreamInfo, query: Mapping[str, st
     """Messages behind the offset, waiting for one when there is none; 204 when none came or none can come."""
     after = await position(exchange, info, query.get("offset"))
     await exchange.touch(info)
-    with await exchange.services.hub.follow(info, after) as follower:
-        attendance = Attendance(exchange, follower, exchange.services.limits.long_poll_seconds)
+    services = exchange.services
+    with await services.hub.follow(info, after) as follower:
+        attendance = Attendance(services, exchange.receive, follower, services.limits.long_poll_seconds)
         delta = await attendance.run(_first_batches(attendance, follower))
         await _answer(exchange, follower, delta, cursor=query.get("cursor"), after=after)
 

@@ -15,7 +15,7 @@ from unbroken.errors import InvalidError, UnbrokenError
 from unbroken.hub import Follower, LiveBatch
 from unbroken.messages import StreamInfo, StreamState
 from unbroken.protocol.sse import HEARTBEAT
-from unbroken.server.durable_streams.attendance import Attendance
+from unbroken.server.attendance import Attendance
 from unbroken.server.durable_streams.content import Content, page_body
 from unbroken.server.durable_streams.cursors import cache_cursor
 from unbroken.server.durable_streams.exchange import Exchange
@@ -98,7 +98,8 @@ class _Viewer:
         self._content = Content.of(follower.info.content_type)
         self._told = False
         """Whether the last control event said that the stream is closed."""
-        self.attendance = Attendance(exchange, follower, exchange.services.limits.sse_seconds_max)
+        services = exchange.services
+        self.attendance = Attendance(services, exchange.receive, follower, services.limits.sse_seconds_max)
 
     async def transmit(self) -> None:
         """Send until the end of the stream, of the response's time, or of the server."""

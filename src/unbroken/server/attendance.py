@@ -1,19 +1,24 @@
 """One viewer that waits for what comes: how long, and what ends the waiting early.
 
-Long polls and SSE responses of this package use it. It hands on what the hub gives and never looks inside.
+The SSE face uses it, and the SSE responses and long polls of Durable Streams. It hands on what the hub gives and never looks
+inside.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import ClientDisconnect
 
 from unbroken.hub import Delta, Follower
 from unbroken.server.departure import departed
-from unbroken.server.durable_streams.exchange import Exchange
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
+
+    from unbroken.server.services import Services
 
 __all__ = ["Attendance"]
 
@@ -23,13 +28,14 @@ T = TypeVar("T")
 class Attendance:
     """A follower's place in front of the hub for at most `seconds_max`, in one task."""
 
-    def __init__(self, exchange: Exchange, follower: Follower, seconds_max: float) -> None:
-        self._exchange = exchange
-        self._services = exchange.services
+    def __init__(self, services: Services, receive: Receive, follower: Follower, seconds_max: float) -> None:
+        self._services = services
+        self._receive = receive
         self._follower = follower
         self._loop = asyncio.get_running_loop()
         self._ends = self._loop.time() + seconds_max
-        self._life = asyncio.timeout_at(self._ends + self._services.limits.heartbeat_seconds)
+        self._life = asyncio.timeout_at(self._ends + services.limits.heartbeat_seconds)
+        """Cuts off a viewer that takes nothing at all, and one that has left."""
         self._waiting: asyncio.Timeout | None = None
 
     @property
@@ -38,13 +44,15 @@ class Attendance:
         return self._services.draining or self._loop.time() >= self._ends
 
     async def next(self, seconds_max: float) -> Delta:
-        """What comes next; an empty delta after `seconds_max` without anything, at the end, or when the server drains."""
+        """What comes next; an empty delta after `seconds_max` without anything, or at the end of the time.
+
+        When the server drains it gives what is there at once, if anything.
+        """
         if self._services.draining:
-            return Delta((), None)
-        wakes = min(self._loop.time() + seconds_max, self._ends)
+            return await self._follower.next(0)
         try:
-            async with asyncio.timeout_at(wakes) as self._waiting:
-                return await self._follower.next()
+            async with asyncio.timeout_at(min(self._loop.time() + seconds_max, self._ends)) as self._waiting:
+                return await self._follower.wait()
         except TimeoutError:
             return Delta((), None)
         finally:
@@ -68,7 +76,7 @@ class Attendance:
             raise error from None
 
     async def _leave(self) -> None:
-        await departed(self._exchange.receive)
+        await departed(self._receive)
         _hasten(self._life, self._loop.time())
 
     async def _stop(self) -> None:
