@@ -274,6 +274,9 @@ def _delete(tables: Tables, op: DeleteStream) -> WriteResult:
     entry = decide.find(tables.by_id(op.stream), op.epoch)
     if isinstance(entry, Rejected):
         return entry
+    refused = decide.delete_refusal(entry, op)
+    if refused is not None:
+        return refused
     if tables.forks(op.stream):
         entry.put(
             replace(entry.info, deleted=True, session=None, expires_ms=None, lease_producer=None, lease_until_ms=None)

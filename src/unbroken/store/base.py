@@ -210,10 +210,15 @@ class Trim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteStream:
-    """Delete a stream. With live forks it becomes `deleted` (hidden, data kept) until the last fork is gone."""
+    """Delete a stream. With live forks it becomes `deleted` (hidden, data kept) until the last fork is gone.
+
+    `only_if_expired_at_ms` makes it conditional on an expiry that has passed at that time (for retention): a stream that
+    was touched or written meanwhile gives `transition`.
+    """
 
     stream: StreamId
     epoch: Epoch
+    only_if_expired_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
