@@ -245,7 +245,7 @@ class Log:
         if isinstance(error, UnknownOutcomeError):
             changes: dict[StreamId, Change] = {}
             for op, _, _ in taken:
-                _unsure(changes, op)
+                _unsure(changes, getattr(op, "stream", None))
             self._announce(list(changes.values()))
         for _, _, decided in taken:
             decided(error)
@@ -283,7 +283,7 @@ def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[C
             if isinstance(result, Appended) and not result.duplicate:
                 _merge_append(changes, op, result)
             elif isinstance(result, Appended):
-                _unsure(changes, op)  # the first time may have been a commit that nobody was told of
+                _unsure(changes, _place(op, result)[0])  # the first time may have been a commit that nobody was told of
         elif isinstance(op, DeleteStream):
             if isinstance(result, Done):
                 changes[op.stream] = Change(op.stream, op.epoch, START, START, [], b"", state_changed=True)
@@ -298,18 +298,23 @@ def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[C
     return list(changes.values())
 
 
-def _unsure(changes: dict[StreamId, Change], op: WriteOp) -> None:
-    """The stream of `op` may have changed: whoever watches it had better look."""
-    stream: StreamId | None = getattr(op, "stream", None)
+def _place(op: Append, result: Appended) -> tuple[StreamId, Epoch]:
+    """The stream that took the append."""
+    return (op.stream, op.epoch) if result.moved_to is None else result.moved_to
+
+
+def _unsure(changes: dict[StreamId, Change], stream: StreamId | None) -> None:
+    """The stream may have changed: whoever watches it had better look."""
     if stream is not None and stream not in changes:
         changes[stream] = Change(stream, Epoch(0), START, START, [], b"", state_changed=True)
 
 
 def _merge_append(changes: dict[StreamId, Change], op: Append, result: Appended) -> None:
-    change = changes.get(op.stream)
+    stream, epoch = _place(op, result)
+    change = changes.get(stream)
     if change is None:
-        change = Change(op.stream, op.epoch, result.first, result.last, list(op.messages), result.hash)
-        changes[op.stream] = change
+        change = Change(stream, epoch, result.first, result.last, list(op.messages), result.hash)
+        changes[stream] = change
     elif op.messages:
         if not change.messages:
             change.first = result.first

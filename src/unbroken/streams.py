@@ -90,12 +90,16 @@ class NewStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendOptions:
-    """How to append; see `store.base.Append` for the fields."""
+    """How to append; see `store.base.Append` for the fields.
+
+    `by_name`: what is meant is the stream that has the name when the append takes effect, should the known one be gone.
+    """
 
     producer: Producer | None = None
     expected_head: int | None = None
     writer_seq: str | None = None
     close: Close | None = None
+    by_name: bool = False
 
 
 PLAIN: Final = AppendOptions()
@@ -213,6 +217,7 @@ class Streams:
             expected_head=None if expected is None else Seq(expected),
             writer_seq=options.writer_seq,
             close=options.close,
+            name_of=stream if options.by_name else None,
         )
 
     async def append_durably(

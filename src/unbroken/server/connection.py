@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from unbroken import __version__
 from unbroken.errors import (
     DrainingError,
-    NotFoundError,
     OverloadedError,
     ProtocolError,
     TooLargeError,
@@ -59,6 +58,7 @@ __all__ = ["Connection"]
 
 INBOX_MAX: Final = 64
 """Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
+PLAIN: Final = AppendOptions(by_name=True)
 BY_INBOX: Final = 1
 BY_APPENDS: Final = 2
 BY_WIRE: Final = 4
@@ -299,7 +299,9 @@ class Connection:
                 raise ProtocolError("this frame is not for a server")
 
     async def _stream(self, name: str) -> StreamInfo:
-        """The stream as it is now; its id is kept, so that the next append need not look it up."""
+        """The stream as it is now. It is kept, so that the next append need not look it up: should another stream take its
+        name, the store finds that one, in the order of the appends.
+        """
         return self._remember(await self._services.streams.get(self.principal, name))
 
     def _remember(self, stream: StreamInfo) -> StreamInfo:
@@ -332,12 +334,13 @@ class Connection:
         producer = frame.producer
         decided = partial(self._decided, frame.id, frame.stream)
         if producer is None and frame.expected_head is None and frame.close is None:
-            self._services.streams.append_to(decided, stream, frame.messages)
+            self._services.streams.append_to(decided, stream, frame.messages, PLAIN)
         else:
             options = AppendOptions(
                 producer=None if producer is None else checked_producer(producer, self._services.limits),
                 expected_head=frame.expected_head,
                 close=None if frame.close is None else close_of(frame.close, self._services.limits),
+                by_name=True,
             )
             self._services.streams.append_to(decided, stream, frame.messages, options)
         self._flying += 1
@@ -361,6 +364,8 @@ class Connection:
         for number, stream, outcome in outcomes:
             if isinstance(outcome, Appended):
                 acks.append(Ack(id=number, first=outcome.first, last=outcome.last, duplicate=outcome.duplicate))
+                if outcome.moved_to is not None:
+                    self._streams.pop(stream, None)
             else:
                 self._tell_failure(number, stream, outcome)
         if acks:
@@ -370,8 +375,7 @@ class Connection:
         error = outcome.error if isinstance(outcome, Rejected) else outcome
         if not isinstance(error, UnbrokenError):
             error = DrainingError()
-        if isinstance(error, NotFoundError):
-            self._streams.pop(stream, None)
+        self._streams.pop(stream, None)
         self._refuse(error, number, stream)
 
     # --- subscriptions ------------------------------------------------------------------------------------------------
