@@ -40,6 +40,8 @@ MEANING: Final = {
     "silence_seconds_max": "How long nothing may be heard from a peer before it is given up.",
     "drain_seconds_max": "How long a graceful stop waits for viewers to go.",
     "body_bytes_max": "The body of an HTTP request.",
+    "discard_bytes_max": "What is discarded of a body that is too large, so that its sender gets to read why.",
+    "discard_seconds_max": "How long such a body is discarded.",
     "long_poll_seconds": "How long a long poll waits for news.",
     "sse_seconds_max": "How long one SSE response lasts; the viewer comes again.",
     "ready_seconds_max": "How long the readiness probe waits for the store.",

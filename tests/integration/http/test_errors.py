@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 LIMITS = replace(
     DEFAULT_LIMITS,
     body_bytes_max=64 * 1024,
+    discard_bytes_max=8 * 1024 * 1024,
     message_bytes_max=8 * 1024,
     append_messages_max=10,
     append_bytes_max=16 * 1024,
