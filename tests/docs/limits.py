@@ -38,7 +38,7 @@ MEANING: Final = {
     "handshake_seconds_max": "How long a WebSocket handshake may take.",
     "heartbeat_seconds": "Time between two heartbeats on a live connection.",
     "silence_seconds_max": "How long nothing may be heard from a peer before it is given up.",
-    "drain_seconds_max": "How long a graceful stop waits for viewers to go.",
+    "drain_seconds_max": "How long a graceful stop waits for viewers to go, and for a store that does not answer.",
     "body_bytes_max": "The body of an HTTP request.",
     "discard_bytes_max": "What is discarded of a body that is too large, so that its sender gets to read why.",
     "discard_seconds_max": "How long such a body is discarded.",

@@ -105,7 +105,7 @@ class Connection:
         self._streams: dict[str, StreamInfo] = {}
         self._inbox: list[tuple[ClientFrame, int]] = []
         self._inbox_bytes = 0
-        self._outcomes: list[tuple[int, str, WriteResult | UnbrokenError | None]] = []
+        self._outcomes: list[tuple[int, str, WriteResult | UnbrokenError]] = []
         self._dirty: dict[Subscription, None] = {}
         self._flying = 0
         self._busy = False
@@ -347,7 +347,7 @@ class Connection:
         if self._flying >= self._services.limits.connection_pending_appends_max:
             self._hold(BY_APPENDS)
 
-    def _decided(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
+    def _decided(self, number: int, stream: str, outcome: WriteResult | UnbrokenError) -> None:
         """An append is durable, or refused; the peer is told of all that were, in the next turn of the loop."""
         if not self._outcomes:
             self._loop.call_soon(self._tell_outcomes)
@@ -371,10 +371,9 @@ class Connection:
         if acks:
             self._encode(Acks(acks=acks))
 
-    def _tell_failure(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
+    def _tell_failure(self, number: int, stream: str, outcome: WriteResult | UnbrokenError) -> None:
         error = outcome.error if isinstance(outcome, Rejected) else outcome
-        if not isinstance(error, UnbrokenError):
-            error = DrainingError()
+        assert isinstance(error, UnbrokenError)
         self._streams.pop(stream, None)
         self._refuse(error, number, stream)
 
