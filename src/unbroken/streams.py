@@ -22,7 +22,6 @@ from unbroken.errors import (
     NotFoundError,
     TooLargeError,
     TrimmedError,
-    VerificationError,
 )
 from unbroken.limits import Limits
 from unbroken.log import Decided, Log
@@ -107,13 +106,18 @@ PLAIN: Final = AppendOptions()
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome of recomputing a chain over `first` to `last`: `bad` is the first message that does not fit, if any."""
+    """The outcome of recomputing a chain: `first` to `last` fit the hashes that are stored, the last of which is `hash`.
+
+    Where the chain breaks, `bad` to `bad_last` is the stretch that does not fit: hashes are stored with what is stored
+    at once, so a changed message is in it, and need not be its first.
+    """
 
     checked: int
     first: Seq
     last: Seq
     hash: bytes
     bad: Seq | None = None
+    bad_last: Seq | None = None
 
 
 class Streams:
@@ -283,26 +287,29 @@ class Streams:
     async def verify(self, stream: StreamInfo) -> Verification:
         """Recompute the hash chain over everything retained; reads in bounded steps and changes nothing.
 
-        A message whose checksum fails, or whose chain does not fit, is named in `bad`. Damage that cannot be placed
-        raises `CorruptError`.
+        The first stretch that does not fit is named in the result. Damage by somebody who recomputed stored hashes too shows
+        behind it, where the first hash is that was left alone; damage in messages that were stored at once with the first
+        retained one, and trimmed, shows in that one's stretch. Raises `CorruptError` where a checksum fails.
         """
         first = stream.first
-        seq = Seq(first - 1)
+        seq = start = Seq(first - 1)
         head = await self.store.hash_at(stream.id, seq)
+        sound = before = (seq, head)
+        """Where the last stored hash was met, and the one before it."""
         while True:
             found = await self.read(stream, seq)
             for batch in found.batches:
-                messages = split_encoded(batch.body)
-                head = chain(head, batch.first, messages)
+                head, seq = chain(head, batch.first, split_encoded(batch.body)), batch.last
+                if batch.derived:
+                    continue
                 if head != batch.hash:
-                    return Verification(seq - first + 1, first, seq, head, batch.first)
-                seq = batch.last
+                    return _broken(start, sound, seq)
+                before, sound = sound, (seq, head)
             if not found.batches:
                 break
-        info = found.stream
-        if info.head == seq and info.hash != head:
-            raise VerificationError("the stored head does not fit the messages", seq=seq, stream=stream.name)
-        return Verification(seq - first + 1, first, seq, head)
+        if found.stream.head == seq and found.stream.hash != head:
+            return _broken(start, before, seq)
+        return Verification(seq - start, first, seq, head)
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -408,6 +415,12 @@ class Streams:
             msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             raise InvalidError(f"{what} is a JSON object", field=what) from None
+
+
+def _broken(start: Seq, sound: tuple[Seq, bytes], seq: Seq) -> Verification:
+    """The chain holds up to `sound`, and does not at `seq`."""
+    last, found = sound
+    return Verification(last - start, Seq(start + 1), last, found, Seq(min(last + 1, seq)), seq)
 
 
 def check_producer(producer: Producer, limits: Limits) -> None:

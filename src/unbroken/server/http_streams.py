@@ -11,8 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from unbroken.errors import VerificationError
-from unbroken.messages import Principal, Seq, StreamInfo
+from unbroken.messages import Principal, StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
 from unbroken.server.departure import while_connected
@@ -20,7 +19,7 @@ from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.services import Services
 from unbroken.server.specs import STATES, checked_producer, close_of, object_text
 from unbroken.store.base import Created, StreamFilter
-from unbroken.streams import NewStream, Verification
+from unbroken.streams import NewStream
 
 __all__ = [
     "StreamBody",
@@ -145,17 +144,14 @@ async def verify_stream(call: Call) -> Response:
     """Recompute the chain; stops when the client leaves."""
     call.query()
     stream = await _stream(call)
-    try:
-        found = await while_connected(call.receive, call.services.streams.verify(stream))
-    except VerificationError as error:
-        bad = Seq(int(error.detail.get("seq") or stream.head))
-        found = Verification(bad - stream.first + 1, stream.first, bad, stream.hash, bad)
+    found = await while_connected(call.receive, call.services.streams.verify(stream))
     answer = {
         "ok": found.bad is None,
         "checked": found.checked,
         "first": found.first,
         "last": found.last,
         "bad": found.bad,
+        "bad_last": found.bad_last,
         "hash": found.hash.hex(),
     }
     return json_response(answer)

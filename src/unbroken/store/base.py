@@ -313,13 +313,15 @@ WriteResult = Created | Appended | Done | Rejected
 class Batch:
     """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`).
 
-    `hash` is the chain at `last`.
+    `hash` is the chain at `last`. With `derived` none is stored there, and it was computed from these very messages: then it
+    says nothing about them.
     """
 
     first: Seq
     last: Seq
     body: bytes
     hash: bytes
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
