@@ -46,7 +46,7 @@ from unbroken.protocol.frames import (
 )
 from unbroken.protocol.views import stream_view
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
-from unbroken.server.specs import checked_producer, close_of, object_text
+from unbroken.server.specs import close_of, object_text, producer_of
 from unbroken.store.base import Appended, Rejected, WriteResult
 from unbroken.streams import AppendOptions, NewStream
 
@@ -292,8 +292,7 @@ class Connection:
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case LeaseFrame():
                 stream = await self._stream(frame.stream)
-                producer = checked_producer(frame.producer, services.limits)
-                info = await services.states.lease(stream, producer.id, producer.epoch, frame.seconds)
+                info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case _:
                 raise ProtocolError("this frame is not for a server")
@@ -321,7 +320,7 @@ class Connection:
                 session=frame.session,
                 metadata=object_text(frame.metadata) or "{}",
                 ttl_seconds=frame.ttl_seconds,
-                lease=None if lease is None else checked_producer(lease, self._services.limits),
+                lease=None if lease is None else producer_of(lease),
                 lease_seconds=frame.lease_seconds,
             ),
         )
@@ -337,7 +336,7 @@ class Connection:
             self._services.streams.append_to(decided, stream, frame.messages, PLAIN)
         else:
             options = AppendOptions(
-                producer=None if producer is None else checked_producer(producer, self._services.limits),
+                producer=None if producer is None else producer_of(producer),
                 expected_head=frame.expected_head,
                 close=None if frame.close is None else close_of(frame.close, self._services.limits),
                 by_name=True,

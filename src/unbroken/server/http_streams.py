@@ -17,7 +17,7 @@ from unbroken.protocol.views import stream_view
 from unbroken.server.departure import while_connected
 from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.services import Services
-from unbroken.server.specs import STATES, checked_producer, close_of, object_text
+from unbroken.server.specs import STATES, close_of, object_text, producer_of
 from unbroken.store.base import Created, StreamFilter
 from unbroken.streams import NewStream
 
@@ -83,14 +83,13 @@ async def put_stream(call: Call) -> Response:
 
 async def create(services: Services, principal: Principal, name: str, body: StreamBody) -> Created:
     """Create the stream as `body` says, or find it; raises as `Streams.create` does."""
-    lease = None if body.lease is None else checked_producer(body.lease, services.limits)
     new = NewStream(
         kind=body.kind,
         content_type=body.content_type,
         session=body.session,
         metadata=object_text(body.metadata) or "{}",
         ttl_seconds=body.ttl_seconds,
-        lease=lease,
+        lease=None if body.lease is None else producer_of(body.lease),
         lease_seconds=body.lease_seconds,
     )
     return await services.streams.create(principal, name, new)
@@ -119,8 +118,7 @@ async def cancel_stream(call: Call) -> Response:
 
 async def lease_stream(call: Call) -> Response:
     body = await call.body(LeaseBody)
-    producer = checked_producer(body.producer, call.services.limits)
-    stream = await _stream(call)
+    stream, producer = await _stream(call), body.producer
     return _view(await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
 
 
