@@ -54,7 +54,9 @@ def files(*suffixes: str) -> list[Path]:
     wanted, found = set(suffixes) or TEXT, []
     for folder, names, entries in os.walk(ROOT):
         names[:] = sorted(name for name in names if name not in UNOWNED and not name.endswith(("_cache", ".egg-info")))
-        found += [Path(folder) / entry for entry in sorted(entries) if Path(entry).suffix in wanted]
+        found += [
+            Path(folder) / entry for entry in sorted(entries) if Path(entry).suffix in wanted and entry not in UNOWNED
+        ]
     return found
 
 

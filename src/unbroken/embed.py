@@ -116,7 +116,10 @@ class Unbroken:
         parts = self._parts
         parts.entered = True
         async with parts.engine.running(), parts.runs.running(), on_stop_signal(parts.engine.drain):
-            yield
+            try:
+                yield
+            finally:
+                parts.services.log.hasten()  # runs that wait for a disk that hangs must end too
 
     @property
     def router(self) -> APIRouter:

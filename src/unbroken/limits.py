@@ -61,6 +61,8 @@ class Limits:
 
     # HTTP
     body_bytes_max: int = 8 * MIB
+    discard_bytes_max: int = 256 * MIB
+    discard_seconds_max: float = 30.0
     long_poll_seconds: float = 25.0
     sse_seconds_max: float = 60.0
     ready_seconds_max: float = 1.0

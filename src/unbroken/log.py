@@ -7,11 +7,12 @@ acknowledges or announces anything that the store has not made durable.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from unbroken.errors import DrainingError, OverloadedError, StoreError, UnbrokenError, UnknownOutcomeError
 from unbroken.limits import Limits
@@ -32,8 +33,11 @@ from unbroken.store.base import (
 
 __all__ = ["Change", "Decided", "Log", "weight"]
 
-Decided = Callable[[WriteResult | UnbrokenError | None], None]
-"""Told once what became of an operation: its result, why its commit failed, or None when the log stopped and nobody knows.
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Decided = Callable[[WriteResult | UnbrokenError], None]
+"""Told once what became of an operation: its result, or why its commit failed.
 
 Called within the commit's step of the event loop: it must be quick and must not raise."""
 _Queued = tuple[WriteOp, int, Decided]
@@ -66,6 +70,10 @@ def weight(op: WriteOp) -> int:
     return OP_BYTES
 
 
+class _HungError(Exception):
+    """The store was given up."""
+
+
 class Log:
     """Group commit in front of a store, with bounded waiting.
 
@@ -87,6 +95,11 @@ class Log:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._hasty = False
+        self._ends: float | None = None
+        self._life: asyncio.Timeout | None = None
+        self.abandoned = False
+        """Whether the store was given up because it did not answer."""
         self._degraded: StoreError | None = None
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
         self._health_listeners: list[Callable[[StoreError | None], None]] = []
@@ -166,13 +179,28 @@ class Log:
         await self.room()
         return await asyncio.gather(*[self.submit(op) for op in ops])
 
+    def hasten(self) -> None:
+        """A stop has begun: from now on the store has `drain_seconds_max` for each commit, and is given up beyond it.
+
+        Giving up decides everything: what the store was asked for with `UnknownOutcomeError`, all else with `DrainingError`.
+        """
+        if not self._hasty:
+            self._hasty = True
+            self._bound()
+
     async def drain(self) -> None:
-        """Refuse new operations and wait until everything submitted is decided."""
+        """Refuse new operations and wait until everything submitted is decided.
+
+        After `drain_seconds_max` what is still undecided is given up, as `hasten` says.
+        """
         self._draining = True
+        if self._ends is None:
+            self._ends = asyncio.get_running_loop().time() + self._limits.drain_seconds_max
+            self._bound()
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Commit what is submitted, for ever. On cancellation what is queued fails with `DrainingError`."""
+        """Commit what is submitted, for ever. On cancellation everything is given up, as `hasten` says."""
         try:
             while True:
                 if self._queue:
@@ -180,11 +208,7 @@ class Log:
                 else:
                     await self._rest()
         finally:
-            self._draining = True
-            for _, _, decided in self._queue:
-                decided(DrainingError())
-            self._queue.clear()
-            self._idle.set()
+            self._give_up([])
 
     async def _rest(self) -> None:
         """Wait for work; while degraded only for a moment, and then look whether the store works again."""
@@ -195,9 +219,11 @@ class Log:
                 await self._work.wait()
         except TimeoutError:
             try:
-                await self._store.probe()
+                await self._asked(self._store.probe())
             except StoreError as error:
                 self._degraded = error
+            except _HungError:
+                self._give_up([])
             else:
                 self._set_health(None)
 
@@ -220,13 +246,15 @@ class Log:
         ops = [op for op, _, _ in taken]
         with self.metrics.commit_seconds.time():
             try:
-                results = await self._store.write(ops)
+                results = await self._asked(self._store.write(ops))
             except StoreError as error:
                 self._failed(taken, error)
                 return
+            except _HungError:
+                self._give_up(taken)
+                return
             except BaseException:
-                for _, _, decided in taken:
-                    decided(None)
+                self._give_up(taken)
                 raise
             finally:
                 self._release(taken)
@@ -237,6 +265,49 @@ class Log:
         self._announce(changes)
         for (_, _, decided), result in zip(taken, results, strict=True):
             decided(result)
+
+    async def _asked(self, work: Coroutine[object, object, T]) -> T:
+        """What the store gives; `_HungError` when it was to hurry and did not."""
+        life = self._life = asyncio.timeout(None)
+        try:
+            async with life:
+                if self._hasty or self._draining:
+                    self._bound()
+                return await work
+        except TimeoutError:
+            if life.expired():
+                self.abandoned = True
+                raise _HungError from None
+            raise
+        finally:
+            self._life = None
+
+    def _bound(self) -> None:
+        """Bound what the store is asked for now, if it is."""
+        life = self._life
+        if life is not None:
+            ends = asyncio.get_running_loop().time() + self._limits.drain_seconds_max
+            bounds = (life.when(), self._ends, ends)
+            life.reschedule(min(bound for bound in bounds if bound is not None))
+
+    def _give_up(self, taken: list[_Queued]) -> None:
+        """Nobody will commit anything any more: decide `taken`, which the store may have, and what waits."""
+        self._draining = True
+        waiting = list(self._queue)
+        self._queue.clear()
+        if taken or waiting:
+            logger.error(
+                "stopping with %d operations undecided and %d not begun%s",
+                len(taken),
+                len(waiting),
+                ": the store did not answer" if self.abandoned else "",
+            )
+        self._release(waiting)
+        for _, _, decided in taken:
+            decided(UnknownOutcomeError("the server stopped before the store had answered"))
+        for _, _, decided in waiting:
+            decided(DrainingError())
+        self._idle.set()
 
     def _release(self, taken: list[_Queued]) -> None:
         self._pending_bytes -= sum(size for _, size, _ in taken)
@@ -249,7 +320,7 @@ class Log:
         if isinstance(error, UnknownOutcomeError):
             changes: dict[StreamId, Change] = {}
             for op, _, _ in taken:
-                _unsure(changes, op)
+                _unsure(changes, getattr(op, "stream", None))
             self._announce(list(changes.values()))
         for _, _, decided in taken:
             decided(error)
@@ -266,13 +337,11 @@ class Log:
                 listener(error)
 
 
-def _settle(future: asyncio.Future[WriteResult], outcome: WriteResult | UnbrokenError | None) -> None:
+def _settle(future: asyncio.Future[WriteResult], outcome: WriteResult | UnbrokenError) -> None:
     """Hand an outcome to whoever waits, if anybody still does."""
     if future.done():
         return
-    if outcome is None:
-        future.cancel()
-    elif isinstance(outcome, UnbrokenError):
+    if isinstance(outcome, UnbrokenError):
         future.set_exception(outcome)
         future.exception()  # a producer that has gone must not turn this into a warning
     else:
@@ -287,7 +356,7 @@ def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[C
             if isinstance(result, Appended) and not result.duplicate:
                 _merge_append(changes, op, result)
             elif isinstance(result, Appended):
-                _unsure(changes, op)  # the first time may have been a commit that nobody was told of
+                _unsure(changes, _place(op, result)[0])  # the first time may have been a commit that nobody was told of
         elif isinstance(op, DeleteStream):
             if isinstance(result, Done):
                 changes[op.stream] = Change(op.stream, op.epoch, START, START, [], b"", state_changed=True)
@@ -302,18 +371,23 @@ def changes_of(ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> list[C
     return list(changes.values())
 
 
-def _unsure(changes: dict[StreamId, Change], op: WriteOp) -> None:
-    """The stream of `op` may have changed: whoever watches it had better look."""
-    stream: StreamId | None = getattr(op, "stream", None)
+def _place(op: Append, result: Appended) -> tuple[StreamId, Epoch]:
+    """The stream that took the append."""
+    return (op.stream, op.epoch) if result.moved_to is None else result.moved_to
+
+
+def _unsure(changes: dict[StreamId, Change], stream: StreamId | None) -> None:
+    """The stream may have changed: whoever watches it had better look."""
     if stream is not None and stream not in changes:
         changes[stream] = Change(stream, Epoch(0), START, START, [], b"", state_changed=True)
 
 
 def _merge_append(changes: dict[StreamId, Change], op: Append, result: Appended) -> None:
-    change = changes.get(op.stream)
+    stream, epoch = _place(op, result)
+    change = changes.get(stream)
     if change is None:
-        change = Change(op.stream, op.epoch, result.first, result.last, list(op.messages), result.hash)
-        changes[op.stream] = change
+        change = Change(stream, epoch, result.first, result.last, list(op.messages), result.hash)
+        changes[stream] = change
     elif op.messages:
         if not change.messages:
             change.first = result.first

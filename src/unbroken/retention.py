@@ -40,12 +40,17 @@ class Retention:
                 commits[change.stream] = commits.get(change.stream, 0) + 1
 
     async def expire(self) -> int:
-        """Delete streams whose time is over, at most `expire_batch_streams_max`; how many."""
+        """Delete streams whose time is over, at most `expire_batch_streams_max`; how many.
+
+        One that is touched or written before the delete takes effect stays.
+        """
         streams = self._streams
         now = streams.clock.now_ms()
         found = await streams.store.expired(now, limit=streams.limits.expire_batch_streams_max)
-        results = await self._log.write_all([DeleteStream(stream=info.id, epoch=info.epoch) for info in found])
-        count = sum(isinstance(result, Done) for result in results)  # others were deleted meanwhile
+        results = await self._log.write_all(
+            [DeleteStream(stream=info.id, epoch=info.epoch, only_if_expired_at_ms=now) for info in found]
+        )
+        count = sum(isinstance(result, Done) for result in results)  # others were deleted meanwhile, or live on
         self._log.metrics.expired.inc(count)
         return count
 

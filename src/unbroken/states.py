@@ -13,8 +13,8 @@ import msgspec
 
 from unbroken.errors import DrainingError, EndedError, InvalidError, TransitionError, UnbrokenError
 from unbroken.messages import Principal, StreamInfo, StreamState
-from unbroken.store.base import Done, SetLease, SetState, UpdateStream
-from unbroken.streams import Streams
+from unbroken.store.base import Done, Producer, SetLease, SetState, UpdateStream
+from unbroken.streams import Streams, check_producer
 
 __all__ = ["StreamStateManager"]
 
@@ -33,7 +33,11 @@ class StreamStateManager:
         self._limits = streams.limits
 
     async def lease(self, stream: StreamInfo, producer: str, epoch: int, seconds: float | None) -> StreamInfo:
-        """Take or renew the right to produce for `seconds` (None: the default; 0 gives it back)."""
+        """Take or renew the right to produce for `seconds` (None: the default; 0 gives it back).
+
+        `InvalidError` for a producer or a time that is out of bounds.
+        """
+        check_producer(Producer(producer, epoch, 0), self._limits)
         now = self._streams.clock.now_ms()
         until = None if seconds == 0 else now + int(self._streams.lease_seconds(seconds) * 1000)
         return await self._done(

@@ -22,7 +22,6 @@ from unbroken.errors import (
     NotFoundError,
     TooLargeError,
     TrimmedError,
-    VerificationError,
 )
 from unbroken.limits import Limits
 from unbroken.log import Decided, Log
@@ -90,12 +89,16 @@ class NewStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendOptions:
-    """How to append; see `store.base.Append` for the fields."""
+    """How to append; see `store.base.Append` for the fields.
+
+    `by_name`: what is meant is the stream that has the name when the append takes effect, should the known one be gone.
+    """
 
     producer: Producer | None = None
     expected_head: int | None = None
     writer_seq: str | None = None
     close: Close | None = None
+    by_name: bool = False
 
 
 PLAIN: Final = AppendOptions()
@@ -103,13 +106,18 @@ PLAIN: Final = AppendOptions()
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome of recomputing a chain over `first` to `last`: `bad` is the first message that does not fit, if any."""
+    """The outcome of recomputing a chain: `first` to `last` fit the hashes that are stored, the last of which is `hash`.
+
+    Where the chain breaks, `bad` to `bad_last` is the stretch that does not fit: hashes are stored with what is stored
+    at once, so a changed message is in it, and need not be its first.
+    """
 
     checked: int
     first: Seq
     last: Seq
     hash: bytes
     bad: Seq | None = None
+    bad_last: Seq | None = None
 
 
 class Streams:
@@ -197,9 +205,11 @@ class Streams:
         self.log.submit_to(decided, self._append(stream, messages, options))
 
     def append_encoded(self, decided: Decided, stream: StreamInfo, messages: tuple[bytes, ...]) -> None:
-        """As `append_to`, for messages that `encode` has given."""
+        """As `append_to` with `by_name`, for messages that `encode` has given."""
         now = self.clock.now_ms()
-        self.log.submit_to(decided, Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now))
+        self.log.submit_to(
+            decided, Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now, name_of=stream)
+        )
 
     def encode(self, messages: Sequence[NewMessage]) -> tuple[bytes, ...]:
         """The messages of one append without a producer, checked and encoded; raises what `append` raises at once."""
@@ -224,6 +234,7 @@ class Streams:
             expected_head=None if expected is None else Seq(expected),
             writer_seq=options.writer_seq,
             close=options.close,
+            name_of=stream if options.by_name else None,
         )
 
     async def append_durably(
@@ -289,26 +300,29 @@ class Streams:
     async def verify(self, stream: StreamInfo) -> Verification:
         """Recompute the hash chain over everything retained; reads in bounded steps and changes nothing.
 
-        A message whose checksum fails, or whose chain does not fit, is named in `bad`. Damage that cannot be placed
-        raises `CorruptError`.
+        The first stretch that does not fit is named in the result. Damage by somebody who recomputed stored hashes too shows
+        behind it, where the first hash is that was left alone; damage in messages that were stored at once with the first
+        retained one, and trimmed, shows in that one's stretch. Raises `CorruptError` where a checksum fails.
         """
         first = stream.first
-        seq = Seq(first - 1)
+        seq = start = Seq(first - 1)
         head = await self.store.hash_at(stream.id, seq)
+        sound = before = (seq, head)
+        """Where the last stored hash was met, and the one before it."""
         while True:
             found = await self.read(stream, seq)
             for batch in found.batches:
-                messages = split_encoded(batch.body)
-                head = chain(head, batch.first, messages)
+                head, seq = chain(head, batch.first, split_encoded(batch.body)), batch.last
+                if batch.derived:
+                    continue
                 if head != batch.hash:
-                    return Verification(seq - first + 1, first, seq, head, batch.first)
-                seq = batch.last
+                    return _broken(start, sound, seq)
+                before, sound = sound, (seq, head)
             if not found.batches:
                 break
-        info = found.stream
-        if info.head == seq and info.hash != head:
-            raise VerificationError("the stored head does not fit the messages", seq=seq, stream=stream.name)
-        return Verification(seq - first + 1, first, seq, head)
+        if found.stream.head == seq and found.stream.hash != head:
+            return _broken(start, before, seq)
+        return Verification(seq - start, first, seq, head)
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -414,6 +428,12 @@ class Streams:
             msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             raise InvalidError(f"{what} is a JSON object", field=what) from None
+
+
+def _broken(start: Seq, sound: tuple[Seq, bytes], seq: Seq) -> Verification:
+    """The chain holds up to `sound`, and does not at `seq`."""
+    last, found = sound
+    return Verification(last - start, Seq(start + 1), last, found, Seq(min(last + 1, seq)), seq)
 
 
 def check_producer(producer: Producer, limits: Limits) -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from tests.support.faulty import FaultyStore
 from tests.support.parts import running_parts, texts
-from unbroken.errors import DrainingError, OverloadedError, StoreFullError, StoreUnavailableError, UnbrokenError
+from unbroken.errors import (
+    DrainingError,
+    OverloadedError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnbrokenError,
+    UnknownOutcomeError,
+)
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
 from unbroken.store.base import Appended, WriteResult
@@ -167,8 +174,84 @@ async def test_stopping_the_log_fails_what_still_waits() -> None:
         futures.append(parts.streams.append(stream, texts("a")))
         await store.waiting.wait()
         futures.append(parts.streams.append(stream, texts("b")))
-    assert futures[0].cancelled()
+    assert isinstance(futures[0].exception(), UnknownOutcomeError)
     assert isinstance(futures[1].exception(), DrainingError)
+
+
+async def test_a_store_that_hangs_is_drained_for_a_bounded_time_and_what_is_undecided_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = replace(DEFAULT_LIMITS, drain_seconds_max=0.1)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        store.hold()
+        begun = [parts.streams.append(stream, texts("a"))]
+        await store.waiting.wait()
+        waiting = [parts.streams.append(stream, texts(text)) for text in "bcd"]
+        async with asyncio.timeout(10):
+            await parts.log.drain()
+        assert [type(future.exception()) for future in begun] == [UnknownOutcomeError]
+        assert [type(future.exception()) for future in waiting] == [DrainingError] * 3
+        assert parts.log.pending_bytes == 0
+        with pytest.raises(DrainingError):
+            parts.streams.append(stream, texts("e"))
+        assert parts.log.abandoned
+    assert [record.getMessage() for record in caplog.records] == [
+        "stopping with 1 operations undecided and 3 not begun: the store did not answer"
+    ]
+
+
+async def test_a_hastened_log_gives_up_a_store_that_hangs_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    limits = replace(DEFAULT_LIMITS, drain_seconds_max=0.2)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        parts.log.hasten()
+        async with asyncio.timeout(10):
+            for number in range(1, 5):  # longer than the bound in all, but each commit is decided in time
+                await asyncio.sleep(0.1)
+                assert (await parts.streams.append_durably(stream, texts("a"))).first == number
+            store.hold()
+            parts.log.hasten()
+            with pytest.raises(UnknownOutcomeError):
+                await parts.streams.append_durably(stream, texts("b"))
+            with pytest.raises(DrainingError):
+                await parts.streams.append_durably(stream, texts("c"))
+            await parts.log.drain()
+    assert len(caplog.records) == 1
+
+
+async def test_a_store_that_hangs_when_it_is_probed_is_given_up_too() -> None:
+    limits = replace(DEFAULT_LIMITS, drain_seconds_max=0.1, probe_seconds=0.01)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        store.failures.append(StoreFullError())
+        with pytest.raises(StoreFullError):
+            await parts.streams.append_durably(stream, texts("a"))
+        store.hold()
+        async with asyncio.timeout(10):
+            await store.waiting.wait()
+            future = parts.streams.append(stream, texts("b"))
+            await parts.log.drain()
+        assert isinstance(future.exception(), DrainingError)
+
+
+async def test_hastening_reaches_a_commit_that_hangs_already() -> None:
+    limits = replace(DEFAULT_LIMITS, drain_seconds_max=0.1)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        store.hold()
+        future = parts.streams.append(stream, texts("a"))
+        await store.waiting.wait()
+        await asyncio.sleep(0.3)
+        assert not future.done()
+        parts.log.hasten()
+        async with asyncio.timeout(10):
+            with pytest.raises(UnknownOutcomeError):
+                await future
 
 
 async def test_an_unavailable_store_is_an_error_that_says_retry() -> None:

@@ -57,9 +57,16 @@ async def test_many_small_chunks_are_merged_however_many_streams_there_are(strea
 
 
 class Racing(MemoryStore):
-    """Somebody deletes a stream between the reaper's look and its write."""
+    """Somebody comes between the look and the write of the reaper or of retention."""
 
     race: Callable[[StreamInfo], Awaitable[None]] | None = None
+
+    async def expired(self, now_ms: int, *, limit: int) -> list[StreamInfo]:
+        found = await super().expired(now_ms, limit=limit)
+        for info in found:
+            if self.race is not None:
+                await self.race(info)
+        return found
 
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         found = await super().leased(before_ms, limit=limit)
@@ -67,6 +74,23 @@ class Racing(MemoryStore):
             if self.race is not None:
                 await self.race(info)
         return found
+
+
+async def test_a_stream_that_is_read_in_the_moment_of_its_expiry_lives_on() -> None:
+    clock = ManualClock()
+    store = Racing(limits=DEFAULT_LIMITS)
+    async with running_parts(store, clock=clock) as parts:
+        retention = Retention(parts.streams)
+        await parts.stream("read", NewStream(ttl_seconds=10))
+        clock.advance(11)
+        store.race = parts.streams.touch
+        assert await retention.expire() == 0
+        assert (await parts.streams.get(ALICE, "read")).name == "read"
+        store.race = None
+        clock.advance(9)
+        assert await retention.expire() == 0
+        clock.advance(2)
+        assert await retention.expire() == 1
 
 
 async def test_a_stream_deleted_under_the_reaper_does_not_end_the_server() -> None:

@@ -80,15 +80,22 @@ async def _verify(names: Sequence[str], store: str | None, connection: Connectio
 def _tell(name: str, result: Verification | None, *, as_json: bool) -> None:
     if as_json:
         ok, checked = (False, 0) if result is None else (result.ok, result.checked)
-        bad = None if result is None else result.bad
+        bad, bad_last = (None, None) if result is None else (result.bad, result.bad_last)
         last = "" if result is None else result.hash
-        print_json({"stream": name, "ok": ok, "checked": checked, "bad": bad, "hash": last})
+        print_json({"stream": name, "ok": ok, "checked": checked, "bad": bad, "bad_last": bad_last, "hash": last})
     elif result is None:
         sys.stdout.write(f"{clean(name)}: CORRUPT\n")
     elif result.ok:
         sys.stdout.write(f"{clean(name)}: {result.checked} messages verified\n")
     else:
-        sys.stdout.write(f"{clean(name)}: TAMPERED: from message {result.bad} on it is not what was appended\n")
+        sys.stdout.write(f"{clean(name)}: TAMPERED: {_stretch(result)} not what was appended\n")
+
+
+def _stretch(result: Verification) -> str:
+    """What can be told of where the damage is."""
+    if result.bad_last is None or result.bad == result.bad_last:
+        return f"message {result.bad} is"
+    return f"in messages {result.bad} to {result.bad_last} something is"
 
 
 @asynccontextmanager
@@ -142,6 +149,7 @@ async def _stored(url: str) -> AsyncIterator[_Source]:
                 first=result.first,
                 last=result.last,
                 bad=result.bad,
+                bad_last=result.bad_last,
                 hash=result.hash.hex(),
             )
 

@@ -146,13 +146,17 @@ class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What recomputing a stream's hash chain gave: `bad` is the first message that does not fit."""
+    """What recomputing a stream's hash chain gave: messages `first` to `last` fit.
+
+    Where the chain breaks, a changed message is among `bad` to `bad_last`; which of them, the stored hashes do not tell.
+    """
 
     ok: bool
     checked: int
     first: int
     last: int
     bad: int | None = None
+    bad_last: int | None = None
     hash: str = ""
 
 

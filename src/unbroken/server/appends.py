@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unbroken.errors import UnbrokenError
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import Ack, AppendFrame
-from unbroken.server.specs import checked_producer, close_of
+from unbroken.server.specs import close_of, producer_of
 from unbroken.store.base import Appended, WriteResult
 from unbroken.streams import AppendOptions
 
@@ -62,7 +62,7 @@ class Appends:
         self._on_decided = on_decided
         self._loop = asyncio.get_running_loop()
         self._gathered: AppendGroup | None = None
-        self._decided: list[tuple[AppendGroup, WriteResult | UnbrokenError | None]] = []
+        self._decided: list[tuple[AppendGroup, WriteResult | UnbrokenError]] = []
         self.flying = 0
 
     def add(self, frame: AppendFrame, stream: StreamInfo) -> None:
@@ -77,9 +77,10 @@ class Appends:
         else:
             self.submit()
             options = AppendOptions(
-                producer=None if producer is None else checked_producer(producer, services.limits),
+                producer=None if producer is None else producer_of(producer),
                 expected_head=frame.expected_head,
                 close=None if frame.close is None else close_of(frame.close, services.limits),
+                by_name=True,
             )
             group = AppendGroup(stream)
             group.places.append((frame.id, len(frame.messages)))
@@ -112,13 +113,13 @@ class Appends:
             decided = partial(self._decide, group)
             self._services.streams.append_encoded(decided, group.stream, tuple(group.messages))
 
-    def _decide(self, group: AppendGroup, outcome: WriteResult | UnbrokenError | None) -> None:
+    def _decide(self, group: AppendGroup, outcome: WriteResult | UnbrokenError) -> None:
         """The appends of `group` are durable, or refused."""
         if not self._decided:
             self._loop.call_soon(self._on_decided)
         self._decided.append((group, outcome))
 
-    def take_decided(self) -> list[tuple[AppendGroup, WriteResult | UnbrokenError | None]]:
+    def take_decided(self) -> list[tuple[AppendGroup, WriteResult | UnbrokenError]]:
         """What was decided since the last time, in order."""
         decided, self._decided = self._decided, []
         self.flying -= sum(len(group.places) for group, _ in decided)

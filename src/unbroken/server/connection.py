@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from unbroken import __version__
 from unbroken.errors import (
     DrainingError,
-    NotFoundError,
     OverloadedError,
     ProtocolError,
     TooLargeError,
@@ -47,7 +46,7 @@ from unbroken.protocol.frames import (
 from unbroken.protocol.views import stream_view
 from unbroken.server.appends import Appends
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
-from unbroken.server.specs import checked_producer, object_text
+from unbroken.server.specs import object_text, producer_of
 from unbroken.store.base import Appended, Rejected, WriteResult
 from unbroken.streams import NewStream
 
@@ -300,14 +299,15 @@ class Connection:
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case LeaseFrame():
                 stream = await self._stream(frame.stream)
-                producer = checked_producer(frame.producer, services.limits)
-                info = await services.states.lease(stream, producer.id, producer.epoch, frame.seconds)
+                info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case _:
                 raise ProtocolError("this frame is not for a server")
 
     async def _stream(self, name: str) -> StreamInfo:
-        """The stream as it is now; its id is kept, so that the next append need not look it up."""
+        """The stream as it is now. It is kept, so that the next append need not look it up: should another stream take its
+        name, the store finds that one, in the order of the appends.
+        """
         return self._remember(await self._services.streams.get(self.principal, name))
 
     def _remember(self, stream: StreamInfo) -> StreamInfo:
@@ -327,7 +327,7 @@ class Connection:
                 session=frame.session,
                 metadata=object_text(frame.metadata) or "{}",
                 ttl_seconds=frame.ttl_seconds,
-                lease=None if lease is None else checked_producer(lease, self._services.limits),
+                lease=None if lease is None else producer_of(lease),
                 lease_seconds=frame.lease_seconds,
             ),
         )
@@ -351,18 +351,18 @@ class Connection:
         for group, outcome in outcomes:
             if isinstance(outcome, Appended):
                 acks += group.acks(outcome)
+                if outcome.moved_to is not None:
+                    self._streams.pop(group.stream.name, None)
             else:
                 for number, _ in group.places:
                     self._tell_failure(number, group.stream.name, outcome)
         if acks:
             self._encode(Acks(acks=acks))
 
-    def _tell_failure(self, number: int, stream: str, outcome: WriteResult | UnbrokenError | None) -> None:
+    def _tell_failure(self, number: int, stream: str, outcome: WriteResult | UnbrokenError) -> None:
         error = outcome.error if isinstance(outcome, Rejected) else outcome
-        if not isinstance(error, UnbrokenError):
-            error = DrainingError()
-        if isinstance(error, NotFoundError):
-            self._streams.pop(stream, None)
+        assert isinstance(error, UnbrokenError)
+        self._streams.pop(stream, None)
         self._refuse(error, number, stream)
 
     # --- subscriptions ------------------------------------------------------------------------------------------------

@@ -60,10 +60,20 @@ class Engine:
                     for task in background:
                         task.cancel()
         finally:
-            await services.store.close()
+            await self._close_store()
 
     async def drain(self) -> None:
-        """Send every viewer away to come back later, and let what was appended become durable; idempotent."""
+        """Send every viewer away to come back later; from now on nobody waits for long for a store that hangs. Idempotent."""
         if not self.services.draining:
             self.services.draining = True
+            self.services.log.hasten()
             await self.services.connections.drain()
+
+    async def _close_store(self) -> None:
+        """Close the store; one that hangs is left to the end of the process, and to the recovery of the next start."""
+        services = self.services
+        try:
+            async with asyncio.timeout(0 if services.log.abandoned else services.limits.drain_seconds_max):
+                await services.store.close()
+        except TimeoutError:
+            logger.warning("the store does not close; what was acknowledged is in it")

@@ -6,6 +6,8 @@ decides and counts; it never answers with anything but a preflight, and knows no
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
@@ -14,13 +16,15 @@ from starlette.responses import RedirectResponse, Response
 
 from unbroken.auth.access import Access, header
 from unbroken.errors import DrainingError, ForbiddenOriginError, InvalidError, LifespanError, TooLargeError
+from unbroken.server.departure import unless
 
 if TYPE_CHECKING:
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from unbroken.limits import Limits
     from unbroken.server.services import Services
 
-__all__ = ["Inbound", "Reply", "check", "reply_headers", "route_path"]
+__all__ = ["Inbound", "Reply", "check", "lingering", "reply_headers", "route_path"]
 
 PROBES: Final = frozenset({"/livez", "/readyz"})
 """Asked by machines under any host name; they tell nothing that is worth hiding."""
@@ -62,31 +66,53 @@ class Reply:
 
 
 class Inbound:
-    """The way of a request's body to its route: never more than `bytes_max` bytes, however it is sent."""
+    """The way of a request's body to its route: never more than `body_bytes_max` bytes, however it is sent."""
 
-    def __init__(self, receive: Receive, bytes_max: int, *, waits: bool) -> None:
+    def __init__(self, receive: Receive, limits: Limits, *, waits: bool) -> None:
         self.source = receive
-        self._bytes_max = bytes_max
+        self._limits = limits
         self.sourced = 0
-        self._complete = waits
+        self.complete = waits
         """Whether nothing more comes by itself; so also where the peer waits to be asked for the body."""
 
     async def receive(self) -> Message:
         """The next part; `TooLargeError` as soon as there are too many bytes."""
-        message = await self.source()
-        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
-        self.sourced += len(message.get("body", b""))
-        if self.sourced > self._bytes_max:
-            raise _too_large(self._bytes_max)
+        message = await self._next()
+        if self.sourced > self._limits.body_bytes_max:
+            raise _too_large(self._limits.body_bytes_max)
         return message
 
     async def discard(self) -> None:
-        """Take the rest of a body that is refused, as long as it is not much: then the peer gets to read why."""
-        discarded = 0
-        while not self._complete and discarded <= self._bytes_max:
-            message = await self.source()
-            self._complete = message["type"] != "http.request" or not message.get("more_body", False)
-            discarded += len(message.get("body", b""))
+        """Take the rest of the body and forget it, within `discard_bytes_max` and `discard_seconds_max`."""
+        most = self.sourced + self._limits.discard_bytes_max
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.discard_seconds_max):
+                while not self.complete and self.sourced < most:
+                    await self._next()
+
+    async def _next(self) -> Message:
+        message = await self.source()
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+        self.sourced += len(message.get("body", b""))
+        return message
+
+
+def lingering(response: ASGIApp, inbound: Inbound, stopping: asyncio.Event) -> ASGIApp:
+    """`response`, sent whole at once, and ended when the rest of the request's body was discarded or the server stops.
+
+    Who sends a body may read nothing before all of it is sent, and a socket that is closed with bytes unread takes the
+    response away from its peer.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def unended(message: Message) -> None:
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        await response(scope, receive, unended)
+        await unless(stopping.wait, inbound.discard())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return answer
 
 
 def reply_headers(scope: Scope, access: Access) -> dict[str, str]:

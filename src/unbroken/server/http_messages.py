@@ -20,10 +20,10 @@ from unbroken.protocol.views import stream_view
 from unbroken.server.departure import LongResponses, unless, while_connected
 from unbroken.server.http_streams import StreamBody, create
 from unbroken.server.resource import Body, Call, Whole, json_response
-from unbroken.server.specs import checked_producer, close_of
+from unbroken.server.specs import close_of, producer_of
 from unbroken.server.sse import SseResponse
 from unbroken.store.base import Read
-from unbroken.streams import AppendOptions
+from unbroken.streams import AppendOptions, check_producer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -49,11 +49,11 @@ async def append_messages(call: Call) -> Response:
     body = await call.body(AppendBody)
     limits = call.services.limits
     options = AppendOptions(
-        producer=None if body.producer is None else checked_producer(body.producer, limits),
+        producer=None if body.producer is None else producer_of(body.producer),
         expected_head=body.expected_head,
         close=None if body.close is None else close_of(body.close, limits),
     )
-    stream = await _stream_for(call, body.create)
+    stream = await _stream_for(call, body.create, options)
     done = await call.services.streams.append_durably(stream, body.messages, options)
     answer = {
         "first": done.first,
@@ -66,13 +66,15 @@ async def append_messages(call: Call) -> Response:
     return json_response(answer)
 
 
-async def _stream_for(call: Call, new: StreamBody | None) -> StreamInfo:
+async def _stream_for(call: Call, new: StreamBody | None, options: AppendOptions) -> StreamInfo:
     """The stream to append to, created first when it is missing and the request says how it shall be."""
     try:
         return await call.services.streams.get(call.principal, call.name)
     except NotFoundError:
         if new is None:
             raise
+        if options.producer is not None:
+            check_producer(options.producer, call.services.limits)  # before anything is created in vain
         return (await create(call.services, call.principal, call.name, new)).stream
 
 

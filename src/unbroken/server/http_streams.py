@@ -11,16 +11,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from unbroken.errors import VerificationError
-from unbroken.messages import Principal, Seq, StreamInfo
+from unbroken.messages import Principal, StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
 from unbroken.server.departure import while_connected
 from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.services import Services
-from unbroken.server.specs import STATES, checked_producer, close_of, object_text
+from unbroken.server.specs import STATES, close_of, object_text, producer_of
 from unbroken.store.base import Created, StreamFilter
-from unbroken.streams import NewStream, Verification
+from unbroken.streams import NewStream
 
 __all__ = [
     "StreamBody",
@@ -84,14 +83,13 @@ async def put_stream(call: Call) -> Response:
 
 async def create(services: Services, principal: Principal, name: str, body: StreamBody) -> Created:
     """Create the stream as `body` says, or find it; raises as `Streams.create` does."""
-    lease = None if body.lease is None else checked_producer(body.lease, services.limits)
     new = NewStream(
         kind=body.kind,
         content_type=body.content_type,
         session=body.session,
         metadata=object_text(body.metadata) or "{}",
         ttl_seconds=body.ttl_seconds,
-        lease=lease,
+        lease=None if body.lease is None else producer_of(body.lease),
         lease_seconds=body.lease_seconds,
     )
     return await services.streams.create(principal, name, new)
@@ -120,8 +118,7 @@ async def cancel_stream(call: Call) -> Response:
 
 async def lease_stream(call: Call) -> Response:
     body = await call.body(LeaseBody)
-    producer = checked_producer(body.producer, call.services.limits)
-    stream = await _stream(call)
+    stream, producer = await _stream(call), body.producer
     return _view(await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
 
 
@@ -145,17 +142,14 @@ async def verify_stream(call: Call) -> Response:
     """Recompute the chain; stops when the client leaves."""
     call.query()
     stream = await _stream(call)
-    try:
-        found = await while_connected(call.receive, call.services.streams.verify(stream))
-    except VerificationError as error:
-        bad = Seq(int(error.detail.get("seq") or stream.head))
-        found = Verification(bad - stream.first + 1, stream.first, bad, stream.hash, bad)
+    found = await while_connected(call.receive, call.services.streams.verify(stream))
     answer = {
         "ok": found.bad is None,
         "checked": found.checked,
         "first": found.first,
         "last": found.last,
         "bad": found.bad,
+        "bad_last": found.bad_last,
         "hash": found.hash.hex(),
     }
     return json_response(answer)

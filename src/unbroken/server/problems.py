@@ -114,9 +114,9 @@ class ProblemMiddleware:
             return
         reply = guard.Reply(send, guard.reply_headers(scope, self._services.access))
         waits = "expect" in Headers(scope=scope)
-        inbound = guard.Inbound(receive, self._services.limits.body_bytes_max, waits=waits)
+        inbound = guard.Inbound(receive, self._services.limits, waits=waits)
         try:
-            answer = guard.check(scope, self._services)
+            answer: ASGIApp | None = guard.check(scope, self._services)
             if answer is not None:
                 await answer(scope, receive, reply.send)
                 return
@@ -124,9 +124,10 @@ class ProblemMiddleware:
         except ClientDisconnect:
             logger.debug("the client left during %s", scope["method"])
         except UnbrokenError as error:
-            if error.http_status == TOO_LARGE:
-                await inbound.discard()
-            await self._report(error, scope, receive, reply)
+            answer = self._report(error, scope)
+            if error.http_status == TOO_LARGE and not inbound.complete:
+                answer = guard.lingering(answer, inbound, self._services.stopping)
+            await self._answer(answer, scope, receive, reply)
         except HTTPException as error:
             await self._answer(_of_starlette(error, scope), scope, receive, reply)
         except Exception:
@@ -134,13 +135,13 @@ class ProblemMiddleware:
             self._services.metrics.errors.labels(UnbrokenError.code).inc()
             await self._answer(problem_response(UnbrokenError("an unexpected error")), scope, receive, reply)
 
-    async def _report(self, error: UnbrokenError, scope: Scope, receive: Receive, reply: guard.Reply) -> None:
+    def _report(self, error: UnbrokenError, scope: Scope) -> Response:
         self._services.metrics.errors.labels(error.code).inc()
         level = logging.WARNING if error.http_status >= 500 else logging.DEBUG
         logger.log(level, "%s in %s %r: %s", error.code, scope["method"], scope["path"], error)
-        await self._answer(problem_response(error), scope, receive, reply)
+        return problem_response(error)
 
-    async def _answer(self, response: Response, scope: Scope, receive: Receive, reply: guard.Reply) -> None:
+    async def _answer(self, response: ASGIApp, scope: Scope, receive: Receive, reply: guard.Reply) -> None:
         """Send `response` if nothing was sent yet; else the peer learns from the missing end."""
         if reply.started:
             raise ConnectionAbortedError("the response was cut off by an error")

@@ -14,9 +14,8 @@ from unbroken.limits import Limits
 from unbroken.messages import StreamState, check_depth
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.store.base import Close, Producer
-from unbroken.streams import check_producer
 
-__all__ = ["STATES", "checked_producer", "close_of", "object_text"]
+__all__ = ["STATES", "close_of", "object_text", "producer_of"]
 
 STATES: Final = {state.value: state for state in StreamState}
 
@@ -39,8 +38,6 @@ def close_of(spec: CloseSpec, limits: Limits) -> Close:
     return Close(state, reason)
 
 
-def checked_producer(spec: ProducerSpec, limits: Limits) -> Producer:
-    """Who wants to produce, within the bounds of an id and of numbers."""
-    producer = Producer(spec.id, spec.epoch, spec.seq)
-    check_producer(producer, limits)
-    return producer
+def producer_of(spec: ProducerSpec) -> Producer:
+    """Who wants to produce; its bounds are checked where it is used, by `Streams` and `StreamStateManager`."""
+    return Producer(spec.id, spec.epoch, spec.seq)

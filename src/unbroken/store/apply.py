@@ -121,7 +121,24 @@ def apply(tables: Tables, op: WriteOp) -> WriteResult:
 def _append(tables: Tables, op: Append) -> WriteResult:
     entry = decide.find(tables.by_id(op.stream), op.epoch)
     if isinstance(entry, Rejected):
+        return entry if op.name_of is None else _append_by_name(tables, op, op.name_of)
+    return _append_to(tables, entry, op)
+
+
+def _append_by_name(tables: Tables, op: Append, known: StreamInfo) -> WriteResult:
+    """The stream that was meant is gone: append to the one that has its name now."""
+    entry = decide.find(tables.by_name(known.tenant, known.name), None)
+    if isinstance(entry, Rejected):
         return entry
+    if entry.fixed.owner != known.owner:
+        return Rejected(NotFoundError())
+    result = _append_to(tables, entry, op)
+    if isinstance(result, Appended):
+        return msgspec.structs.replace(result, moved_to=(entry.fixed.id, entry.fixed.epoch))
+    return result
+
+
+def _append_to(tables: Tables, entry: Entry, op: Append) -> Appended | Rejected:
     producer_id = None if op.producer is None else op.producer.id
     known = None if producer_id is None else tables.producer(entry, producer_id)
     before = entry.hash
@@ -275,6 +292,9 @@ def _delete(tables: Tables, op: DeleteStream) -> WriteResult:
     entry = decide.find(tables.by_id(op.stream), op.epoch)
     if isinstance(entry, Rejected):
         return entry
+    refused = decide.delete_refusal(entry, op)
+    if refused is not None:
+        return refused
     if tables.forks(op.stream):
         entry.put(
             replace(entry.info, deleted=True, session=None, expires_ms=None, lease_producer=None, lease_until_ms=None)

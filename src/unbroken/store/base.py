@@ -133,6 +133,9 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     (`conflict`); `writer_seq` must sort after the last one (`sequence`). All or nothing. With `messages` empty and `close`
     set it only closes. Writing slides the expiry of a stream that has `ttl_seconds`. A producer gap names the
     `expected` seq and, for a producer that is known, its `epoch`.
+
+    With `name_of`, what is meant is a name, and `stream` only where it was last seen: when that stream is gone, the one
+    that has the name of `name_of` now, and the same owner, takes its place in all of this.
     """
 
     stream: StreamId
@@ -143,6 +146,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expected_head: Seq | None = None
     writer_seq: str | None = None
     close: Close | None = None
+    name_of: StreamInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +214,15 @@ class Trim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteStream:
-    """Delete a stream. With live forks it becomes `deleted` (hidden, data kept) until the last fork is gone."""
+    """Delete a stream. With live forks it becomes `deleted` (hidden, data kept) until the last fork is gone.
+
+    `only_if_expired_at_ms` makes it conditional on an expiry that has passed at that time (for retention): a stream that
+    was touched or written meanwhile gives `transition`.
+    """
 
     stream: StreamId
     epoch: Epoch
+    only_if_expired_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +275,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
 
     `duplicate`: the same append was accepted before. Then `first` and `last` are where it went if it was the producer's
     latest append, else 0 and 0; `producer_epoch` and `producer_seq` are the highest accepted ones. `state` and `head` are
-    the stream's after this operation.
+    the stream's after this operation. `moved_to` is set when another stream than the named one took the append, because it
+    has the name now.
     """
 
     first: Seq
@@ -277,6 +287,7 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     duplicate: bool = False
     producer_epoch: int = 0
     producer_seq: int = 0
+    moved_to: tuple[StreamId, Epoch] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,13 +313,15 @@ WriteResult = Created | Appended | Done | Rejected
 class Batch:
     """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`).
 
-    `hash` is the chain at `last`.
+    `hash` is the chain at `last`. With `derived` none is stored there, and it was computed from these very messages: then it
+    says nothing about them.
     """
 
     first: Seq
     last: Seq
     body: bytes
     hash: bytes
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

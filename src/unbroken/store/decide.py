@@ -27,6 +27,7 @@ from unbroken.store.base import (
     Append,
     Appended,
     Close,
+    DeleteStream,
     Done,
     Producer,
     Rejected,
@@ -38,7 +39,7 @@ from unbroken.store.base import (
 )
 from unbroken.store.entry import Entry, ProducerState
 
-__all__ = ["SEQ_MAX", "append", "end", "find", "set_lease", "set_state", "touch", "trim", "update"]
+__all__ = ["SEQ_MAX", "append", "delete_refusal", "end", "find", "set_lease", "set_state", "touch", "trim", "update"]
 
 SEQ_MAX = 2**32 - 1
 """The last seq that a stored chunk's key has room for."""
@@ -220,6 +221,14 @@ def touch(entry: Entry, op: Touch) -> Done:
     """Slide the expiry."""
     entry.slide(op.now_ms)
     return Done(stream=entry.info)
+
+
+def delete_refusal(entry: Entry, op: DeleteStream) -> Rejected | None:
+    """Why the stream stays: its expiry has moved on since somebody saw that it had passed."""
+    at = op.only_if_expired_at_ms
+    if at is not None and (entry.expires_ms is None or entry.expires_ms > at):
+        return Rejected(TransitionError("the stream has not expired"))
+    return None
 
 
 def trim(entry: Entry, op: Trim) -> Done | Rejected:

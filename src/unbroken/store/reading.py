@@ -69,7 +69,8 @@ def _fitting_bytes(body: bytes, bytes_max: int) -> int:
 def _cut(source: Source, entry: Entry, batch: Batch, count: int) -> Batch:
     last = Seq(batch.first + count - 1)
     body = join_encoded(split_encoded(batch.body)[:count])
-    return Batch(batch.first, last, body, hash_at(source, entry, last))
+    found, derived = _hash_at(source, entry, last)
+    return Batch(batch.first, last, body, found, derived)
 
 
 def _through(source: Source, entry: Entry, after: Seq) -> Iterator[Batch]:
@@ -121,22 +122,27 @@ def hash_at(source: Source, entry: Entry, seq: Seq) -> bytes:
     """As `StreamingMessageRepository.hash_at`, of an entry that was found in `source`."""
     if not 0 <= seq <= entry.head:
         raise InvalidError(f"message {seq} is beyond the head {entry.head}", field="seq", head=entry.head)
+    return _hash_at(source, entry, seq)[0]
+
+
+def _hash_at(source: Source, entry: Entry, seq: Seq) -> tuple[bytes, bool]:
+    """The chain's value at `seq`, and whether it had to be computed from messages because it is not stored."""
     if seq == entry.head:
-        return entry.hash
+        return entry.hash, False
     while entry.fixed.forked_from is not None and seq < entry.fixed.fork_seq:
         entry = _origin(source, entry)
     if seq == entry.fixed.fork_seq:
-        return entry.fixed.genesis
+        return entry.fixed.genesis, False
     if seq < entry.base_seq:
         raise TrimmedError(first=entry.fixed.first)
     if seq == entry.base_seq:
-        return entry.base_hash
+        return entry.base_hash, False
     batch = _holding(source, entry, seq)
     if batch.last == seq:
-        return batch.hash
+        return batch.hash, False
     at_base = batch.first == entry.base_seq + 1
     before = entry.base_hash if at_base else _holding(source, entry, Seq(batch.first - 1)).hash
-    return chain(before, batch.first, split_encoded(batch.body)[: seq - batch.first + 1])
+    return chain(before, batch.first, split_encoded(batch.body)[: seq - batch.first + 1]), True
 
 
 def _holding(source: Source, entry: Entry, seq: Seq) -> Batch:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 LIMITS = replace(
     DEFAULT_LIMITS,
     body_bytes_max=64 * 1024,
+    discard_bytes_max=8 * 1024 * 1024,
     message_bytes_max=8 * 1024,
     append_messages_max=10,
     append_bytes_max=16 * 1024,
@@ -72,6 +73,7 @@ def field(name: str) -> dict[str, Any]:
 
 POST = ("POST", "/v1/messages/open")
 ONE = {"messages": [{"text": "x"}]}
+NOBODY = {"id": "", "epoch": 0, "seq": 0}
 WITH_BODY = [
     ("PUT", "/v1/streams/new"),
     ("POST", "/v1/messages/open"),
@@ -153,6 +155,14 @@ BODIES = [
     Bad("POST", "/v1/messages/none", 404, "not_found", ONE),
     Bad("POST", "/v1/messages/none", 400, "invalid", {**ONE, "create": {"kind": ""}}, facts=field("kind")),
     Bad("POST", "/v1/messages/none", 400, "invalid", {**ONE, "create": {"knd": "x"}}, facts=field("create.knd")),
+    Bad(
+        "POST",
+        "/v1/messages/none",
+        400,
+        "invalid",
+        {**ONE, "create": {}, "producer": NOBODY},
+        facts=field("producer.id"),
+    ),
     Bad("POST", "/v1/messages/ended", 409, "ended", ONE, facts={"head": 1, "state": "completed"}),
     Bad("POST", "/v1/messages/leased", 403, "fenced", {**ONE, "producer": {"id": "thief", "epoch": 9}}),
     Bad("POST", "/v1/messages/produced", 403, "fenced", {**ONE, "producer": {"id": "p", "epoch": 4, "seq": 0}}),

@@ -129,9 +129,9 @@ async def test_verify_names_where_the_chain_breaks() -> None:
             await server.append("a", text)
         store.changed = b"two!"
         found = await server.answer(200, "GET", "/v1/verify/a")
-        assert (found["ok"], found["bad"], found["checked"]) == (False, 2, 1)
+        assert (found["ok"], found["bad"], found["bad_last"], found["checked"]) == (False, 2, 2, 1)
         store.changed, store.wrong_head = None, True
         found = await server.answer(200, "GET", "/v1/verify/a")
-        assert (found["ok"], found["bad"], found["last"]) == (False, 3, 3)
+        assert (found["ok"], found["bad"], found["bad_last"], found["last"]) == (False, 3, 3, 2)
         store.wrong_head = False
         assert (await server.answer(200, "GET", "/v1/verify/a"))["ok"] is True

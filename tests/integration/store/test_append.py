@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.builders import (
     ALICE,
+    BOB,
     NOW_MS,
     append,
     appending,
@@ -35,7 +36,10 @@ from unbroken.store.base import (
     Append,
     Appended,
     Close,
+    Created,
     CreateStream,
+    DeleteStream,
+    Fork,
     Producer,
     Rejected,
     SetLease,
@@ -234,3 +238,40 @@ async def test_ends_and_progress_survive_in_any_mixture_within_one_write(store: 
     assert results[2].error.detail == {"state": "cancelled", "head": 2}
     now = await info_of(store, stream)
     assert (now.head, now.state, now.writer_seq, now.expires_ms) == (2, StreamState.CANCELLED, "b", NOW_MS + 10_001)
+
+
+async def test_an_append_by_name_goes_to_the_stream_that_has_the_name_now(store: Store) -> None:
+    known = await create(store, "a", messages=numbered(1, 2))
+    op = appending(known, numbered(3, 3), name_of=known)
+    kept, _, gone, created, moved, repeat = await store.write(
+        [
+            op,
+            DeleteStream(stream=known.id, epoch=known.epoch),
+            op,
+            CreateStream(principal=ALICE, name="a", now_ms=NOW_MS),
+            appending(known, numbered(1, 1), producer=Producer("p", 0, 0), name_of=known),
+            appending(known, numbered(1, 1), producer=Producer("p", 0, 0), name_of=known),
+        ]
+    )
+    assert isinstance(kept, Appended)
+    assert (kept.last, kept.moved_to) == (3, None)
+    assert isinstance(gone, Rejected)
+    assert isinstance(gone.error, NotFoundError)
+    assert isinstance(created, Created)
+    fresh = created.stream
+    for result, duplicate in ((moved, False), (repeat, True)):
+        assert isinstance(result, Appended)
+        assert (result.first, result.duplicate, result.moved_to) == (1, duplicate, (fresh.id, fresh.epoch))
+    assert isinstance(await rejected(store, appending(known, numbered(2, 2))), NotFoundError)
+    assert await read_all(store, fresh.id) == ["1"]
+
+
+async def test_an_append_by_name_never_goes_to_somebody_elses_stream_or_a_deleted_one(store: Store) -> None:
+    lost, kept = await create(store, "lost"), await create(store, "kept", messages=numbered(1, 1))
+    await create(store, "fork", fork=Fork(kept.id, Seq(1)))
+    for stream in (lost, kept):
+        await done(store, DeleteStream(stream=stream.id, epoch=stream.epoch))
+    theirs = await create(store, "lost", principal=BOB)
+    for stream in (lost, kept):
+        assert isinstance(await rejected(store, appending(stream, numbered(1, 1), name_of=stream)), NotFoundError)
+    assert (await info_of(store, theirs)).head == 0

@@ -7,7 +7,18 @@ import pytest
 from tests.support.builders import NOW_MS, append, create, done, numbered, rejected
 from unbroken.errors import EndedError, EpochMismatchError, FencedError, NotFoundError, TransitionError
 from unbroken.messages import TERMINAL_STATES, Epoch, StreamId, StreamInfo, StreamState, can_transition
-from unbroken.store.base import Producer, SetLease, SetState, StreamingMessageRepository, Touch, UpdateStream, WriteOp
+from unbroken.store.base import (
+    DeleteStream,
+    Done,
+    Producer,
+    Rejected,
+    SetLease,
+    SetState,
+    StreamingMessageRepository,
+    Touch,
+    UpdateStream,
+    WriteOp,
+)
 
 pytestmark = pytest.mark.anyio
 Store = StreamingMessageRepository
@@ -191,3 +202,27 @@ async def test_metadata_and_the_first_cancel_request_are_kept(store: Store) -> N
     assert again is not None
     assert (again.cancel_requested_by, again.cancel_requested_ms, again.metadata) == ("tab 1", NOW_MS + 1, '{"b":2}')
     assert await present(store, stream) == again
+
+
+async def test_a_delete_for_expiry_spares_what_was_touched_or_written_since_it_was_listed(store: Store) -> None:
+    late = NOW_MS + 10_000
+    touched, written, moved_on, forgotten = [
+        await create(store, name, ttl_seconds=10) for name in ("touched", "written", "same commit", "forgotten")
+    ]
+    eternal = await create(store, "eternal")
+    assert {info.id for info in await store.expired(late, limit=10)} >= {touched.id, written.id, forgotten.id}
+    await done(store, Touch(stream=touched.id, now_ms=late))
+    await append(store, written, numbered(1, 1), now_ms=late)
+
+    def expiry(stream: StreamInfo) -> DeleteStream:
+        return DeleteStream(stream=stream.id, epoch=stream.epoch, only_if_expired_at_ms=late)
+
+    for stream in (touched, written, eternal):
+        assert isinstance(await rejected(store, expiry(stream)), TransitionError)
+        assert (await present(store, stream)).head == (1 if stream is written else 0)
+    slid, refused = await store.write([Touch(stream=moved_on.id, now_ms=late), expiry(moved_on)])
+    assert isinstance(slid, Done)
+    assert isinstance(refused, Rejected)
+    await done(store, expiry(forgotten))
+    assert await store.get_by_id(forgotten.id) is None
+    await done(store, DeleteStream(stream=touched.id, epoch=touched.epoch))
