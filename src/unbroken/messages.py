@@ -188,19 +188,21 @@ def encode_message(message: NewMessage, *, time_ms: int, producer: str | None, l
     kind = message.kind
     if kind != _USUAL_KIND and (not kind or len(kind) > limits.kind_bytes_max or not _KIND.fullmatch(kind)):
         raise InvalidError("a kind is 1 to 64 letters, digits and . _ - / :", field="kind")
-    if payload is not UNSET:
-        payload = _compact(payload, limits)
-    encoded = _encoder.encode(
-        Message(
+    if (
+        message.text is not UNSET and producer is None and not message.continues
+    ):  # the usual one, with less to hand over
+        stored = Message(kind=kind, time=time_ms, text=message.text)
+    else:
+        stored = Message(
             kind=kind,
             time=time_ms,
             producer=UNSET if producer is None else producer,
             text=message.text,
-            json=payload,
+            json=UNSET if payload is UNSET else _compact(payload, limits),
             data=message.data,
             continues=message.continues,
         )
-    )
+    encoded = _encoder.encode(stored)
     if len(encoded) > limits.message_bytes_max:
         raise TooLargeError(
             f"the encoded message has {len(encoded)} bytes, the limit is {limits.message_bytes_max}",

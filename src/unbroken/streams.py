@@ -213,9 +213,12 @@ class Streams:
 
     def encode(self, messages: Sequence[NewMessage]) -> tuple[bytes, ...]:
         """The messages of one append without a producer, checked and encoded; raises what `append` raises at once."""
+        now = self.clock.now_ms()
+        if len(messages) == 1:
+            return (encode_message(messages[0], time_ms=now, producer=None, limits=self.limits),)
         if not messages:
             raise InvalidError("an append has at least one message, or closes", field="messages")
-        return self._encode(messages, self.clock.now_ms(), None)
+        return self._encode(messages, now, None)
 
     def _append(self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions) -> Append:
         if not messages and options.close is None:

@@ -22,10 +22,11 @@ def genesis(tenant: str, name: str, epoch: int) -> bytes:
 
 def chain(head: bytes, first: int, messages: Iterable[bytes]) -> bytes:
     """The head after the encoded `messages`, the first of which has seq `first`."""
+    new_leaf, new_node = _LEAF.copy, _NODE.copy
     for seq, message in enumerate(messages, first):
-        leaf = _LEAF.copy()
+        leaf = new_leaf()
         leaf.update(seq.to_bytes(8, "big") + message)
-        node = _NODE.copy()
+        node = new_node()
         node.update(head + leaf.digest())
         head = node.digest()
     return head

@@ -105,9 +105,9 @@ def decode_client(data: bytes | str, limits: Limits = DEFAULT_LIMITS) -> ClientF
     Raises `TooLargeError` beyond `limits.frame_bytes_max`, and `ProtocolError` for what is not UTF-8, not JSON, of an
     unknown type, or not as PROTOCOL.md says.
     """
-    raw = _utf8(data, limits)
+    plain = type(data) is bytes and len(data) <= limits.frame_bytes_max and data.isascii()
     try:
-        frame = _client_decoder.decode(raw)
+        frame = _client_decoder.decode(data if plain else _utf8(data, limits))
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(f"not a frame of a client: {error}") from None
     number = getattr(frame, "id", 0)

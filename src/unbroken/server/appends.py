@@ -55,10 +55,12 @@ class Appends:
     `on_decided` is called in a turn of the event loop of its own whenever something was decided.
     """
 
-    __slots__ = ("_decided", "_gathered", "_loop", "_on_decided", "_services", "flying")
+    __slots__ = ("_decided", "_gathered", "_limits", "_loop", "_on_decided", "_services", "_streams", "flying")
 
     def __init__(self, services: Services, on_decided: Callable[[], None]) -> None:
         self._services = services
+        self._streams = services.streams
+        self._limits = services.limits
         self._on_decided = on_decided
         self._loop = asyncio.get_running_loop()
         self._gathered: AppendGroup | None = None
@@ -70,12 +72,12 @@ class Appends:
 
         Raises at once what `Streams.append` does; then it was not taken.
         """
-        services = self._services
         producer = frame.producer
         if producer is None and frame.expected_head is None and frame.close is None:
             self._gather(frame, stream)
         else:
             self.submit()
+            services = self._services
             options = AppendOptions(
                 producer=None if producer is None else producer_of(producer),
                 expected_head=frame.expected_head,
@@ -89,7 +91,7 @@ class Appends:
 
     def _gather(self, frame: AppendFrame, stream: StreamInfo) -> None:
         """Appends of one read to one stream become one operation, as long as they are few and small."""
-        streams, limits = self._services.streams, self._services.limits
+        streams, limits = self._streams, self._limits
         encoded = streams.encode(frame.messages)
         group = self._gathered
         if (
@@ -104,7 +106,7 @@ class Appends:
         self._gathered = group
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded
-        group.size_bytes += sum(map(len, encoded))
+        group.size_bytes += len(encoded[0]) if len(encoded) == 1 else sum(map(len, encoded))
 
     def submit(self) -> None:
         """Submit what was gathered; there is room, because it was looked for in this same step of the event loop."""

@@ -130,10 +130,10 @@ class Connection:
 
     def receive(self, *texts: bytes | str) -> None:
         """These text frames have arrived together. A frame that is not valid closes the connection."""
+        self.heard = True
         for data in texts:
             if self._closed:
                 break
-            self.heard = True
             self._receive(data)
         self._appends.submit()
 
