@@ -268,6 +268,8 @@ class Hub:
     def committed(self, changes: Sequence[Change]) -> None:
         """The log has made `changes` durable."""
         for change in changes:
+            if change.by_name:
+                self.hint(None)
             live = self._live.get(change.stream)
             if live is None:
                 continue

@@ -48,7 +48,8 @@ OP_BYTES: Final = 256
 @dataclass(slots=True)
 class Change:
     """What one commit did to one stream: messages `first` to `last` (none when `messages` is empty), and whether more than
-    its head changed. `info` is the stream after the commit where the store gave it.
+    its head changed. `info` is the stream after the commit where the store gave it. With `by_name` it may have been done to
+    another stream of the same name.
     """
 
     stream: StreamId
@@ -59,6 +60,7 @@ class Change:
     hash: bytes
     state_changed: bool = False
     info: StreamInfo | None = None
+    by_name: bool = False
 
 
 def weight(op: WriteOp) -> int:
@@ -285,7 +287,7 @@ class Log:
     def _bound(self) -> None:
         """Bound what the store is asked for now, if it is."""
         life = self._life
-        if life is not None:
+        if life is not None and not life.expired():
             ends = asyncio.get_running_loop().time() + self._limits.drain_seconds_max
             bounds = (life.when(), self._ends, ends)
             life.reschedule(min(bound for bound in bounds if bound is not None))
@@ -320,7 +322,9 @@ class Log:
         if isinstance(error, UnknownOutcomeError):
             changes: dict[StreamId, Change] = {}
             for op, _, _ in taken:
-                _unsure(changes, getattr(op, "stream", None))
+                _unsure(changes, stream := getattr(op, "stream", None))
+                if isinstance(op, Append) and op.name_of is not None and stream is not None:
+                    changes[stream].by_name = True
             self._announce(list(changes.values()))
         for _, _, decided in taken:
             decided(error)

@@ -262,3 +262,22 @@ async def test_an_unavailable_store_is_an_error_that_says_retry() -> None:
         with pytest.raises(StoreUnavailableError) as caught:
             await parts.streams.append_durably(stream, texts("a"))
     assert caught.value.retryable
+
+
+async def test_a_stop_whose_own_bound_ends_in_the_same_moment_ends_all_the_same() -> None:
+    limits = replace(DEFAULT_LIMITS, drain_seconds_max=0.2)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        stream = await parts.stream("a")
+        store.hold()
+        waiting = parts.streams.append(stream, texts("x"))
+        await store.waiting.wait()
+        parts.log.hasten()
+        life = parts.log._life
+        assert life is not None
+        when = life.when()
+        assert when is not None
+        asyncio.get_running_loop().call_at(when - 1e-6, lambda: tasks.create_task(parts.log.drain()))
+        with pytest.raises(UnknownOutcomeError):
+            await waiting
+        store.release()

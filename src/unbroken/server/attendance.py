@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import ClientDisconnect
 
+from unbroken.errors import TooLargeError
 from unbroken.hub import Delta, Follower
 from unbroken.server.departure import departed
 
@@ -76,8 +77,15 @@ class Attendance:
             raise error from None
 
     async def _leave(self) -> None:
-        await departed(self._receive)
-        _hasten(self._life, self._loop.time())
+        """Note that the viewer leaves; one that sends a body without end is told to come again without it."""
+        try:
+            await departed(self._receive)
+        except TooLargeError:
+            self._ends = self._loop.time()
+            if self._waiting is not None:
+                _hasten(self._waiting, self._ends)
+        else:
+            _hasten(self._life, self._loop.time())
 
     async def _stop(self) -> None:
         """When the server drains, end the wait at once; one who takes nothing is given half of the time."""

@@ -54,7 +54,8 @@ class WebSocket(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and hand on every whole message."""
+        """Parse, and hand on every whole message. A part of a long one is a sign of life too."""
+        self._connection.heard = True
         conn = self._conn
         conn.receive_data(data)
         self.handle_events()
@@ -132,7 +133,7 @@ class WebSocket(asyncio.Protocol):
         conn = self._conn
         if conn.close_sent is None and conn.parser_exc is None:
             conn.send_close(code, reason[:120])
-            self._wire.send_raw(b"".join(conn.data_to_send()))
+        self._wire.send_raw(b"".join(conn.data_to_send()))  # ours, or the echo of the peer's
         self._abort_later()
 
     def _abort_later(self) -> None:

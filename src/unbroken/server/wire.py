@@ -148,6 +148,8 @@ class TransportWire:
         if out:
             self._out = []
             self._out_bytes = 0
+            if self._transport.is_closing():
+                return  # the peer has gone: uvloop refuses what asyncio would drop
             if len(out) == 1:
                 self._transport.write(out[0])
             else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,3 +300,24 @@ async def test_a_store_that_is_away_ends_the_response_so_that_the_viewer_comes_b
         store.error = None
         async with server.events(PATH) as viewer:
             assert texts(await viewer.rest()) == ["one", "two"]
+
+
+async def test_a_viewer_that_sends_a_body_without_end_is_let_go_without_a_complaint(
+    carrier: Carrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = replace(DEFAULT_LIMITS, body_bytes_max=100_000, discard_bytes_max=200_000, discard_seconds_max=1.0)
+    async with served(carrier=carrier, limits=limits) as server:
+        await server.create("a")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = f"GET /v1/messages/a?live=sse HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode())
+        with suppress(OSError):
+            for _ in range(20):
+                writer.write(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"\r\n0\r\n\r\n")  # the response is complete
+        writer.transport.abort()
+        await server.viewers(0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
