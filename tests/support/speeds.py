@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any, Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -108,16 +109,20 @@ async def running_server(
     limits: Limits = DEFAULT_LIMITS,
     access: Access | None = None,
     http: Http = "auto",
+    around: Callable[[ASGIApp], ASGIApp] | None = None,
 ) -> AsyncIterator[Running]:
-    """A server on a free port of the loopback interface; `http` is which of uvicorn's parsers it uses."""
+    """A server on a free port of the loopback interface; `http` is which of uvicorn's parsers it uses, `around` a middleware.
+
+    Everything else of uvicorn is as an application has it that sets nothing, its offer to compress among them.
+    """
     services = build_services(store or MemoryStore(limits=limits), access or Access(), limits=limits)
     engine = Engine(services)
+    app = build_app(engine, takeover=speed is Speed.TAKEOVER)
     config = uvicorn.Config(
-        build_app(engine, takeover=speed is Speed.TAKEOVER),
+        app if around is None else around(app),
         host="127.0.0.1",
         port=0,
         ws=standalone_protocol(services) if speed is Speed.STANDALONE else "websockets-sansio",  # type: ignore[arg-type]
-        ws_per_message_deflate=False,
         log_config=None,
         http=http,
         access_log=False,

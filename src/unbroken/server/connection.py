@@ -129,12 +129,18 @@ class Connection:
     # --- what the face calls ------------------------------------------------------------------------------------------
 
     def receive(self, *texts: bytes | str) -> None:
-        """These text frames have arrived together. A frame that is not valid closes the connection."""
+        """These text frames have arrived; `read_ends` is to follow in this step of the event loop.
+
+        A frame that is not valid closes the connection.
+        """
         self.heard = True
         for data in texts:
             if self._closed:
                 break
             self._receive(data)
+
+    def read_ends(self) -> None:
+        """What was received since the last time came in one read: its appends go to the log together."""
         self._appends.submit()
 
     def _receive(self, data: bytes | str) -> None:
@@ -174,6 +180,11 @@ class Connection:
         """Something was sent to the peer that it had asked for: when it does not take it, it may ask no more."""
         if self._wire.full:
             self._hold(BY_WIRE)
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing more is to be received for now: the face keeps what it has read, as it came."""
+        return self._held != 0
 
     @property
     def reading(self) -> bool:

@@ -15,8 +15,10 @@ import uvicorn
 from websockets.protocol import Protocol, Side, State
 from websockets.streams import StreamReader
 
+from unbroken.errors import TooLargeError
 from unbroken.messages import Principal
 from unbroken.server.transport import WebSocket
+from unbroken.server.wire import CLOSE_SECONDS_MAX
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
 
     from unbroken.server.services import Services
 
-__all__ = ["CARRIED", "TESTED_FROM", "TESTED_UNTIL", "Carried", "take_over", "tested_uvicorn", "uvicorn_protocol"]
+__all__ = [
+    "CARRIED",
+    "TESTED_FROM",
+    "TESTED_UNTIL",
+    "Carried",
+    "decline_compression",
+    "take_over",
+    "tested_uvicorn",
+    "uvicorn_protocol",
+]
 
 TESTED_FROM: Final = (0, 53)
 TESTED_UNTIL: Final = (0, 55)
@@ -78,34 +89,66 @@ class Carried:
             raise
 
 
-def take_over(protocol: WebSocketsSansIOProtocol, services: Services, principal: Principal) -> Carried:
-    """Move the accepted connection of `protocol` onto a `WebSocket`.
+def decline_compression(protocol: WebSocketsSansIOProtocol) -> None:
+    """Take back what uvicorn is about to agree to: some kilobytes of compressed frames can stand for gigabytes.
 
-    Call it in the same step of the event loop in which the handshake was accepted.
+    Call it before the handshake is accepted.
     """
-    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    protocol.conn.extensions = []
+    headers = protocol.response.headers
+    if "Sec-WebSocket-Extensions" in headers:
+        del headers["Sec-WebSocket-Extensions"]
+
+
+def take_over(protocol: WebSocketsSansIOProtocol, services: Services, principal: Principal) -> Carried | None:
+    """Move the connection of `protocol`, whose handshake was accepted, onto a `WebSocket`; None if it has gone already."""
+    loop = asyncio.get_running_loop()
+    if _left_alone(protocol):
+        return None
+    lost: asyncio.Future[None] = loop.create_future()
     connections = cast("set[object]", protocol.connections)
 
     def on_lost(exc: Exception | None) -> None:
         connections.discard(socket)
-        connections.add(protocol)
-        protocol.connection_lost(exc)
+        if not protocol.disconnected:
+            connections.add(protocol)
+            protocol.connection_lost(exc)
         if not lost.done():
             lost.set_result(None)
 
+    def settle() -> None:
+        if not protocol.disconnected:
+            connections.discard(protocol)
+        elif not lost.done():
+            socket.connection_lost(None)
+
     protocol.stop_keepalive()
     early = _messages(protocol)
+    fragments = None if protocol.conn.current_size is None else b"".join(protocol.frames)
+    protocol.frames = []
     socket = WebSocket(services, principal, protocol.transport, _lighten(protocol), on_lost)
-    connections.discard(protocol)
     connections.add(socket)  # so that uvicorn's shutdown closes it our way
     protocol.transport.set_protocol(socket)
     if protocol.read_paused:
         protocol.read_paused = False
         protocol.transport.resume_reading()
-    for message in early:
-        socket.feed(message)
-    socket.handle_events()
+    if sum(map(len, early)) > 2 * services.limits.frame_bytes_max:  # more than a frame and a read: it was inflated
+        early = []
+        socket.refuse(TooLargeError("too much before the handshake was done", limit="frame_bytes_max"))
+    socket.begin(early, fragments)
+    loop.call_soon(settle)  # the end of a connection may have been on its way to `protocol` already
     return Carried(socket, lost)
+
+
+def _left_alone(protocol: WebSocketsSansIOProtocol) -> bool:
+    """Whether the peer has gone, or is going; then the rest is uvicorn's, in bounded time."""
+    if not protocol.disconnected:
+        if protocol.conn.state is State.OPEN and not protocol.transport.is_closing():
+            return False
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSE_SECONDS_MAX, protocol.transport.abort)  # should it not take what is on its way
+    protocol.handshake_complete = protocol.close_sent = True  # nothing more is to be said to it, nor logged
+    return True
 
 
 def _messages(protocol: WebSocketsSansIOProtocol) -> list[str | bytes]:
@@ -124,7 +167,7 @@ def _lighten(protocol: WebSocketsSansIOProtocol) -> Protocol:
     if _between_frames(conn):
         bounds = (conn.max_message_size, conn.max_fragment_size)
         frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bounds, logger=conn.logger)
-        frames.extensions = conn.extensions
+        frames.current_size = conn.current_size
         protocol.conn = frames  # type: ignore[assignment]
         del protocol.request, protocol.response
     if not getattr(protocol.queue, "_getters", True):

@@ -8,12 +8,14 @@ tempting a shortcut may be; only the header in front of our shared outgoing fram
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol
 
+from unbroken.errors import UnbrokenError
 from unbroken.messages import Principal
 from unbroken.server.connection import Connection
 from unbroken.server.manager import RETRY_AFTER_SECONDS
@@ -27,12 +29,14 @@ __all__ = ["WebSocket"]
 TEXT: Final = Opcode.TEXT
 BINARY: Final = Opcode.BINARY
 CONTINUATION: Final = Opcode.CONT
+SLICE_BYTES: Final = 16 * 1024
+"""What is given to the parser at once: after each of them the rest of a read can be left as it came."""
 
 
 class WebSocket(asyncio.Protocol):
     """One WebSocket after its handshake. `on_lost` is called once, when the transport is gone."""
 
-    __slots__ = ("_connection", "_conn", "_fragments", "_on_lost", "_transport", "_wire", "closing")
+    __slots__ = ("_conn", "_connection", "_early", "_fragments", "_on_lost", "_rest", "_transport", "_wire", "closing")
 
     def __init__(
         self,
@@ -45,7 +49,9 @@ class WebSocket(asyncio.Protocol):
         self._transport = transport
         self._conn = conn
         self._on_lost = on_lost
+        self._early: deque[bytes | str] | None = None
         self._fragments: bytearray | None = None
+        self._rest = b""
         self.closing = False
         bytes_max = services.limits.connection_buffer_bytes_max
         self._wire = TransportWire(transport, bytes_max=bytes_max, on_close=self._send_close, on_room=self._room)
@@ -54,11 +60,26 @@ class WebSocket(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and hand on every whole message. A part of a long one is a sign of life too."""
+        """Parse, and hand on every whole message; what comes after the connection has enough stays unparsed.
+
+        A part of a long message is a sign of life too.
+        """
         self._connection.heard = True
-        conn = self._conn
-        conn.receive_data(data)
-        self.handle_events()
+        if self._early or self._rest:
+            self._rest += data
+            return
+        conn, connection = self._conn, self._connection
+        size, done, over = len(data), 0, False
+        while done < size and not connection.held and not over:
+            conn.receive_data(data[done : done + SLICE_BYTES])
+            done += SLICE_BYTES
+            over = self._handle_events()
+        if done < size and not over:
+            self._rest = data[done:]
+            self._wire.on_resume = self._go_on
+        connection.read_ends()
+        if over:
+            self._end()
 
     def eof_received(self) -> bool:
         """The peer has closed its half: so do we."""
@@ -67,6 +88,7 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone, for whatever reason."""
         self._connection.lost()
+        self._leave()
         self._on_lost(exc)
 
     def pause_writing(self) -> None:
@@ -83,8 +105,8 @@ class WebSocket(asyncio.Protocol):
 
     # --- frames -------------------------------------------------------------------------------------------------------
 
-    def handle_events(self) -> None:
-        """Handle what the parser has found, also before the first call of `data_received`."""
+    def _handle_events(self) -> bool:
+        """Handle what the parser has found; whether nothing that the peer sends counts any more."""
         conn = self._conn
         messages = [self._whole(cast("Frame", event)) for event in conn.events_received()]
         if messages:
@@ -93,15 +115,40 @@ class WebSocket(asyncio.Protocol):
         if output and not self.closing:
             self._wire.send_raw(b"".join(output))  # pongs, and the echo of a close
             self._connection.crowded()
-        if conn.parser_exc is not None or conn.close_rcvd is not None:
-            self._wire.flush()
-            self._connection.lost()
-            self._transport.close()
-            self._abort_later()
+        return conn.parser_exc is not None or conn.close_rcvd is not None
 
-    def feed(self, message: bytes | str) -> None:
-        """A whole message that was received before this object took over."""
-        self._connection.receive(message)
+    def _end(self) -> None:
+        self._wire.flush()
+        self._connection.lost()
+        self._transport.close()
+        self._abort_later()
+
+    def begin(self, early: Collection[bytes | str], fragments: bytes | None) -> None:
+        """Take what was received before this object took over: whole messages, then the beginning of another."""
+        self._fragments = None if fragments is None else bytearray(fragments)
+        if early:
+            self._early = deque(early)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Hand on what was kept back, as far as the connection takes it; then read again."""
+        connection, wire, early = self._connection, self._wire, self._early
+        wire.on_resume = self._go_on
+        while early and not connection.held:
+            connection.receive(early.popleft())
+        connection.read_ends()
+        if connection.held:
+            return
+        wire.on_resume = self._early = None
+        rest, self._rest = self._rest, b""
+        self.data_received(rest)
+        if not connection.held:
+            wire.resume_reading()
+
+    def _leave(self) -> None:
+        """Let go of what was kept back."""
+        self._wire.on_resume = self._early = None
+        self._rest = b""
 
     def _whole(self, frame: Frame) -> bytes | None:
         """The message that `frame` is or ends; None while fragments are outstanding, and for control frames."""
@@ -117,6 +164,10 @@ class WebSocket(asyncio.Protocol):
                 whole, self._fragments = bytes(self._fragments), None
                 return whole
         return None
+
+    def refuse(self, error: UnbrokenError) -> None:
+        """Tell the peer what is wrong and close."""
+        self._connection.fail(error)
 
     # --- closing ------------------------------------------------------------------------------------------------------
 

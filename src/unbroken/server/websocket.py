@@ -16,7 +16,7 @@ from unbroken.auth.handshake import admit
 from unbroken.errors import LifespanError, UnbrokenError
 from unbroken.server.connection import Connection
 from unbroken.server.problems import problem_response
-from unbroken.server.takeover import CARRIED, take_over, uvicorn_protocol
+from unbroken.server.takeover import CARRIED, decline_compression, take_over, uvicorn_protocol
 from unbroken.server.wire import CLOSE_SECONDS_MAX, AsgiWire
 
 if TYPE_CHECKING:
@@ -60,10 +60,15 @@ class WebSocketEndpoint:
             await socket.send_denial_response(problem_response(error))
             return
         await socket.receive()
-        protocol = uvicorn_protocol(receive) if self._takeover else None
+        protocol = uvicorn_protocol(receive)
+        compressing = protocol or uvicorn_protocol(send)
+        if compressing is not None:
+            decline_compression(compressing)
         await send({"type": "websocket.accept", "subprotocol": admission.subprotocol, "headers": []})
-        if protocol is not None:
+        if protocol is not None and self._takeover:
             carried = take_over(protocol, services, admission.principal)
+            if carried is None:
+                return
             if CARRIED in scope:
                 scope[CARRIED].append(carried)
             else:
@@ -96,6 +101,7 @@ async def _read(wire: AsgiWire, connection: Connection, receive: Receive) -> Non
             wire.close(1000, "")
             return
         connection.receive(event.get("text") or event.get("bytes") or b"")
+        connection.read_ends()
 
 
 async def _write(wire: AsgiWire, connection: Connection, send: Send) -> None:

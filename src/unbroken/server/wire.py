@@ -82,6 +82,7 @@ class TransportWire:
         "_out_bytes",
         "_paused",
         "_transport",
+        "on_resume",
     )
 
     def __init__(
@@ -102,6 +103,8 @@ class TransportWire:
         self._flushing = False
         self._paused = False
         self._closed = False
+        self.on_resume: Callable[[], None] | None = None
+        """Called in a step of its own when reading goes on; as long as it is set, the transport stays paused."""
         transport.set_write_buffer_limits(high=bytes_max, low=bytes_max // 4)
 
     @property
@@ -149,7 +152,7 @@ class TransportWire:
             self._out = []
             self._out_bytes = 0
             if self._transport.is_closing():
-                return  # the peer has gone: uvloop refuses what asyncio would drop
+                return  # nobody is there to take it, and uvloop's transport raises once it is closed
             if len(out) == 1:
                 self._transport.write(out[0])
             else:
@@ -178,7 +181,9 @@ class TransportWire:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._transport.is_closing():
+        if self.on_resume is not None:
+            self._loop.call_soon(self.on_resume)
+        elif not self._transport.is_closing():
             self._transport.resume_reading()
 
 
