@@ -146,7 +146,7 @@ async def test_of_many_small_frames_in_one_read_few_are_taken_while_one_waits_an
         sent, number = masked(b'{"type":"create","id":0,"stream":"a"}'), 0
         while len(sent) < READ_BYTES:
             number += 1
-            sent += masked(b'{"type":"lease","id":%d,"stream":"nope","producer":{"id":"p","epoch":1}}' % number)
+            sent += masked(b'{"type":"lease","id":%d,"stream":"nope","seconds":5,"producer":{"id":"p","epoch":1}}' % number)
         writer.write(sent)
         await until(lambda: not connection.reading)
         await asyncio.sleep(0.1)
@@ -156,7 +156,9 @@ async def test_of_many_small_frames_in_one_read_few_are_taken_while_one_waits_an
         answers = b""
         async with asyncio.timeout(20):
             while b'"id":%d,' % number not in answers:
-                answers += await reader.read(1_000_000)
+                data = await reader.read(1_000_000)
+                assert data, answers[-300:]
+                answers += data
         places = [answers.index(b'"id":%d,' % each) for each in range(number + 1)]
         assert places == sorted(places)
 
