@@ -146,12 +146,14 @@ async def test_of_many_small_frames_in_one_read_few_are_taken_while_one_waits_an
         sent, number = masked(b'{"type":"create","id":0,"stream":"a"}'), 0
         while len(sent) < READ_BYTES:
             number += 1
-            sent += masked(b'{"type":"lease","id":%d,"stream":"nope","seconds":5,"producer":{"id":"p","epoch":1}}' % number)
+            sent += masked(
+                b'{"type":"lease","id":%d,"stream":"nope","seconds":5,"producer":{"id":"p","epoch":1}}' % number
+            )
         writer.write(sent)
         await until(lambda: not connection.reading)
         await asyncio.sleep(0.1)
         most = len(connection._inbox)
-        assert INBOX_MAX <= most <= 4 * INBOX_MAX
+        assert INBOX_MAX - 1 <= most <= 4 * INBOX_MAX, "one of them is at work"
         store.release()
         answers = b""
         async with asyncio.timeout(20):
