@@ -13,6 +13,11 @@ __all__ = [
     "Unbroken",
     "Followed",
     "StreamInfo",
+    # runs
+    "task",
+    "TaskOptions",
+    "RunContext",
+    "RunEnded",
     # a client of a server
     "Client",
     "SyncClient",
@@ -34,6 +39,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "unbroken.embed": ("Unbroken", "Followed"),
+    "unbroken.runs.task": ("task", "TaskOptions"),
+    "unbroken.runs.context": ("RunContext", "RunEnded"),
     "unbroken.client": (*("Client", "SyncClient", "Follow", "Producer", "Received", "Appended", "ConnectionStatus"),),
     "unbroken.messages": ("StreamInfo", "Message", "NewMessage", "Cursor", "StreamState"),
     "unbroken.limits": ("Limits",),

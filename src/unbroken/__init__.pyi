@@ -14,6 +14,10 @@ from unbroken.messages import Message as Message
 from unbroken.messages import NewMessage as NewMessage
 from unbroken.messages import StreamInfo as StreamInfo
 from unbroken.messages import StreamState as StreamState
+from unbroken.runs.context import RunContext as RunContext
+from unbroken.runs.context import RunEnded as RunEnded
+from unbroken.runs.task import TaskOptions as TaskOptions
+from unbroken.runs.task import task as task
 
 __version__: str
 __all__: list[str]

@@ -6,10 +6,10 @@ is the public face of the whole server for Python code in the same process; it a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -21,8 +21,11 @@ from unbroken.clock import Clock
 from unbroken.errors import ConfigurationError, DrainingError, LifespanError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor, Message, Principal, Seq, StreamInfo, decode_messages, payload_bytes
+from unbroken.runs.catalog import Catalog
 from unbroken.runs.items import Item
 from unbroken.runs.local import LocalRuns
+from unbroken.runs.spec import RunOptions, RunRequest
+from unbroken.runs.task import Task, Tasks, load_tasks, task
 from unbroken.server.app import build_routes, build_services, open_store
 from unbroken.server.departure import unless
 from unbroken.server.engine import Engine
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Followed", "Item", "Unbroken"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
 class Followed:
@@ -53,8 +59,9 @@ class Followed:
 class _Parts:
     """Everything that lives from one start of the application to its end."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, tasks: int) -> None:
         self.services = services
+        self.tasks = tasks
         self.engine = Engine(services)
         self.runs = LocalRuns(services.streams, services.states)
         self.app: ASGIApp = ProblemMiddleware(Router(routes=build_routes(services)), services)
@@ -88,13 +95,16 @@ class Unbroken:
         self._limits = limits
         self._clock = clock
         self._principal = Principal()
+        self._tasks: list[Task[..., Any]] = []
         self._parts = self._build()
 
     def _build(self) -> _Parts:
         store = self._store
         if isinstance(store, str):
             store = open_store(store, self._durability, limits=self._limits, clock=self._clock)
-        return _Parts(build_services(store, self._access, limits=self._limits, clock=self._clock))
+        catalog = Catalog([Tasks(self._tasks)]) if self._tasks else None
+        services = build_services(store, self._access, limits=self._limits, clock=self._clock, catalog=catalog)
+        return _Parts(services, len(self._tasks))
 
     # --- putting it into an application -------------------------------------------------------------------------------
 
@@ -111,7 +121,7 @@ class Unbroken:
         if self.services.started:
             yield
             return
-        if self._parts.entered:
+        if self._parts.entered or self._parts.tasks != len(self._tasks):
             self._parts = self._build()
         parts = self._parts
         parts.entered = True
@@ -176,6 +186,42 @@ class Unbroken:
             ttl_seconds=ttl_seconds,
         )
         return await parts.runs.start(self._principal, name, source, new)
+
+    def include_tasks(self, *modules: str) -> None:
+        """The tasks of these modules (`package.module`, or `package.module:name`) can be run; before the application starts.
+
+        `ConfigurationError` for a module that cannot be imported or holds none.
+        """
+        for module in modules:
+            self._tasks += load_tasks(module)
+
+    def task(self, function: Callable[P, R]) -> Task[P, R]:
+        """A decorator: as `unbroken.task`, and this application can run it."""
+        made = task(function)
+        self._tasks.append(made)
+        return made
+
+    async def run(
+        self, work: Task[..., Any], arguments: Mapping[str, object] | None = None, options: RunOptions | None = None
+    ) -> StreamInfo:
+        """Start `work` as a run that survives this process, or attach to the one of the same name or key.
+
+        The run is durable when this returns. After a crash it goes on from its last checkpoint. Raises what
+        `RunDesk.start` does: `InvalidError` for arguments that do not fit, `AlreadyExistsError` for other work of that name.
+        """
+        desk, how = self._running().services.desk, options or RunOptions()
+        request = RunRequest(
+            task=work.name,
+            arguments=msgspec.Raw(msgspec.json.encode(arguments or {})),
+            name=how.name,
+            key=how.key,
+            session=how.session,
+            metadata=msgspec.Raw(msgspec.json.encode(how.metadata or {})),
+            ttl_seconds=how.ttl_seconds,
+            idle_seconds=how.idle_seconds,
+            total_seconds=how.total_seconds,
+        )
+        return (await desk.start(self._principal, request)).stream
 
     async def respond(
         self, source: AsyncIterable[Item], name: str, *, session: str | None = None, media_type: str = "text/plain"

@@ -34,6 +34,7 @@ __all__ = [
     "TransitionError",
     "TrimmedError",
     "UnauthorizedError",
+    "UnknownRunnableError",
     "UnbrokenError",
     "UnknownOutcomeError",
     "UnreachableError",
@@ -273,6 +274,14 @@ class VerificationError(UnbrokenError):
     code = "verification"
     http_status = 500
     cure = "Somebody changed the data below Unbroken: compare with a backup."
+
+
+class UnknownRunnableError(UnbrokenError):
+    """There is no such task, tool or program here."""
+
+    code = "unknown_runnable"
+    http_status = 404
+    cure = "List what there is (`unbroken tools`); tasks, MCP servers and programs are named in the server's configuration."
 
 
 class ConfigurationError(UnbrokenError):

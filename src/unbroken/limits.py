@@ -113,6 +113,30 @@ class Limits:
     # runs in this process
     runs_max: int = 10_000
 
+    # the supervisor of runs
+    supervised_runs_max: int = 256
+    supervised_runs_of_owner_max: int = 64
+    active_runs_max: int = 1_000
+    run_spec_bytes_max: int = 256 * KIB
+    run_poll_seconds: float = 0.5
+    run_takeover_seconds: float = 2.0
+    run_checkpoint_bytes_max: int = 256 * KIB
+    run_input_bytes_max: int = 64 * KIB
+    run_log_bytes_max: int = 8 * KIB
+    run_seconds_max: float = 30 * 86_400.0
+    run_progress_seconds: float = 0.05
+
+    # `unbroken mcp`: what agents ask of us
+    agent_calls_max: int = 64
+    agent_call_seconds_max: float = 20.0
+    agent_wait_seconds_max: float = 25.0
+    agent_request_bytes_max: int = MIB
+    agent_items_max: int = 1_000
+    agent_output_bytes_max: int = 64 * KIB
+    agent_tail_messages_max: int = 500
+    agent_error_characters_max: int = 2_000
+    agent_retries_max: int = 5
+
     # `unbroken run`, and with it those runs
     run_message_bytes_max: int = 32 * KIB
     run_flush_seconds: float = 0.05
@@ -120,6 +144,37 @@ class Limits:
     run_memory_bytes_max: int = 8 * MIB
     run_offline_seconds_max: float = 1.0
     run_grace_seconds: float = 5.0
+
+    # MCP tool calls
+    mcp_config_bytes_max: int = MIB
+    mcp_servers_max: int = 100
+    mcp_calls_max: int = 64
+    mcp_processes_max: int = 4
+    mcp_connect_seconds: float = 10.0
+    mcp_start_seconds: float = 30.0
+    mcp_close_seconds: float = 2.0
+    mcp_view_seconds: float = 10.0
+    mcp_idle_seconds: float = 120.0
+    mcp_total_seconds: float = 3_600.0
+    mcp_warm_seconds: float = 300.0
+    mcp_result_bytes_max: int = 8 * MIB
+    mcp_result_inline_bytes_max: int = 256 * KIB
+    mcp_error_bytes_max: int = 64 * KIB
+    mcp_error_text_bytes_max: int = 2 * KIB
+    mcp_line_bytes_max: int = 16 * MIB
+    mcp_stderr_bytes_max: int = 64 * KIB
+    mcp_stderr_told_bytes_max: int = 4 * KIB
+    mcp_queue_max: int = 1_000
+    mcp_logs_per_second_max: int = 100
+    mcp_tool_pages_max: int = 100
+    mcp_tools_max: int = 1_000
+    mcp_retries_max: int = 5
+    mcp_start_failures_max: int = 5
+    mcp_open_seconds: float = 30.0
+    mcp_poll_seconds_min: float = 0.2
+    mcp_poll_seconds_max: float = 60.0
+    mcp_input_rounds_max: int = 100
+    mcp_input_requests_max: int = 20
 
 
 DEFAULT_LIMITS = Limits()

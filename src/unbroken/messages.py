@@ -333,7 +333,8 @@ class StreamInfo:
 
     `first` and `head` are the oldest retained and the newest seq (1 and 0 when nothing was ever written); `hash` is the
     chain's value at `head`, `genesis` its value in front of message 1 (of a fork: at `fork_seq`). `reason` is a JSON object
-    that says why the stream ended (for example `{"exit_code": 2}`). A lease names the producer that holds the right to
+    that says why the stream ended (for example `{"exit_code": 2}`). `run` is what the server executes for the stream (a
+    JSON object, see `runs.spec`), None when somebody else produces. A lease names the producer that holds the right to
     produce, its epoch and when it runs out. `deleted` marks a stream that only its forks keep.
     """
 
@@ -367,6 +368,7 @@ class StreamInfo:
     forked_from: StreamId | None = None
     fork_seq: Seq = START
     deleted: bool = False
+    run: str | None = None
 
     @property
     def cursor(self) -> Cursor:

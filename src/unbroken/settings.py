@@ -45,10 +45,18 @@ class Settings(BaseSettings):
     allow_host: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Host names besides the server's own that requests may name, separated by commas."
     )
+    tasks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Modules whose tasks can be run, as package.module or package.module:name, separated by commas."
+    )
+    programs: Path | None = Field(None, description="A JSON file with the programs that can be run by their names.")
+    mcp_config: Path | None = Field(None, description="A JSON file with the MCP servers whose tools can be called.")
+    worker: bool = Field(
+        default=True, description="Whether this server executes runs itself; else `unbroken worker` does."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
 
-    @field_validator("allow_origin", "allow_host", mode="before")
+    @field_validator("allow_origin", "allow_host", "tasks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -109,10 +109,19 @@ class StreamStateManager:
         return await self._streams.store.extend_leases(until)
 
     async def reap(self) -> int:
-        """End each running stream whose lease has run out as interrupted; how many."""
+        """End each running stream whose lease has run out as interrupted; how many.
+
+        A run is left to a supervisor for `run_takeover_seconds` first, which may continue it.
+        """
         now = self._streams.clock.now_ms()
-        dead = await self._streams.store.leased(now, limit=self._limits.page_items_max)
-        results = await self._streams.log.write_all([_interruption(stream, now) for stream in dead])
+        takeover_ms = int(self._limits.run_takeover_seconds * 1000)
+        late = await self._streams.store.leased(now, limit=self._limits.page_items_max)
+        dead = [
+            _interruption(stream, now, before_ms)
+            for stream in late
+            if (stream.lease_until_ms or 0) < (before_ms := now if stream.run is None else now - takeover_ms)
+        ]
+        results = await self._streams.log.write_all(dead)
         return sum(isinstance(result, Done) for result in results)  # others were renewed, ended or deleted meanwhile
 
     async def run(self) -> None:
@@ -155,8 +164,8 @@ class StreamStateManager:
         return result.stream
 
 
-def _interruption(stream: StreamInfo, now_ms: int) -> SetState:
-    """What ends a stream whose producer has not renewed its lease, unless it does so first."""
+def _interruption(stream: StreamInfo, now_ms: int, before_ms: int) -> SetState:
+    """What ends a stream whose producer's lease ran out before `before_ms`, unless it is renewed first."""
     reason = {
         "cause": "lease_expired",
         "producer": stream.lease_producer,
@@ -168,5 +177,5 @@ def _interruption(stream: StreamInfo, now_ms: int) -> SetState:
         state=StreamState.INTERRUPTED,
         now_ms=now_ms,
         reason=msgspec.json.encode(reason).decode(),
-        only_if_lease_before_ms=now_ms,
+        only_if_lease_before_ms=before_ms,
     )

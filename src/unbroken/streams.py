@@ -85,6 +85,7 @@ class NewStream:
     close: Close | None = None
     lease: Producer | None = None
     lease_seconds: float | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,7 @@ class AppendOptions:
     writer_seq: str | None = None
     close: Close | None = None
     by_name: bool = False
+    beside_lease: bool = False
 
 
 PLAIN: Final = AppendOptions()
@@ -158,6 +160,7 @@ class Streams:
                 lease_producer=lease.id if lease else None,
                 lease_epoch=lease.epoch if lease else 0,
                 lease_until_ms=now + int(seconds * 1000) if lease else None,
+                run=new.run,
             )
         )
         assert isinstance(result, Created)
@@ -238,6 +241,7 @@ class Streams:
             writer_seq=options.writer_seq,
             close=options.close,
             name_of=stream if options.by_name else None,
+            beside_lease=options.beside_lease,
         )
 
     async def append_durably(

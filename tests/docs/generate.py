@@ -135,7 +135,8 @@ server. The words are those of [ARCHITECTURE.md](../../ARCHITECTURE.md); errors 
     for name in unbroken.__all__:
         kind = getattr(unbroken, name)
         parts.append(f"## `{name}`\n\n{_paragraphs(inspect.getdoc(kind))}")
-        parts += _members(kind)
+        if isinstance(kind, type):
+            parts += _members(kind)
     return _page("Python API", text, *parts)
 
 

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.anyio
 
 README = "README.md"
 EMBED = "docs/howto/embed.md"
+MCP = "docs/howto/mcp.md"
 OPERATE = "docs/howto/operate.md"
+TASKS = "docs/howto/tasks.md"
+MCP_TOOLS = "docs/howto/mcp-tools.md"
 PROXY = "docs/howto/reverse-proxy.md"
 SECONDS_MAX = 60
 BIN = Path(sys.executable).parent
@@ -46,9 +49,16 @@ RUN_BY = {
     f"{PROXY} nginx 1": "test_reverse_proxy.py",
     f"{PROXY} nginx 2": "test_reverse_proxy.py",
     f"{PROXY} sh 1": "test_serve_under_another_name",
+    **dict.fromkeys((f"{MCP} python 1", f"{MCP} sh 1", f"{MCP} json 1", f"{MCP} json 2"), "test_mcp.py"),
     f"{OPERATE} sh 1": "test_health_and_metrics",
     f"{OPERATE} python 1": "test_a_backup_of_a_running_server",
     f"{OPERATE} sh 2": "test_a_backup_of_a_running_server",
+    f"{TASKS} python 1": "test_tasks_howto.py",
+    f"{TASKS} sh 1": "test_tasks_howto.py",
+    f"{TASKS} sh 2": "test_tasks_howto.py",
+    f"{TASKS} json 1": "test_tasks_howto.py",
+    f"{TASKS} python 2": "test_tasks_howto.py",
+    f"{MCP_TOOLS} json 1": "test_mcp_howto.py",
 }
 
 
@@ -208,13 +218,14 @@ async def test_a_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Uvicorn(ServerProcess):
     """`uvicorn app:app …`, as the document has it."""
 
+    ready = "Uvicorn running on"
+
     def _command(self) -> list[str]:
         program, *arguments = the(EMBED, "sh", 1).split()
         return ["sh", "-c", f"exec {BIN / program} {' '.join(arguments)}"]
 
 
-async def test_uvicorn_stops_in_time_with_viewers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.server.READY", "Uvicorn running on")
+async def test_uvicorn_stops_in_time_with_viewers(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(the(EMBED, "python", 1))
     port = free_port()
     environment = {"UVICORN_PORT": str(port), "PYTHONPATH": str(tmp_path)}

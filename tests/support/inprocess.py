@@ -21,6 +21,7 @@ from unbroken.auth.access import Access
 from unbroken.clock import SystemClock
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.protocol.sse import ServerEvent, SseParser
+from unbroken.runs.catalog import Catalog
 from unbroken.server.services import Services
 from unbroken.store.base import Durability, StreamingMessageRepository
 from unbroken.store.memory import MemoryStore
@@ -141,12 +142,13 @@ async def served(
     limits: Limits = DEFAULT_LIMITS,
     access: Access | None = None,
     carrier: Carrier = Carrier.ASGI,
+    catalog: Catalog | None = None,
 ) -> AsyncIterator[Served]:
     """The whole server on a free port, and a client without any credentials."""
     speed = Speed.ASGI if carrier is Carrier.ASGI else Speed.TAKEOVER
     http: Http = "h11" if carrier is Carrier.H11 else "httptools"
     async with (
-        running_server(speed, store=store, limits=limits, access=access, http=http) as running,
+        running_server(speed, store=store, limits=limits, access=access, http=http, catalog=catalog) as running,
         _client(running.url) as client,
     ):
         yield Served(running.services, client, running.port)

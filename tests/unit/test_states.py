@@ -127,6 +127,17 @@ async def test_the_reaper_ends_what_has_lost_its_producer_and_nothing_else() -> 
             assert (await parts.streams.get(ALICE, name)).state.value == name
 
 
+async def test_a_run_is_left_to_a_supervisor_for_a_while_and_then_ended_too() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        await parts.streams.create(ALICE, "r", NewStream(run='{"type":"task","name":"t"}', lease=Producer("p", 1, 0)))
+        clock.advance(DEFAULT_LIMITS.lease_seconds + DEFAULT_LIMITS.run_takeover_seconds - 0.5)
+        assert await parts.states.reap() == 0
+        clock.advance(1)
+        assert await parts.states.reap() == 1
+        assert (await parts.streams.get(ALICE, "r")).state is StreamState.INTERRUPTED
+
+
 async def test_a_renewed_lease_is_not_reaped() -> None:
     clock = ManualClock()
     async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:

@@ -21,6 +21,12 @@ __all__ = ["VERBS", "build", "execute"]
 
 VERBS: Final = (
     ("serve", "serve:serve", "Run a server until SIGTERM."),
+    ("worker", "worker:worker", "Execute runs in a process apart from the server."),
+    ("start", "runs:start", "Start a task, an MCP tool or a program on the server."),
+    ("retry", "runs:retry", "Run once more what ended badly."),
+    ("answer", "runs:answer", "Answer a question that a run has asked."),
+    ("tools", "runs:tools", "Show what the server can run."),
+    ("mcp", "mcp:mcp", "Be an MCP server for agents, whose work then survives them."),
     ("run", "run:run", "Run a command and keep what it prints as a stream."),
     ("append", "append:append", "Append messages to a stream, one for each line of standard input."),
     ("tail", "tail:tail", "Print a stream's messages, and follow it."),

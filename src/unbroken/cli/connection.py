@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from unbroken.client import Client, StatusEvent
 
-__all__ = ["DEFAULT_CONNECTION", "Connection", "Json", "run_async", "within"]
+__all__ = ["DEFAULT_CONNECTION", "Connection", "Json", "read_token", "run_async", "within"]
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:4437"
 T = TypeVar("T")
@@ -45,15 +45,7 @@ class Connection:
     @property
     def token(self) -> str | None:
         """The token, if there is one; `ConfigurationError` when its file cannot be read or it cannot be a token."""
-        token = os.environ.get("UNBROKEN_TOKEN") or None
-        if self.token_file is not None:
-            try:
-                token = self.token_file.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"the token file cannot be read: {error}", setting="token_file") from None
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise ConfigurationError("a token has printable ASCII characters only", setting="token")
-        return token
+        return read_token(self.token_file, "UNBROKEN_TOKEN", setting="token_file")
 
     @asynccontextmanager
     async def client(
@@ -72,6 +64,21 @@ class Connection:
 
 
 DEFAULT_CONNECTION: Final = Connection()
+
+
+def read_token(file: Path | None, variable: str, *, setting: str) -> str | None:
+    """The token in `file`, else in the environment's `variable`; see `Connection.token` for the errors."""
+    token = os.environ.get(variable) or None
+    if file is not None:
+        try:
+            token = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"the token file cannot be read: {error}", setting=setting) from None
+        if not token:
+            raise ConfigurationError(f"the token file {file} is empty", setting=setting)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigurationError("a token has printable ASCII characters only", setting="token")
+    return token
 
 
 async def within(seconds: float, work: Coroutine[object, object, T]) -> T:

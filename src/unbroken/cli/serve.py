@@ -16,7 +16,7 @@ from unbroken.errors import ConfigurationError
 if TYPE_CHECKING:
     from unbroken.settings import Settings
 
-__all__ = ["Access", "Logging", "Timing", "serve"]
+__all__ = ["DEFAULT_LOGGING", "Access", "Logging", "Timing", "serve", "settings_of"]
 
 
 @Parameter(name="*")
@@ -56,6 +56,22 @@ class Logging:
     log_format: Annotated[Literal["text", "json"] | None, Parameter(help="How to log [text].")] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What can be run."""
+
+    tasks: Annotated[
+        tuple[str, ...], Parameter(negative="", help="A module with tasks: package.module, or package.module:name.")
+    ] = ()
+    programs: Annotated[Path | None, Parameter(help="A JSON file with the programs that can be run by name.")] = None
+    mcp_config: Annotated[Path | None, Parameter(help="A JSON file with mcpServers, like .mcp.json.")] = None
+    worker: Annotated[
+        bool | None, Parameter(help="Execute runs in this process, rather than in `unbroken worker` [yes].")
+    ] = None
+
+
+DEFAULT_WORK: Final = Work()
 DEFAULT_TIMING: Final = Timing()
 DEFAULT_ACCESS: Final = Access()
 DEFAULT_LOGGING: Final = Logging()
@@ -83,6 +99,7 @@ def serve(
     place: Place = DEFAULT_PLACE,
     timing: Timing = DEFAULT_TIMING,
     access: Access = DEFAULT_ACCESS,
+    work: Work = DEFAULT_WORK,
     logging: Logging = DEFAULT_LOGGING,
 ) -> int:
     """Run a server until SIGTERM or Ctrl-C, then drain and exit with 0.
@@ -93,12 +110,12 @@ def serve(
     from unbroken.cli.logs import configure
     from unbroken.server.run import serve as serve_until_stopped
 
-    settings = _settings({**asdict(place), **asdict(timing), **asdict(access), **asdict(logging)})
+    settings = settings_of({**asdict(place), **asdict(timing), **asdict(access), **asdict(work), **asdict(logging)})
     configure(settings.log_level, settings.log_format)
     return serve_until_stopped(settings)
 
 
-def _settings(given: dict[str, object]) -> Settings:
+def settings_of(given: dict[str, object]) -> Settings:
     """The settings that these flags and the environment make; `ConfigurationError` names the wrong one."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError

@@ -18,7 +18,7 @@ from unbroken.cli.output import clean, coloured, human_bytes, human_time, note, 
 from unbroken.errors import InvalidError
 from unbroken.protocol.frames import StreamView
 
-__all__ = ["cancel", "close", "delete", "ls", "show"]
+__all__ = ["cancel", "close", "delete", "ls", "print_view", "show"]
 
 ANSWER_SECONDS = 15.0
 PAGE_ITEMS = 100
@@ -78,7 +78,7 @@ def show(name: str, /, *, json: Json = False, connection: Connection = DEFAULT_C
 
     async def work() -> int:
         async with connection.client() as client:
-            _print_view(await client.state(name), as_json=json)
+            print_view(await client.state(name), as_json=json)
         return Exit.OK
 
     return run_async(work())
@@ -93,7 +93,7 @@ def cancel(name: str, /, *, json: Json = False, connection: Connection = DEFAULT
 
     async def work() -> int:
         async with connection.client() as client:
-            _print_view(await within(ANSWER_SECONDS, client.cancel(name)), as_json=json)
+            print_view(await within(ANSWER_SECONDS, client.cancel(name)), as_json=json)
         return Exit.OK
 
     return run_async(work())
@@ -124,7 +124,7 @@ def close(
 
     async def work() -> int:
         async with connection.client() as client:
-            _print_view(await within(ANSWER_SECONDS, client.close(name, state, why)), as_json=json)
+            print_view(await within(ANSWER_SECONDS, client.close(name, state, why)), as_json=json)
         return Exit.OK
 
     return run_async(work())
@@ -165,7 +165,8 @@ def _row(view: StreamView) -> list[str]:
     return [view.stream, view.state, count, human_bytes(view.bytes), human_time(view.updated), view.session or "-"]
 
 
-def _print_view(view: StreamView, *, as_json: bool) -> None:
+def print_view(view: StreamView, *, as_json: bool) -> None:
+    """A stream's state, for people or for programs."""
     if as_json:
         print_json(view)
         return

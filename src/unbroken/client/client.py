@@ -17,6 +17,7 @@ from unbroken.client.follow import Follow
 from unbroken.client.http import HttpFace, place
 from unbroken.client.link import Link
 from unbroken.client.producer import Producer
+from unbroken.client.runs import ClientRuns
 from unbroken.client.transport import Address, Connector
 from unbroken.client.values import (
     Appended,
@@ -265,6 +266,11 @@ class Client:
     async def session_streams(self, name: str, *, page: str | None = None) -> StreamPage:
         """A session's streams, oldest first."""
         return await self._face.get(place("session-streams", name), StreamPage, {"page": page})
+
+    @property
+    def runs(self) -> ClientRuns:
+        """Runs: what there is to run, starting it, trying it again, answering its questions."""
+        return ClientRuns(self._face)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

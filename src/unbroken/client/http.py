@@ -51,6 +51,11 @@ class HttpFace:
         """GET and decode."""
         return self._decode((await self._request("GET", path, query=query)).content, kind)
 
+    async def poll(self, path: str, kind: type[T], query: Query | None = None) -> T | None:
+        """As `get`; None for an answer without content, with which a long poll ends."""
+        content = (await self._request("GET", path, query=query)).content
+        return self._decode(content, kind) if content else None
+
     async def send(self, method: str, path: str, kind: type[T], body: Mapping[str, object] | None = None) -> T:
         """Send a JSON body and decode the answer."""
         return self._decode((await self._request(method, path, body=body or {})).content, kind)

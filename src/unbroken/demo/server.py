@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,8 @@ STOP_SECONDS_MAX = 20.0
 class DemoServer:
     """`async with` starts it and ends it; `kill` and `start` restart it on the same port with the same database."""
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    def __init__(self, directory: Path, port: int = 0, arguments: Sequence[str] = ()) -> None:
+        self._arguments = tuple(arguments)
         self.database = directory / "demo.db"
         self.kills = 0
         self._log = directory / "server.log"
@@ -42,6 +44,7 @@ class DemoServer:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "unbroken", "serve", "--host", "127.0.0.1", "--port", str(self._port)),
                 *("--store", f"sqlite:///{self.database}", "--durability", "disk", "--log-level", "warning"),
+                *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

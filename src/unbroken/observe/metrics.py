@@ -67,6 +67,7 @@ class Metrics:
             "Subscriptions that have not been handed everything yet.",
             registry=registry,
         )
+        self.runs = Gauge("unbroken_runs", "Runs that this process executes.", registry=registry)
         self.live_streams = Gauge("unbroken_live_streams", "Streams with at least one viewer.", registry=registry)
         self.pending_bytes = Gauge("unbroken_pending_bytes", "Bytes waiting for a commit.", registry=registry)
         self.reaped = Counter(

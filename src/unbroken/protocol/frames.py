@@ -15,6 +15,7 @@ __all__ = [
     "PROTOCOL",
     "Ack",
     "Acks",
+    "AnswerFrame",
     "AppendFrame",
     "CancelFrame",
     "ClientFrame",
@@ -31,7 +32,9 @@ __all__ = [
     "ProducerSpec",
     "Result",
     "Resume",
+    "RetryFrame",
     "ServerFrame",
+    "StartFrame",
     "StateFrame",
     "StreamView",
     "Subscribe",
@@ -119,12 +122,46 @@ class LeaseFrame(_Frame, frozen=True, kw_only=True, tag="lease"):
     seconds: float
 
 
+class StartFrame(_Frame, frozen=True, kw_only=True, tag="start"):
+    """Start a run: `run` is the body of `POST /v1/runs`."""
+
+    id: int
+    run: msgspec.Raw
+
+
+class RetryFrame(_Frame, frozen=True, kw_only=True, tag="retry"):
+    """Try a run that has ended once more."""
+
+    id: int
+    stream: str
+
+
+class AnswerFrame(_Frame, frozen=True, kw_only=True, tag="answer"):
+    """Answer the question `question` of a run with any JSON value."""
+
+    id: int
+    stream: str
+    question: str
+    response: msgspec.Raw
+
+
 class Heartbeat(_Frame, frozen=True, kw_only=True, tag="heartbeat"):
     """Either way; the client answers each of the server's with one of its own."""
 
 
 ClientFrame = (
-    Subscribe | Unsubscribe | Pause | Resume | CreateFrame | AppendFrame | CancelFrame | LeaseFrame | Heartbeat
+    Subscribe
+    | Unsubscribe
+    | Pause
+    | Resume
+    | CreateFrame
+    | AppendFrame
+    | CancelFrame
+    | LeaseFrame
+    | StartFrame
+    | RetryFrame
+    | AnswerFrame
+    | Heartbeat
 )
 
 # --- server to client -------------------------------------------------------------------------------------------------
@@ -164,6 +201,7 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     ttl_seconds: int | None = None
     producer: str | None = None
     cancel_requested: bool = False
+    run: msgspec.Raw | UnsetType = UNSET
 
 
 class Subscribed(_Frame, frozen=True, kw_only=True, tag="subscribed"):

@@ -7,6 +7,7 @@ Pure translations from `StreamInfo` and `SessionInfo` to the objects of PROTOCOL
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET
 
 from unbroken.messages import SessionInfo, StreamInfo
 from unbroken.protocol.frames import StreamView
@@ -47,6 +48,7 @@ def stream_view(info: StreamInfo) -> StreamView:
         ttl_seconds=info.ttl_seconds,
         producer=info.lease_producer,
         cancel_requested=info.cancel_requested_ms is not None,
+        run=UNSET if info.run is None else msgspec.Raw(info.run.encode()),
     )
 
 

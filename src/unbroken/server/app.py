@@ -22,6 +22,9 @@ from unbroken.hub import Hub
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.log import Log
 from unbroken.observe.metrics import Metrics
+from unbroken.runs.catalog import Catalog
+from unbroken.runs.desk import RunDesk
+from unbroken.runs.supervisor import RunSupervisor
 from unbroken.server import durable_streams, health, http, page
 from unbroken.server.engine import Engine
 from unbroken.server.manager import WebSocketConnectionManager
@@ -56,25 +59,39 @@ def open_store(
 
 
 def build_services(
-    store: StreamingMessageRepository, access: Access, *, limits: Limits = DEFAULT_LIMITS, clock: Clock | None = None
+    store: StreamingMessageRepository,
+    access: Access,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    clock: Clock | None = None,
+    catalog: Catalog | None = None,
+    worker: bool = True,
 ) -> Services:
-    """The parts of one server around `store`, connected but not running."""
+    """The parts of one server around `store`, connected but not running.
+
+    With `catalog` it offers what is in it, and executes it unless `worker` is False.
+    """
     clock = clock or SystemClock()
     metrics = Metrics()
     log = Log(store, limits=limits, metrics=metrics)
     streams = Streams(log, store, limits=limits, clock=clock)
+    states = StreamStateManager(streams)
+    hub = Hub(store, limits=limits, metrics=metrics)
+    supervisor = RunSupervisor(streams, states, hub, catalog) if catalog is not None and worker else None
     return Services(
         store=store,
         log=log,
         streams=streams,
-        states=StreamStateManager(streams),
-        hub=Hub(store, limits=limits, metrics=metrics),
+        states=states,
+        hub=hub,
         metrics=metrics,
         limits=limits,
         clock=clock,
         access=access,
         tickets=Tickets(limits=limits, clock=clock),
         connections=WebSocketConnectionManager(limits=limits, metrics=metrics),
+        desk=RunDesk(streams, catalog or Catalog()),
+        supervisor=supervisor,
     )
 
 

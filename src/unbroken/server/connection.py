@@ -26,6 +26,7 @@ from unbroken.protocol.frames import (
     PROTOCOL,
     Ack,
     Acks,
+    AnswerFrame,
     AppendFrame,
     CancelFrame,
     ClientFrame,
@@ -37,7 +38,9 @@ from unbroken.protocol.frames import (
     Pause,
     Result,
     Resume,
+    RetryFrame,
     ServerFrame,
+    StartFrame,
     StateFrame,
     Subscribe,
     Subscribed,
@@ -45,6 +48,7 @@ from unbroken.protocol.frames import (
 )
 from unbroken.protocol.views import stream_view
 from unbroken.server.appends import Appends
+from unbroken.server.asked import run_result
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
 from unbroken.server.specs import object_text, producer_of
 from unbroken.store.base import Appended, Rejected, WriteResult
@@ -312,6 +316,8 @@ class Connection:
                 stream = await self._stream(frame.stream)
                 info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
+            case StartFrame() | RetryFrame() | AnswerFrame():
+                self._encode(await run_result(services.desk, services.streams, self.principal, frame))
             case _:
                 raise ProtocolError("this frame is not for a server")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from unbroken.hub import Hub
 from unbroken.retention import Retention
@@ -52,8 +52,10 @@ class Engine:
                 ]
                 services.started = True
                 try:
-                    yield
-                    await self.drain()
+                    supervisor = services.supervisor
+                    async with nullcontext() if supervisor is None else supervisor.running():
+                        yield
+                        await self.drain()
                     await services.log.drain()
                 finally:
                     services.started = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route
 
-from unbroken.server import http_messages, http_sessions, http_streams
+from unbroken.server import http_messages, http_runs, http_sessions, http_streams
 from unbroken.server.resource import Handler, Resource
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
         "/v1/resume/{name:path}": {"POST": http_streams.resume_stream},
         "/v1/trim/{name:path}": {"POST": http_streams.trim_stream},
         "/v1/verify/{name:path}": {"GET": http_streams.verify_stream},
+        "/v1/runnables": {"GET": http_runs.list_runnables},
+        "/v1/runs": {"POST": http_runs.start_run},
+        "/v1/retry/{name:path}": {"POST": http_runs.retry_run},
+        "/v1/answer/{name:path}": {"POST": http_runs.answer_run},
         "/v1/sessions": {"GET": http_sessions.list_sessions},
         "/v1/sessions/{name:path}": {
             "GET": http_sessions.get_session,

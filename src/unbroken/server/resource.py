@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from unbroken.server.services import Services
 
-__all__ = ["Body", "Call", "Handler", "Query", "Resource", "Whole", "json_response"]
+__all__ = ["Body", "Call", "Handler", "Query", "Resource", "Whole", "decode", "json_response"]
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 """A number that every client can hold exactly."""

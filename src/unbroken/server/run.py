@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from unbroken.auth.access import Access
-from unbroken.errors import AddressError
+from unbroken.errors import AddressError, ConfigurationError
 from unbroken.server.app import build_app, build_services, open_store
+from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
@@ -25,7 +26,7 @@ from unbroken.store.base import Durability
 if TYPE_CHECKING:
     from unbroken.settings import Settings
 
-__all__ = ["build_engine", "serve"]
+__all__ = ["build_engine", "serve", "work"]
 
 GC_THRESHOLDS = (20_000, 20, 50)
 """An append makes hardly any cycles; looking for them every 700 objects costs a tenth of the time under load."""
@@ -62,7 +63,8 @@ def build_engine(settings: Settings) -> Engine:
         allow_origins=frozenset(settings.allow_origin),
         allow_hosts=frozenset(settings.allow_host) | {settings.host},
     )
-    return Engine(build_services(store, access, limits=limits))
+    catalog = build_catalog(settings)
+    return Engine(build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker))
 
 
 def serve(settings: Settings) -> int:
@@ -93,6 +95,28 @@ def serve(settings: Settings) -> int:
         runner.run(_serve(_Server(config, engine), engine, listening))
     logging.getLogger(__name__).info("stopped")
     return 0
+
+
+def work(settings: Settings) -> int:
+    """Execute runs, without any face, until SIGTERM or SIGINT; 0 after a graceful stop.
+
+    Raises `ConfigurationError` when the settings name nothing to run, and what the store raises when it cannot be opened.
+    """
+    if build_catalog(settings) is None:
+        raise ConfigurationError("there is nothing to execute; name tasks, programs or MCP servers", setting="tasks")
+    engine = build_engine(settings)
+    asyncio.run(_work(engine))
+    logging.getLogger(__name__).info("stopped")
+    return 0
+
+
+async def _work(engine: Engine) -> None:
+    over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    async with engine.running():
+        print("unbroken worker ready", flush=True)  # noqa: T201 - the one line on stdout
+        await over.wait()
 
 
 async def _serve(server: _Server, engine: Engine, listening: socket.socket) -> None:

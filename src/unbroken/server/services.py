@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unbroken.limits import Limits
     from unbroken.log import Log
     from unbroken.observe.metrics import Metrics
+    from unbroken.runs.desk import RunDesk
+    from unbroken.runs.supervisor import RunSupervisor
     from unbroken.server.manager import WebSocketConnectionManager
     from unbroken.states import StreamStateManager
     from unbroken.store.base import StreamingMessageRepository
@@ -41,6 +43,8 @@ class Services:
     access: Access
     tickets: Tickets
     connections: WebSocketConnectionManager
+    desk: RunDesk
+    supervisor: RunSupervisor | None
     started: bool = field(default=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when draining begins: whoever holds a long response waits for it too, and ends then."""

@@ -277,6 +277,7 @@ def _fresh(tables: Tables, op: CreateStream, source: tuple[Entry, bytes] | None)
         updated_ms=op.now_ms,
         ttl_seconds=ttl,
         expires_ms=expires_ms,
+        run=op.run,
         lease_producer=op.lease_producer,
         lease_epoch=op.lease_epoch,
         lease_until_ms=op.lease_until_ms if op.lease_producer is not None else None,

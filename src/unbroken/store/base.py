@@ -105,7 +105,8 @@ class CreateStream:
     compares). With `messages` and `close` the new stream begins with those, in the same transaction. A fresh stream gets
     an epoch greater than that of every stream before it. A session that does not exist yet is created; in a paused one no
     stream is created (`transition`). With `lease_producer` the stream begins as running. A fork source that is gone gives
-    `not_found`, one that is soft-deleted `already_exists`, a `fork.seq` beyond its head `invalid`.
+    `not_found`, one that is soft-deleted `already_exists`, a `fork.seq` beyond its head `invalid`. `run` says what the
+    server executes for the stream.
     """
 
     principal: Principal
@@ -123,6 +124,7 @@ class CreateStream:
     lease_producer: str | None = None
     lease_epoch: int = 0
     lease_until_ms: int | None = None
+    run: str | None = None
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -133,6 +135,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     (`conflict`); `writer_seq` must sort after the last one (`sequence`). All or nothing. With `messages` empty and `close`
     set it only closes. Writing slides the expiry of a stream that has `ttl_seconds`. A producer gap names the
     `expected` seq and, for a producer that is known, its `epoch`.
+
+    `beside_lease` lets it in although somebody holds the lease: for what the server itself puts beside a producer.
 
     With `name_of`, what is meant is a name, and `stream` only where it was last seen: when that stream is gone, the one
     that has the name of `name_of` now, and the same owner, takes its place in all of this.
@@ -147,6 +151,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     writer_seq: str | None = None
     close: Close | None = None
     name_of: StreamInfo | None = None
+    beside_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -440,6 +445,10 @@ class StreamingMessageRepository(Protocol):
         self, principal: Principal, session: str, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
         """All messages of all streams of a session: streams by creation, each in order; pages of about `limit` messages."""
+        ...
+
+    async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        """Streams with a `run` that have not ended, oldest first, behind the id `after`; for the server's own use."""
         ...
 
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:

@@ -106,7 +106,7 @@ def _append_refusal(entry: Entry, known: ProducerState | None, op: Append) -> Un
         expected = known.seq + 1 if known is not None and producer.epoch == known.epoch else 0
         if producer.seq != expected:
             return ProducerGapError(expected=expected, epoch=None if known is None else known.epoch)
-    if _held_against(entry.fixed, producer, op.now_ms):
+    if not op.beside_lease and _held_against(entry.fixed, producer, op.now_ms):
         return FencedError(epoch=entry.fixed.lease_epoch)
     if op.expected_head is not None and op.expected_head != entry.head:
         return ConflictError(head=entry.head)

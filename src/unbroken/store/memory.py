@@ -238,6 +238,15 @@ class MemoryStore:
             bytes_max = self._limits.read_bytes_max
             return read_streams(self._tables, entries, position, messages_max=limit, bytes_max=bytes_max)
 
+    async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        with self._lock:
+            found = [
+                entry.info
+                for entry in self._tables.entries.values()
+                if entry.fixed.run is not None and entry.fixed.ended_ms is None and not entry.fixed.deleted
+            ]
+        return sorted((info for info in found if info.id > after), key=lambda info: info.id)[:limit]
+
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         with self._lock:
             entries = self._tables.entries.values()

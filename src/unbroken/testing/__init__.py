@@ -5,6 +5,8 @@ Public and documented: applications use them to test their own clients and serve
 
 from unbroken.testing.history import History
 from unbroken.testing.history_report import Finding, HistoryError, InconclusiveError, Report, Rule, Verdict
+from unbroken.testing.mcp_http import McpFault, McpRequest, MockMcpServer
+from unbroken.testing.mcp_stdio import STDIO_FAULTS, stdio_command
 from unbroken.testing.mock_connection import MockConnection
 from unbroken.testing.mock_faults import (
     Abort,
@@ -54,9 +56,12 @@ __all__ = [
     "Latency",
     "LimitData",
     "Malformed",
+    "McpFault",
+    "McpRequest",
     "MockConnection",
     "MockFault",
     "MockLog",
+    "MockMcpServer",
     "MockStream",
     "MockWebSocketServer",
     "Oversized",
@@ -64,6 +69,7 @@ __all__ = [
     "Report",
     "ResetPeer",
     "Rule",
+    "STDIO_FAULTS",
     "Silence",
     "Skip",
     "Slicer",
@@ -71,4 +77,5 @@ __all__ = [
     "Timeout",
     "Toxic",
     "Verdict",
+    "stdio_command",
 ]

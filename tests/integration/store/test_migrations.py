@@ -15,13 +15,13 @@ from unbroken.limits import DEFAULT_LIMITS
 from unbroken.store.base import Durability
 from unbroken.store.migrate import load_migrations, migrate, parse_migration
 from unbroken.store.sqlite import SQLiteStore
-from unbroken.store.sqlite.connection import Connection
+from unbroken.store.sqlite.connection import Connection, Value
 from unbroken.store.sqlite.schema import SQLiteTarget
 
 pytestmark = pytest.mark.anyio
 
-NEXT = parse_migration("0002_pre_next.sql", "CREATE TABLE extra (x INTEGER); INSERT INTO extra VALUES (1);")
-BROKEN = parse_migration("0003_pre_broken.sql", "CREATE TABLE more (x INTEGER); INSERT INTO nowhere VALUES (1);")
+NEXT = parse_migration("0003_pre_next.sql", "CREATE TABLE extra (x INTEGER); INSERT INTO extra VALUES (1);")
+BROKEN = parse_migration("0004_pre_broken.sql", "CREATE TABLE more (x INTEGER); INSERT INTO nowhere VALUES (1);")
 
 
 def connect(path: Path) -> Connection:
@@ -51,7 +51,7 @@ async def test_data_survives_a_migration_and_a_broken_one_changes_nothing(sqlite
     assert migrate(target, [*known, NEXT], 1) == [NEXT]
     assert migrate(target, [*known, NEXT], 1) == []
     assert connection.all("SELECT x FROM extra") == [(1,)]
-    connection.run("DELETE FROM migration WHERE number = 2")
+    connection.run("DELETE FROM migration WHERE number = 3")
     connection.close()
     await sqlite.open()
     assert await read_all(sqlite, stream.id) == ["1", "2", "3"]
@@ -63,17 +63,18 @@ async def test_a_newer_database_is_left_alone(sqlite: SQLiteStore, path: Path) -
     connection = connect(path)
     migrate(SQLiteTarget(connection), [*load_migrations("sqlite"), NEXT], 1)
     connection.close()
-    with pytest.raises(StoreUnsupportedError, match="0002_pre_next"):
+    with pytest.raises(StoreUnsupportedError, match="0003_pre_next"):
         await sqlite.open()
     connection = connect(path)
-    connection.run("DELETE FROM migration WHERE number = 2")
+    connection.run("DELETE FROM migration WHERE number = 3")
     connection.run("UPDATE migration SET checksum = 'other'")
     connection.close()
     with pytest.raises(StoreUnsupportedError, match="edited"):
         await sqlite.open()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("unbroken-")]
     connection = connect(path)
-    connection.run("UPDATE migration SET checksum = ?", (load_migrations("sqlite")[0].checksum,))
+    for step in load_migrations("sqlite"):
+        connection.run("UPDATE migration SET checksum = ? WHERE number = ?", (step.checksum, step.number))
     connection.close()
     await sqlite.open()
     assert await sqlite.get(ALICE, "a") is not None
@@ -93,3 +94,33 @@ async def test_a_migration_that_is_killed_is_undone(path: Path) -> None:
     await store.open()
     await create(store, "a")
     await store.close()
+
+
+@pytest.mark.parametrize("kills", [0, 1])
+async def test_a_database_of_the_first_schema_gains_runs_and_keeps_everything(path: Path, kills: int) -> None:
+    first, *later = load_migrations("sqlite")
+    connection = connect(path)
+    migrate(SQLiteTarget(connection), [first], 1)
+    columns = [str(row[1]) for row in connection.all("PRAGMA table_info(stream)")]
+    assert "run" not in columns
+    values: dict[str, Value] = {name: b"" if name in {"hash", "genesis", "base_hash"} else 0 for name in columns}
+    values |= {"id": 1, "epoch": 1, "first": 1, "state": "open", "name": "old", "tenant": "acme", "owner": "alice"}
+    values |= {"kind": "stream", "content_type": "text/plain", "reason": "{}", "metadata": "{}"}
+    values |= dict.fromkeys(("session", "ended_ms", "ttl_seconds", "expires_ms", "lease_producer", "writer_seq"))
+    values |= dict.fromkeys(("lease_until_ms", "cancel_requested_ms", "cancel_requested_by", "forked_from"))
+    marks = ", ".join("?" for _ in columns)
+    with connection.transaction():
+        connection.run(
+            f"INSERT INTO stream ({', '.join(columns)}) VALUES ({marks})", [values[name] for name in columns]
+        )
+    connection.close()
+    for _ in range(kills + 1):
+        store = SQLiteStore(path, durability=Durability.PROCESS)
+        await store.open()
+        found = await store.get(ALICE, "old")
+        assert found is not None
+        assert (found.name, found.run, found.kind) == ("old", None, "stream")
+        await store.close()
+    connection = connect(path)
+    assert [step.number for step in SQLiteTarget(connection).applied()] == [1, *(m.number for m in later)]
+    connection.close()

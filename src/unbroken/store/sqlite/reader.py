@@ -100,6 +100,9 @@ class Reader:
             entries = map(entry_from_row, rows)
             return read_streams(self, entries, position, messages_max=messages_max, bytes_max=bytes_max)
 
+    def active_runs(self, after: StreamId, limit: int) -> list[StreamInfo]:
+        return self._streams("stream_active_runs", (after, limit))
+
     def leased(self, before_ms: int, limit: int) -> list[StreamInfo]:
         return self._streams("stream_leased", (before_ms, limit))
 

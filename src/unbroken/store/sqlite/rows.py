@@ -17,7 +17,7 @@ __all__ = ["advance_row", "change_row", "entry_from_row", "session_from_row", "s
 _StreamRow = tuple[
     int, int, str, str, str, str, str, str | None, str, str, str, int, int, int, bytes,
     bytes, int, int, int | None, int | None, int | None, str | None, int, int | None,
-    int | None, str | None, str | None, int | None, int, int, int, bytes,
+    int | None, str | None, str | None, int | None, int, int, int, bytes, str | None,
 ]
 # fmt: on
 _SessionRow = tuple[int, str, str, str, str, str, int, int]
@@ -58,6 +58,7 @@ def entry_from_row(row: Row) -> Entry:
         forked_from=None if source is None else StreamId(source),
         fork_seq=Seq(values[28]),
         deleted=bool(values[29]),
+        run=values[32],
     )
     return Entry(info, Seq(values[30]), values[31])
 
@@ -71,7 +72,7 @@ def stream_row(entry: Entry) -> tuple[Value, ...]:
         info.state.value, info.reason, info.first, info.head, info.size_bytes, info.hash, info.genesis, info.created_ms,
         info.updated_ms, info.ended_ms, info.ttl_seconds, info.expires_ms, info.lease_producer, info.lease_epoch,
         info.lease_until_ms, info.cancel_requested_ms, info.cancel_requested_by, info.writer_seq, info.forked_from,
-        info.fork_seq, int(info.deleted), entry.base_seq, entry.base_hash,
+        info.fork_seq, int(info.deleted), entry.base_seq, entry.base_hash, info.run,
     )
     # fmt: on
 

@@ -265,6 +265,9 @@ class SQLiteStore:
         bytes_max = self._limits.read_bytes_max
         return await self._read(lambda reader: reader.read_session(principal, session, limit, bytes_max, after))
 
+    async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        return await self._read(lambda reader: reader.active_runs(after, limit))
+
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         return await self._read(lambda reader: reader.leased(before_ms, limit))
 

@@ -3,7 +3,7 @@
 -- fragment: stream_columns
 id, epoch, tenant, owner, name, kind, content_type, session, metadata, state, reason, first, head, size_bytes, hash,
 genesis, created_ms, updated_ms, ended_ms, ttl_seconds, expires_ms, lease_producer, lease_epoch, lease_until_ms,
-cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash
+cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash, run
 
 -- fragment: stream_filter
 deleted = 0 AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR state = ?5)
@@ -21,7 +21,7 @@ SELECT /*stream_columns*/ FROM stream WHERE tenant = ?1 AND name = ?2;
 -- name: stream_insert
 INSERT INTO stream (/*stream_columns*/, compacted_seq)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?31);
+    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?31);
 
 -- name: stream_advance
 UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6 WHERE id = ?1;
@@ -60,6 +60,10 @@ SELECT /*stream_columns*/ FROM stream WHERE lease_until_ms < ?1 ORDER BY lease_u
 
 -- name: stream_expired
 SELECT /*stream_columns*/ FROM stream WHERE expires_ms <= ?1 ORDER BY expires_ms, id LIMIT ?2;
+
+-- name: stream_active_runs
+SELECT /*stream_columns*/ FROM stream INDEXED BY stream_of_active_run
+WHERE run IS NOT NULL AND ended_ms IS NULL AND id > ?1 AND deleted = 0 ORDER BY id LIMIT ?2;
 
 -- name: stream_extend_leases
 UPDATE stream SET lease_until_ms = ?1 WHERE lease_until_ms < ?1;

@@ -1,0 +1,59 @@
+"""The verb mcp: this server's runs and streams as an MCP server, for agents.
+
+The MCP server itself is `unbroken.mcp_server`, which needs the extra `unbroken[mcp]`; it is loaded when the verb runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, read_token, run_async
+from unbroken.cli.exits import Exit
+from unbroken.errors import ConfigurationError
+
+__all__ = ["mcp"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where agents come in."""
+
+    http: Annotated[
+        str | None, Parameter(help="Serve Streamable HTTP at this HOST:PORT, below /mcp, instead of stdin and stdout.")
+    ] = None
+    http_token_file: Annotated[
+        Path | None,
+        Parameter(
+            help="A file with the bearer token that agents must send over HTTP; else UNBROKEN_MCP_TOKEN is used."
+        ),
+    ] = None
+
+
+DEFAULT_LISTENING: Final = Listening()
+
+
+def mcp(*, listening: Listening = DEFAULT_LISTENING, connection: Connection = DEFAULT_CONNECTION) -> int:
+    """Be an MCP server for agents: they start long work on the server, and the work survives them.
+
+    It speaks MCP on stdin and stdout until they close, or over HTTP with --http; without a token only on the loopback
+    interface. It holds nothing itself: whenever it dies, every run goes on.
+    """
+    try:
+        from unbroken.mcp_server.remote import Remote
+        from unbroken.mcp_server.transports import parse_address, serve_http, serve_stdio
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types"}:
+            raise
+        raise ConfigurationError("the MCP SDK is not installed: pip install 'unbroken[mcp]'", setting="mcp") from None
+    remote = Remote(connection.server, token=connection.token)
+    if listening.http is None:
+        run_async(serve_stdio(remote))
+        return Exit.OK
+    token = read_token(listening.http_token_file, "UNBROKEN_MCP_TOKEN", setting="http_token_file")
+    run_async(serve_http(remote, parse_address(listening.http), token))
+    return Exit.OK

@@ -1,0 +1,155 @@
+"""Where runs are asked for: starting one, trying one again, answering its questions, and seeing what there is to run.
+
+The faces call it on behalf of a principal. Starting is writing a stream down with what is to be executed for it; who executes
+it, in this process or in another, is the supervisor's affair.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from unbroken.errors import (
+    AlreadyExistsError,
+    EndedError,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    TooLargeError,
+    TransitionError,
+)
+from unbroken.messages import NewMessage, Principal, StreamId, StreamInfo, check_name
+from unbroken.runs.catalog import Catalog
+from unbroken.runs.history import read_history
+from unbroken.runs.spec import RunRequest, RunSpec, SourceView, run_name
+from unbroken.store.base import Appended, Created, Producer
+from unbroken.streams import AppendOptions, NewStream, Streams
+
+__all__ = ["RunDesk"]
+
+_RETRY: Final = re.compile(r"(?P<base>.*)\.(?P<number>[1-9][0-9]{0,5})", re.DOTALL)
+INPUT_ID_CHARACTERS_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The stream of a run that is about to exist."""
+
+    name: str
+    session: str | None
+    metadata: str
+    ttl_seconds: int | None
+
+
+class RunDesk:
+    """Starts runs durably; everything else about them is read and cancelled like any stream."""
+
+    def __init__(self, streams: Streams, catalog: Catalog) -> None:
+        self._streams = streams
+        self.catalog = catalog
+
+    async def start(self, principal: Principal, request: RunRequest) -> Created:
+        """Write the run down, durably, or find the one of this name or key (`created` False).
+
+        Raises `InvalidError` for a request that is none and for arguments that do not fit, `UnknownRunnableError`,
+        `AlreadyExistsError` when the name or key belongs to other work, `OverloadedError` when too many runs are active.
+        """
+        spec = request.spec(self._streams.limits)
+        await self.catalog.find(spec)
+        unique = f"{principal.tenant}\n{principal.subject}\n{request.key}" if request.key else secrets.token_hex(16)
+        name = request.name or run_name(spec, unique)
+        metadata = bytes(request.metadata).decode()
+        return await self._create(principal, spec, _Place(name, request.session, metadata, request.ttl_seconds))
+
+    async def _create(self, principal: Principal, spec: RunSpec, place: _Place) -> Created:
+        accepted = {
+            "type": spec.type,
+            "name": spec.name,
+            "server": spec.server,
+            "arguments": spec.arguments,
+            "by": principal.subject,
+        }
+        new = NewStream(
+            kind=spec.type,
+            session=place.session,
+            metadata=place.metadata,
+            ttl_seconds=place.ttl_seconds,
+            messages=(NewMessage(kind="accepted", json=msgspec.Raw(msgspec.json.encode(accepted))),),
+            run=spec.encode(),
+        )
+        try:
+            await self._check_room()
+        except OverloadedError:
+            if await self._streams.store.get(principal, check_name(place.name, self._streams.limits)) is None:
+                raise
+        created = await self._streams.create(principal, place.name, new)
+        if not created.created:
+            found = created.stream.run
+            if found is None or not RunSpec.parse(found).same_work(spec):
+                raise AlreadyExistsError(f"{place.name!r} is another run", stream=place.name)
+        return created
+
+    async def _check_room(self) -> None:
+        most = self._streams.limits.active_runs_max
+        active = await self._streams.store.active_runs(StreamId(0), limit=most)
+        if len(active) >= most:
+            raise OverloadedError("too many runs are active", limit="active_runs_max", retry_after_seconds=5)
+
+    async def retry(self, principal: Principal, stream: StreamInfo) -> Created:
+        """The same work once more, as a run of its own, named after the one that has ended.
+
+        Asked twice it is there once. Raises `NotFoundError` for a stream that is no run, `TransitionError` for a run that has
+        not ended or was completed.
+        """
+        if stream.run is None:
+            raise NotFoundError(f"{stream.name!r} is no run", stream=stream.name)
+        if not stream.state.terminal:
+            raise TransitionError(f"the run is {stream.state}; cancel it first", state=stream.state.value)
+        spec = RunSpec.parse(stream.run)
+        match = _RETRY.fullmatch(stream.name) if spec.retry_of else None
+        name = f"{match['base']}.{int(match['number']) + 1}" if match else f"{stream.name}.2"
+        again = msgspec.structs.replace(spec, retry_of=stream.name)
+        await self.catalog.find(again)
+        return await self._create(principal, again, _Place(name, stream.session, stream.metadata, stream.ttl_seconds))
+
+    async def answer(self, principal: Principal, stream: StreamInfo, question: str, response: msgspec.Raw) -> Appended:
+        """Store the answer to a question that the run has asked; whoever answers first is heard.
+
+        Durable when it returns. Raises `NotFoundError` when it asked nothing of that id, `EndedError` when it has ended,
+        `AlreadyExistsError` when somebody has answered.
+        """
+        limits = self._streams.limits
+        if not 1 <= len(question) <= INPUT_ID_CHARACTERS_MAX:
+            raise InvalidError(f"an id has 1 to {INPUT_ID_CHARACTERS_MAX} characters", field="id")
+        if len(response) > limits.run_input_bytes_max:
+            raise TooLargeError(
+                f"an answer has at most {limits.run_input_bytes_max} bytes", limit="run_input_bytes_max"
+            )
+        if stream.run is None:
+            raise NotFoundError(f"{stream.name!r} is no run", stream=stream.name)
+        history, _ = await read_history(self._streams, stream)
+        if question not in history.asked:
+            raise NotFoundError(f"the run asked nothing of the id {question!r}", stream=stream.name)
+        if question in history.answered:
+            raise _answered(question, stream)
+        if stream.state.terminal:
+            raise EndedError(state=stream.state.value, head=stream.head)
+        body = {"id": question, "response": response, "by": principal.subject}
+        message = NewMessage(kind="input", json=msgspec.Raw(msgspec.json.encode(body)))
+        options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True)
+        done = await self._streams.append_durably(stream, [message], options)
+        if done.duplicate:
+            raise _answered(question, stream)
+        return done
+
+    async def view(self) -> list[SourceView]:
+        """What there is to run, by source."""
+        return [await source.view() for source in self.catalog.sources]
+
+
+def _answered(question: str, stream: StreamInfo) -> AlreadyExistsError:
+    return AlreadyExistsError(f"the question {question!r} is answered already", stream=stream.name)

@@ -1,0 +1,305 @@
+"""Runs that the server executes: started over any face, detached, always ended, resumed, really stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support import tasks as module
+from tests.support.inprocess import Served, served
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Principal, StreamState
+from unbroken.runs.catalog import Catalog
+from unbroken.runs.spec import RunRequest
+from unbroken.runs.task import Task, Tasks
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = replace(DEFAULT_LIMITS, lease_seconds=1.5, run_poll_seconds=0.1, run_takeover_seconds=0.5)
+CEILING_SECONDS = 20.0
+
+
+def all_tasks() -> Catalog:
+    return Catalog([Tasks(value for value in vars(module).values() if isinstance(value, Task))])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Served]:
+    async with served(limits=LIMITS, catalog=all_tasks()) as running:
+        yield running
+
+
+async def start(server: Served, task: str, name: str = "r", status: int = 201, **arguments: Any) -> Any:
+    return await server.answer(status, "POST", "/v1/runs", json={"task": task, "arguments": arguments, "name": name})
+
+
+async def state(server: Served, name: str = "r") -> Any:
+    return await server.answer(200, "GET", f"/v1/streams/{name}")
+
+
+async def ended(server: Served, name: str = "r") -> Any:
+    """The stream when it has ended."""
+    async with asyncio.timeout(CEILING_SECONDS):
+        while (view := await state(server, name)).get("ended") is None:
+            await asyncio.sleep(0.01)
+    return view
+
+
+async def messages(server: Served, name: str = "r") -> list[Any]:
+    return list((await server.answer(200, "GET", f"/v1/messages/{name}"))["messages"])
+
+
+async def until(server: Served, kind: str, name: str = "r") -> Any:
+    """Wait for a message of this kind."""
+    async with asyncio.timeout(CEILING_SECONDS):
+        while not (found := [one for one in await messages(server, name) if one.get("kind") == kind]):
+            await asyncio.sleep(0.01)
+    return found[0]
+
+
+def texts(found: list[Any]) -> str:
+    return "".join(one["text"] for one in found if "text" in one)
+
+
+@pytest.mark.parametrize("task", ["count", "threaded", "processed"])
+async def test_a_task_runs_to_its_end_wherever_it_is_executed(server: Served, task: str) -> None:
+    view = await start(server, task, upto=5)
+    assert (view["kind"], view["run"]["type"], view["run"]["name"]) == ("task", "task", task)
+    assert (await ended(server))["state"] == "completed"
+    found = await messages(server)
+    assert texts(found) == "1\n2\n3\n4\n5\n"
+    kinds = [one["kind"] for one in found]
+    assert kinds[:2] == ["accepted", "started"]
+    assert kinds.count("checkpoint") == 5
+    assert [one["json"] for one in found if one["kind"] == "progress"][-1]["progress"] == 5
+    assert found[0]["json"]["arguments"] == {"upto": 5}
+
+
+async def test_what_a_function_returns_is_its_result(server: Served) -> None:
+    await start(server, "add", left=2)
+    assert (await ended(server))["state"] == "completed"
+    assert (await messages(server))[-1]["json"] == {"value": 3}
+
+
+async def test_a_failure_is_told_by_its_kind_only(server: Served) -> None:
+    await start(server, "broken")
+    view = await ended(server)
+    assert (view["state"], view["reason"]) == ("failed", {"error": "ValueError"})
+    found = await messages(server)
+    assert (found[-1]["kind"], found[-1]["json"]) == ("failed", {"error": "ValueError"})
+    assert "s3cret" not in str(found)
+
+
+async def test_a_process_that_dies_is_a_failure_with_its_last_words(server: Served) -> None:
+    await start(server, "crashing")
+    view = await ended(server)
+    assert (view["state"], view["reason"]) == ("failed", {"error": "ProcessEnded", "exit_code": 7})
+    assert (await messages(server))[-1]["json"]["stderr"] == "out of luck\n"
+
+
+@pytest.mark.parametrize("task", ["stuck", "asleep"])
+async def test_a_cancel_stops_a_blocked_run_within_a_second_and_says_who_asked(server: Served, task: str) -> None:
+    await start(server, task)
+    await until(server, "text" if task == "stuck" else "json")
+    begun = asyncio.get_running_loop().time()
+    await server.answer(202, "POST", "/v1/cancel/r", json={})
+    view = await ended(server)
+    assert asyncio.get_running_loop().time() - begun < CEILING_SECONDS
+    assert (view["state"], view["reason"]) == ("cancelled", {"by": "local"})
+    found = await messages(server)
+    assert found[-1]["kind"] == "cancelled"
+    assert found[2].get("text", "") == "begun" or found[2]["json"]["pid"] > 0, "what there was is kept"
+
+
+async def test_a_cancel_reaches_the_thread_of_a_task(server: Served, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    await start(server, "blocked", marker=str(marker))
+    await until(server, "started")
+    await server.answer(202, "POST", "/v1/cancel/r", json={})
+    assert (await ended(server))["state"] == "cancelled"
+    async with asyncio.timeout(CEILING_SECONDS):
+        while not marker.exists():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_repeated_start_attaches_and_other_work_is_refused(server: Served) -> None:
+    body = {"task": "add", "arguments": {"left": 1}, "key": "k"}
+    first = await server.answer(201, "POST", "/v1/runs", json=body)
+    again = await server.answer(200, "POST", "/v1/runs", json=body)
+    assert (first["stream"], first["epoch"]) == (again["stream"], again["epoch"])
+    other = {**body, "arguments": {"left": 2}}
+    await server.problem(409, "already_exists", "POST", "/v1/runs", json=other)
+    assert (await ended(server, first["stream"]))["state"] == "completed"
+    assert [one["kind"] for one in await messages(server, first["stream"])].count("started") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "invalid"),
+        ({"task": "add", "program": "x"}, 400, "invalid"),
+        ({"task": "nobody"}, 404, "unknown_runnable"),
+        ({"tool": "t", "server": "s"}, 404, "unknown_runnable"),
+        ({"tool": "t"}, 400, "invalid"),
+        ({"task": "add", "server": "s"}, 400, "invalid"),
+        ({"task": "add", "arguments": []}, 400, "invalid"),
+        ({"task": "add", "arguments": {}}, 400, "invalid"),
+        ({"task": "add", "arguments": {"left": "x"}}, 400, "invalid"),
+        ({"task": "add", "arguments": {"left": 1, "up": 2}}, 400, "invalid"),
+        ({"task": "add", "arguments": {"left": 1}, "idle_seconds": 0}, 400, "invalid"),
+        ({"task": "add", "arguments": {"left": 1}, "name": "a/../b"}, 400, "invalid"),
+        ({"task": "add", "arguments": {"left": 1}, "unknown": 1}, 400, "invalid"),
+    ],
+)
+async def test_a_start_that_makes_no_sense_is_refused_and_nothing_is_left(
+    server: Served, body: dict[str, Any], status: int, code: str
+) -> None:
+    await server.problem(status, code, "POST", "/v1/runs", json=body)
+    assert (await server.answer(200, "GET", "/v1/streams"))["streams"] == []
+
+
+async def test_a_task_that_fails_is_tried_again_as_declared_and_each_message_is_there_once(server: Served) -> None:
+    await start(server, "flaky", fails=3)
+    assert (await ended(server))["state"] == "completed"
+    found = await messages(server)
+    assert texts(found) == "1\n2\n3\n4\n5\n"
+    kinds = [one["kind"] for one in found]
+    assert (kinds.count("started"), kinds.count("retry")) == (4, 3)
+    await start(server, "flaky", "worse", fails=4)
+    assert (await ended(server, "worse"))["reason"] == {"error": "ConnectionError"}
+
+
+async def test_a_question_waits_for_its_answer_which_counts_once(server: Served) -> None:
+    await start(server, "curious")
+    asked = (await until(server, "input_required"))["json"]
+    assert (asked["message"], asked["schema"]) == ("Which colour?", {"type": "string"})
+    await server.problem(404, "not_found", "POST", "/v1/answer/r", json={"id": "question-9", "response": 1})
+    await server.answer(200, "POST", "/v1/answer/r", json={"id": asked["id"], "response": "green"})
+    await server.problem(409, "already_exists", "POST", "/v1/answer/r", json={"id": asked["id"], "response": "red"})
+    assert (await ended(server))["state"] == "completed"
+    found = await messages(server)
+    assert found[-1]["json"] == {"value": "you said green"}
+    assert [one["json"]["response"] for one in found if one["kind"] == "input"] == ["green"]
+
+
+async def test_waiting_for_an_answer_or_in_a_pause_is_no_silence(server: Served) -> None:
+    body = {"task": "curious", "name": "asks", "idle_seconds": 0.3}
+    await server.answer(201, "POST", "/v1/runs", json=body)
+    body = {"task": "plain", "name": "rests", "idle_seconds": 0.3, "arguments": {"upto": 100_000, "pause": 0.01}}
+    await server.answer(201, "POST", "/v1/runs", json=body)
+    asked = (await until(server, "input_required", "asks"))["json"]
+    await until(server, "text", "rests")
+    await server.answer(200, "POST", "/v1/pause/rests", json={})
+    await asyncio.sleep(1.5)
+    assert (await state(server, "rests"))["state"] == "paused"
+    await server.answer(200, "POST", "/v1/answer/asks", json={"id": asked["id"], "response": 1})
+    assert (await ended(server, "asks"))["state"] == "completed"
+    head = (await state(server, "rests"))["head"]
+    await server.answer(200, "POST", "/v1/resume/rests", json={})
+    async with asyncio.timeout(CEILING_SECONDS):
+        while (await state(server, "rests"))["head"] < head + 5:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_ended_badly_is_tried_again_as_a_run_of_its_own_once(server: Served) -> None:
+    await start(server, "broken")
+    await ended(server)
+    first = await server.answer(201, "POST", "/v1/retry/r", json={})
+    assert (first["stream"], first["run"]["retry_of"]) == ("r.2", "r")
+    await server.answer(200, "POST", "/v1/retry/r", json={})
+    await ended(server, "r.2")
+    assert (await server.answer(201, "POST", "/v1/retry/r.2", json={}))["stream"] == "r.3"
+    await start(server, "stuck", "s")
+    await server.problem(409, "transition", "POST", "/v1/retry/s", json={})
+    await server.answer(201, "PUT", "/v1/streams/no-run", json={})
+    await server.problem(404, "not_found", "POST", "/v1/retry/no-run", json={})
+
+
+async def test_a_silent_run_and_one_that_lasts_too_long_time_out(server: Served) -> None:
+    body = {"task": "stuck", "name": "idle", "idle_seconds": 0.2}
+    await server.answer(201, "POST", "/v1/runs", json=body)
+    assert (await ended(server, "idle"))["reason"] == {"limit": "idle", "seconds": 0.2}
+    body = {"task": "plain", "name": "total", "total_seconds": 0.3, "arguments": {"upto": 10_000, "pause": 0.01}}
+    await server.answer(201, "POST", "/v1/runs", json=body)
+    view = await ended(server, "total")
+    assert (view["state"], view["reason"]) == ("timed_out", {"limit": "total", "seconds": 0.3})
+    assert (await messages(server, "total"))[-1]["kind"] == "timed_out"
+
+
+async def test_a_paused_run_rests_and_goes_on(server: Served) -> None:
+    await start(server, "plain", upto=100_000, pause=0.005)
+    await until(server, "text")
+    await server.answer(200, "POST", "/v1/pause/r", json={})
+    await asyncio.sleep(2 * LIMITS.run_poll_seconds)
+    head = (await state(server))["head"]
+    await asyncio.sleep(2 * LIMITS.lease_seconds)
+    assert ((await state(server))["head"], (await state(server))["state"]) == (head, "paused")
+    await server.answer(200, "POST", "/v1/resume/r", json={})
+    async with asyncio.timeout(CEILING_SECONDS):
+        while (view := await state(server))["head"] <= head + 10:
+            await asyncio.sleep(0.01)
+    assert view["state"] == "running"
+    found = await messages(server)
+    numbers = [int(one["text"]) for one in found if "text" in one]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [one["kind"] for one in found].count("started") == 1
+
+
+async def test_runs_wait_for_their_turn() -> None:
+    limits = replace(LIMITS, supervised_runs_max=2, supervised_runs_of_owner_max=2)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        for name in ("a", "b", "c"):
+            await start(server, "stuck", name)
+        await until(server, "started", "a")
+        await until(server, "started", "b")
+        await asyncio.sleep(3 * limits.run_poll_seconds)
+        assert (await state(server, "c"))["state"] == "open"
+        await server.answer(202, "POST", "/v1/cancel/a", json={})
+        await until(server, "started", "c")
+
+
+async def test_owners_take_turns_and_none_takes_every_place() -> None:
+    limits = replace(LIMITS, supervised_runs_max=4, supervised_runs_of_owner_max=3)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        desk, streams = server.services.desk, server.services.streams
+        greedy, modest = Principal("local", "greedy"), Principal("local", "modest")
+        for number in range(8):
+            await desk.start(greedy, RunRequest(task="stuck", name=f"greedy/{number}"))
+        await desk.start(modest, RunRequest(task="stuck", name="modest"))
+        async with asyncio.timeout(CEILING_SECONDS):
+            while (await streams.get(modest, "modest")).state is not StreamState.RUNNING:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(3 * limits.run_poll_seconds)
+        states = [(await streams.get(greedy, f"greedy/{number}")).state for number in range(8)]
+        assert states == [StreamState.RUNNING] * 3 + [StreamState.OPEN] * 5, "the oldest first, and not all of them"
+
+
+async def test_beyond_the_limit_of_active_runs_a_start_is_refused_and_a_repeated_one_is_not() -> None:
+    limits = replace(LIMITS, active_runs_max=1)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        await start(server, "stuck", "a")
+        await server.problem(429, "overloaded", "POST", "/v1/runs", json={"task": "stuck", "name": "b"})
+        await start(server, "stuck", "a", status=200)
+
+
+async def test_a_deleted_run_stops(server: Served) -> None:
+    await start(server, "asleep")
+    pid = (await until(server, "json"))["json"]["pid"]
+    await server.answer(204, "DELETE", "/v1/streams/r")
+    async with asyncio.timeout(CEILING_SECONDS):
+        while psutil.pid_exists(pid):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_there_is_to_run_is_shown_with_the_schema_of_its_arguments(server: Served) -> None:
+    (source,) = (await server.answer(200, "GET", "/v1/runnables"))["sources"]
+    found = {one["name"]: one for one in source["runnables"]}
+    assert found["add"]["description"] == "The sum."
+    assert found["add"]["input_schema"]["properties"]["left"]["type"] == "integer"
+    assert found["add"]["input_schema"]["required"] == ["left"]

@@ -1,0 +1,135 @@
+"""Tasks that tests run: in this process, in a server's, in a worker's. Files tell across processes what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from unbroken import RunContext, TaskOptions, task
+from unbroken.messages import NewMessage
+from unbroken.runs.blocking import BlockingContext
+
+
+@task
+async def count(run: RunContext, upto: int, pause: float = 0.0) -> AsyncIterator[str]:
+    """Yield the numbers up to `upto`, each with a checkpoint behind it."""
+    start = run.checkpoint_state or 0
+    assert isinstance(start, int)
+    for number in range(start + 1, upto + 1):
+        await run.progress(number, upto, f"at {number}")
+        yield f"{number}\n"
+        if pause:
+            await asyncio.sleep(pause)
+        await run.checkpoint(number)
+
+
+@task
+async def plain(upto: int, pause: float = 0.0) -> AsyncIterator[str]:
+    """Yield the numbers up to `upto`, without any checkpoint."""
+    for number in range(1, upto + 1):
+        yield f"{number}\n"
+        await asyncio.sleep(pause)
+
+
+@task(options=TaskOptions(resume="start"))
+async def restartable(upto: int, pause: float = 0.0) -> AsyncIterator[str]:
+    """As `plain`, but it may begin again."""
+    for number in range(1, upto + 1):
+        yield f"{number}\n"
+        await asyncio.sleep(pause)
+
+
+@task
+async def add(left: int, right: int = 1) -> int:
+    """The sum."""
+    return left + right
+
+
+@task
+async def stuck(run: RunContext) -> AsyncIterator[str]:
+    """Yield one thing and hang."""
+    yield "begun"
+    await asyncio.Event().wait()
+
+
+@task
+async def broken() -> AsyncIterator[str]:
+    """Yield one thing and fail with a secret in the message."""
+    yield "begun"
+    raise ValueError("s3cret")
+
+
+@task(options=TaskOptions(retries=3, retry_seconds=0.01, resume="start"))
+async def flaky(run: RunContext, fails: int) -> AsyncIterator[str]:
+    """Fail `fails` times, each time after one more message."""
+    for number in range(1, 6):
+        yield f"{number}\n"
+        if run.attempt <= fails and number == run.attempt:
+            raise ConnectionError("not now")
+
+
+@task
+async def curious(run: RunContext) -> str:
+    """Ask, and give the answer as the result."""
+    answer = await run.ask({"message": "Which colour?", "schema": {"type": "string"}})
+    return f"you said {answer}"
+
+
+@task
+async def patient(run: RunContext) -> str:
+    """As `curious`, and able to go on after a crash."""
+    await run.checkpoint("begun")
+    return f"you said {await run.ask({'message': 'Which colour?'}, id='colour')}"
+
+
+@task
+def threaded(run: BlockingContext, upto: int) -> Iterator[str]:
+    """As `count`, in a thread."""
+    start = run.checkpoint_state or 0
+    assert isinstance(start, int)
+    for number in range(start + 1, upto + 1):
+        yield f"{number}\n"
+        run.progress(number, upto)
+        run.checkpoint(number)
+
+
+@task
+def blocked(run: BlockingContext, marker: str) -> None:
+    """Block a thread until the end is asked for, and say so in a file."""
+    while not run.cancelled:
+        time.sleep(0.01)
+    Path(marker).write_text("noticed", encoding="utf-8")
+
+
+@task(options=TaskOptions(execution="process"))
+def processed(run: Any, upto: int) -> Iterator[Any]:
+    """As `count`, in a process, with the process's id first."""
+    sys.stdout.write("what it prints does no harm\n")
+    start = run.checkpoint_state or 0
+    if not start:
+        yield {"pid": os.getpid()}
+    for number in range(start + 1, upto + 1):
+        run.progress(number, upto, "on it")
+        run.log(f"line {number}")
+        yield NewMessage(kind="text", text=f"{number}\n")
+        run.checkpoint(number)
+
+
+@task(options=TaskOptions(execution="process"))
+def asleep(run: Any) -> Iterator[Any]:
+    """Sleep in a way that nothing but a kill ends."""
+    yield {"pid": os.getpid()}
+    while True:
+        time.sleep(60)
+
+
+@task(options=TaskOptions(execution="process"))
+def crashing() -> None:
+    """Die without a word but on stderr."""
+    os.write(2, b"out of luck\n")
+    os._exit(7)
