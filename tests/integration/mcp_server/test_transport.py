@@ -1,0 +1,130 @@
+"""How agents come in: over HTTP with and without a token, and what the command says when it cannot serve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.support.agents import Agent, McpProcess
+from tests.support.commands import Commands, finish
+from tests.support.server import ServerProcess, free_port
+
+pytestmark = pytest.mark.anyio
+TOKEN = "sesame-mcp"
+UPSTREAM = "sesame-unbroken"
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+
+
+async def answered(url: str, body: Any = LIST, **headers: str) -> int:
+    async with httpx2.AsyncClient(timeout=30) as client:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return (await client.post(url, content=content, headers={**HEADERS, **headers})).status_code
+
+
+async def test_without_a_token_only_this_machine_and_no_foreign_page_comes_in(
+    tasks: ServerProcess, tmp_path: Path
+) -> None:
+    async with McpProcess(tmp_path, tasks.url) as process:
+        assert await answered(process.endpoint) == 200
+        assert await answered(process.endpoint, Host="evil.example") == 421
+        assert await answered(process.endpoint, Origin="https://evil.example") == 403
+        assert await answered(process.endpoint, b" " * (1024 * 1024 + 1)) == 413
+        assert await answered(process.endpoint, b"{") == 400
+
+
+async def test_a_token_is_wanted_from_everybody_and_is_not_the_servers(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n", encoding="utf-8")
+    async with (
+        ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": UPSTREAM}) as server,
+        McpProcess(tmp_path, server.url, "--http-token-file", str(file), UNBROKEN_TOKEN=UPSTREAM) as process,
+    ):
+        assert await answered(process.endpoint) == 401
+        for wrong in ("", "Bearer", f"Bearer {UPSTREAM}", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN):
+            assert await answered(process.endpoint, Authorization=wrong) == 401, wrong
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as given:
+            transport = streamable_http_client(process.endpoint, http_client=given)
+            async with Client(transport) as client:
+                assert await Agent(client).call("list_streams") == {"streams": [], "next": None}
+        assert TOKEN not in process.output + server.output
+
+
+async def test_the_servers_refusal_of_our_token_is_told(tmp_path: Path) -> None:
+    async with (
+        ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": UPSTREAM}) as server,
+        McpProcess(tmp_path, server.url) as process,
+        Client(process.endpoint) as client,
+    ):
+        text = await Agent(client).refused("list_streams")
+    assert text.startswith("error[unauthorized]: ")
+    assert UPSTREAM not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["--http", "0.0.0.0:0"], {}, "can be reached from other machines"),
+        (["--http", ":::0"], {}, "can be reached from other machines"),
+        (["--http", "example.com:80"], {}, "can be reached from other machines"),
+        (["--http", "127.0.0.1"], {}, "an address is HOST:PORT"),
+        (["--http", "127.0.0.1:70000"], {}, "an address is HOST:PORT"),
+        (["--http", "127.0.0.1:0", "--http-token-file", "/nonexistent"], {}, "the token file cannot be read"),
+        (["--http", "0.0.0.0:0", "--http-token-file", "/dev/null"], {}, "is empty"),
+        (["--http", "127.0.0.1:0"], {"UNBROKEN_MCP_TOKEN": "caf\xe9"}, "printable ASCII"),
+    ],
+)
+async def test_what_cannot_be_served_is_refused_at_the_start(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], told: str
+) -> None:
+    commands = Commands(tmp_path, f"http://127.0.0.1:{free_port()}", **environment)
+    done = await commands("mcp", *arguments)
+    assert (done.status, done.out) == (78, b""), done.err
+    assert done.err.startswith("error[configuration]: ")
+    assert told in done.err
+
+
+async def test_an_address_that_is_taken_is_told(tasks: ServerProcess, tmp_path: Path) -> None:
+    done = await Commands(tmp_path, tasks.url)("mcp", "--http", f"127.0.0.1:{tasks.port}")
+    assert (done.status, done.err.count("error[address]: ")) == (69, 1), done.err
+
+
+async def test_it_leaves_when_its_input_ends_and_prints_nothing_else(tmp_path: Path) -> None:
+    commands = Commands(tmp_path, f"http://127.0.0.1:{free_port()}")
+    done = await commands("mcp", stdin=b"")
+    assert (done.status, done.out, done.err) == (0, b"", "")
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    lines = [
+        b"no json at all \xff\x1b[2J",
+        json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}).encode(),
+        b"{" * 2_000,
+    ]
+    process = await commands.start("mcp", stdin=asyncio.subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n".join(lines) + b"\n")
+    found: list[Any] = []
+    async with asyncio.timeout(30):
+        while not any("result" in one for one in found):
+            found.append(json.loads(await process.stdout.readline()))
+        process.stdin.close()
+        assert await process.wait() == 0
+    assert any(one.get("result", {}).get("serverInfo", {}).get("name") == "unbroken" for one in found)
+
+
+async def test_without_the_sdk_the_command_says_what_to_install(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['mcp'] = None; from unbroken.cli.app import execute; sys.exit(execute(['mcp']))"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    done = await finish(process)
+    assert done.status == 78
+    assert "pip install 'unbroken[mcp]'" in done.err
