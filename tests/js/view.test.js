@@ -10,7 +10,7 @@ import { AnsiReader, plainText } from "../../src/unbroken/web/view/ansi.js";
 import { badgeOf } from "../../src/unbroken/web/view/badge.js";
 import { ago, bytes, duration, reasonWords } from "../../src/unbroken/web/view/format.js";
 import { recall, remember, Resume } from "../../src/unbroken/web/view/resume.js";
-import { formatRoute, parseRoute } from "../../src/unbroken/web/view/route.js";
+import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession } from "../../src/unbroken/web/view/route.js";
 
 describe("terminal output", () => {
   test.each([
@@ -129,6 +129,17 @@ describe("the address", () => {
     expect(parseRoute(formatRoute(name, "raw"))).toEqual({ stream: name, view: "raw" });
   });
   test.each(["", "#", "#/", "#/stream/", "#/other/x", "#/stream/%E0%A4%A"])("%j opens nothing", (hash) => expect(parseRoute(hash).stream).toBeNull());
+  test.each(["a", "demo/tools", "größe/日本", "a b?c#d%"])("the session %j survives", (name) => {
+    expect(parseSession(formatSession(name))).toBe(name);
+    expect(parseRoute(formatSession(name)).stream).toBeNull();
+  });
+  test("what is chosen to be run survives", () => {
+    const chosen = { type: "tool", name: "a&b=c", server: "größe #1", session: "x/y?z" };
+    expect(parseNew(formatNew(chosen))).toEqual(chosen);
+    expect(parseNew(formatNew())).toEqual({ type: "", name: "", server: "", session: "" });
+    for (const hash of ["", "#/newer", "#/stream/new", "#/session/new"]) expect(parseNew(hash)).toBeNull();
+    for (const hash of ["#/session/", "#/session/%E0%A4%A", "#/new", "#/stream/a"]) expect(parseSession(hash)).toBeNull();
+  });
   test("an unknown view is none", () => expect(parseRoute("#/stream/a?view=evil").view).toBeNull());
 });
 

@@ -22,6 +22,25 @@
  * @property {number | null} [ttl_seconds]
  * @property {string | null} [producer]
  * @property {boolean} [cancel_requested]
+ * @property {Run} [run] what the server executes for this stream
+ *
+ * @typedef {object} Run
+ * @property {"task" | "tool" | "program"} type
+ * @property {string} name
+ * @property {string} [server] the MCP server of a tool
+ * @property {Record<string, unknown>} [arguments]
+ * @property {string} [retry_of] the stream of the run that this one repeats
+ *
+ * @typedef {object} Runnable something that can be run, with JSON Schema of its arguments
+ * @property {"task" | "tool" | "program"} type
+ * @property {string} name
+ * @property {string} [server]
+ * @property {string} [title]
+ * @property {string} [description]
+ * @property {Record<string, any>} [input_schema]
+ * @property {Record<string, unknown>} [annotations]
+ *
+ * @typedef {{type: string, server?: string, error?: string, runnables?: Runnable[]}} Source
  *
  * @typedef {object} Payload a message as a producer hands it over: a kind and exactly one of text, json and data (base64)
  * @property {string} [kind]

@@ -8,6 +8,8 @@ import { Api, encodeName } from "./api.js";
 import { UnbrokenError } from "./errors.js";
 import { Follow } from "./follow.js";
 import { HttpTransport } from "./http_transport.js";
+import { randomId } from "./random.js";
+import { Runs } from "./runs.js";
 import { Session } from "./session.js";
 import { listenToPlatform, sleepProofClock } from "./wake.js";
 import { WebSocketTransport } from "./ws_transport.js";
@@ -19,6 +21,7 @@ import { WebSocketTransport } from "./ws_transport.js";
 
 export { UnbrokenError } from "./errors.js";
 export { Follow } from "./follow.js";
+export { randomId } from "./random.js";
 export { formatCursor, isTerminal, parseCursor, TERMINAL_STATES } from "./cursor.js";
 
 /** WebSockets that could not be opened, or said nothing, in a row before SSE is tried. */
@@ -81,6 +84,7 @@ export class Client {
    */
   constructor(url, options) {
     this.api = new Api(url, options);
+    this.runs = new Runs(this.api);
     this.options = options;
     this.#session = new Session({ random: options.random ?? Math.random });
     this.#deaf = listenToPlatform(
@@ -339,9 +343,4 @@ export class Client {
       Math.max(deadline - this.#now(), 0) * 1000 + 1,
     );
   }
-}
-
-function randomId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -14,12 +14,17 @@ import { icon } from "./icons.js";
 import { onKey } from "./keys.js";
 import { StreamList } from "./list.js";
 import { StreamModel } from "./model.js";
-import { formatRoute, parseRoute, VIEWS } from "./route.js";
+import { NewRun } from "./picker.js";
+import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, VIEWS } from "./route.js";
+import { SessionModel } from "./session.js";
+import { SessionPanel } from "./sessions.js";
 import { StreamPanel } from "./stream.js";
 
 /** @import { Status } from "../client/unbroken.js" */
 /** @import { StreamView } from "../client/types.js" */
 /** @import { Log } from "./log.js" */
+/** @import { NewRoute } from "./route.js" */
+/** @import { RunActions } from "./runcard.js" */
 
 const LIST_MILLISECONDS = 3000;
 const CLOCK_MILLISECONDS = 1000;
@@ -35,12 +40,14 @@ const TOKEN_KEY = "unbroken.token";
  * @property {boolean} online
  * @property {string} degraded
  * @property {boolean} drawer
- * @property {"help" | "cancel" | null} dialog
+ * @property {Dialog} dialog
  * @property {"unknown" | "fine" | "wanted" | "wrong"} access
  * @property {string} said
  * @property {string} error
  * @property {number} now
  */
+
+/** @typedef {"help" | {cancel: string} | null} Dialog the keys, or the question before the cancel of a stream */
 
 /** @extends {Component<{}, State>} */
 export class App extends Component {
@@ -49,8 +56,22 @@ export class App extends Component {
   #client = connect(".", { token: () => this.#token });
   /** @type {StreamModel | null} */
   #model = null;
+  /** @type {SessionModel | null} */
+  #session = null;
+  /** @type {NewRoute | null} */
+  #new = null;
   /** @type {Log | null} */
   #log = null;
+  /** @type {RunActions} */
+  #actions = {
+    cancel: (stream) => this.open({ cancel: stream }),
+    retry: (stream) => this.#try("The run could not be started again", async () => this.#started(await this.#client.runs.retry(stream), this.#session !== null)),
+    pause: (stream, paused) => this.#try(`The run could not be ${paused ? "paused" : "resumed"}`, async () => this.#know(await this.#client.runs[paused ? "pause" : "resume"](stream))),
+    answer: async (stream, id, response) => {
+      await this.#client.runs.answer(stream, id, response);
+      this.#say("answered");
+    },
+  };
   /** @type {(() => void)[]} */
   #undo = [];
   #listing = false;
@@ -102,6 +123,7 @@ export class App extends Component {
   componentWillUnmount() {
     for (const undo of this.#undo) undo();
     this.#model?.close();
+    this.#session?.close();
     this.#client.close();
   }
 
@@ -125,6 +147,7 @@ export class App extends Component {
 
   /** @param {1 | -1} step */
   move(step) {
+    if (this.#session !== null) moveToCard(step);
     this.#log?.move(step);
   }
 
@@ -147,7 +170,7 @@ export class App extends Component {
     }
   }
 
-  /** @param {"help" | "cancel" | null} dialog */
+  /** @param {Dialog} dialog */
   open(dialog) {
     this.setState({ dialog });
   }
@@ -164,7 +187,7 @@ export class App extends Component {
     const badge = badgeOf(seen, model === null ? null : { phase: model.phase, left: model.behind }, now);
     const locked = access === "wanted" || access === "wrong";
     return html`
-      <div class="page ${model === null ? "no-stream" : ""} ${drawer ? "drawer-open" : ""}">
+      <div class="page ${model === null && this.#session === null && this.#new === null ? "no-stream" : ""} ${drawer ? "drawer-open" : ""}">
         <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => this.#skip(event)}>to the messages</a>
         <header class="bar">
           <button class="quiet menu" onClick=${() => this.setState({ drawer: !drawer })} aria-expanded=${drawer} aria-label="Streams" data-testid="menu">${icon("menu")}</button>
@@ -184,12 +207,12 @@ export class App extends Component {
         ${locked
           ? html`<main id="main" tabindex="-1"><${TokenForm} wrong=${access === "wrong"} onToken=${(/** @type {string} */ token) => this.#enter(token)} /></main>`
           : html`<div class="columns">
-              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
+              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} session=${this.#session?.name ?? null} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
               <div class="shade" onClick=${() => this.closeDrawer()}></div>
-              <main id="main" tabindex="-1">${model === null ? html`<${Welcome} />` : this.#panel(model)}</main>
+              <main id="main" tabindex="-1">${this.#main()}</main>
             </div>`}
         ${dialog === "help" ? html`<${Help} onClose=${() => this.open(null)} />` : null}
-        ${dialog === "cancel" && model !== null ? html`<${ConfirmCancel} stream=${model.name} onCancel=${() => this.#cancel(model)} onClose=${() => this.open(null)} />` : null}
+        ${typeof dialog === "object" && dialog !== null ? html`<${ConfirmCancel} stream=${dialog.cancel} onCancel=${() => void this.#cancel(dialog.cancel)} onClose=${() => this.open(null)} />` : null}
         <div class="hidden" role="status" aria-live="polite" data-testid="said">${said}</div>
       </div>`;
   }
@@ -201,14 +224,23 @@ export class App extends Component {
     return streams?.map((view) => (view.stream === known.stream && view.epoch === known.epoch && (isTerminal(known.state) || known.updated >= view.updated) ? known : view)) ?? null;
   }
 
+  #main() {
+    const { now } = this.state;
+    if (this.#session !== null) return html`<${SessionPanel} key=${this.#session.name} model=${this.#session} now=${now} actions=${this.#actions} />`;
+    if (this.#new !== null) return html`<${NewRun} client=${this.#client} chosen=${this.#new} onStarted=${(/** @type {StreamView} */ view) => this.#started(view, Boolean(view.session))} />`;
+    return this.#model === null ? html`<${Welcome} />` : this.#panel(this.#model);
+  }
+
   /** @param {StreamModel} model */
   #panel(model) {
     return html`<${StreamPanel}
       key=${model.name}
       model=${model}
       view=${this.view}
+      now=${this.state.now}
+      actions=${this.#actions}
       onView=${(/** @type {string} */ view) => this.show(view)}
-      onCancel=${() => this.open("cancel")}
+      onCancel=${() => this.open({ cancel: model.name })}
       onCopy=${() => void this.copy()}
       onFollow=${() => this.follow()}
       ready=${(/** @type {Log | null} */ log) => (this.#log = log)}
@@ -223,11 +255,19 @@ export class App extends Component {
 
   #route() {
     const { stream } = parseRoute(location.hash);
-    document.title = stream === null ? "Unbroken" : `${stream} · Unbroken`;
+    const session = parseSession(location.hash);
+    this.#new = parseNew(location.hash);
+    const title = stream ?? session ?? (this.#new === null ? null : "New run");
+    document.title = title === null ? "Unbroken" : `${title} · Unbroken`;
     if (stream !== (this.#model?.name ?? null)) {
       this.#model?.close();
       this.#model = stream === null ? null : new StreamModel(this.#client, stream, { changed: () => this.#changed(), storage: sessionStorage });
       void this.#model?.open();
+    }
+    if (session !== (this.#session?.name ?? null)) {
+      this.#session?.close();
+      this.#session = session === null ? null : new SessionModel(this.#client, session, { changed: () => this.setState({ now: Date.now() }), said: (words) => this.#say(words) });
+      void this.#session?.refresh();
     }
     this.setState({ drawer: false, now: Date.now() });
   }
@@ -242,6 +282,7 @@ export class App extends Component {
   /** @param {Status} status */
   #status(status) {
     if (status.phase === "live") {
+      void this.#session?.connected();
       if (this.state.status.phase !== "live") void this.#list();
     } else {
       this.#model?.disconnected();
@@ -252,6 +293,7 @@ export class App extends Component {
   }
 
   async #list() {
+    void this.#session?.refresh();
     if (this.#listing) return;
     this.#listing = true;
     try {
@@ -288,20 +330,42 @@ export class App extends Component {
     this.setState({ access: "unknown" });
     this.#client.reconnect();
     this.#model?.close();
-    this.#model = null;
+    this.#session?.close();
+    this.#model = this.#session = null;
     this.#route();
     void this.#list();
   }
 
-  /** @param {StreamModel} model */
-  async #cancel(model) {
+  /** @param {string} stream */
+  async #cancel(stream) {
     this.open(null);
-    try {
-      const { view } = await this.#client.cancel(model.name);
-      if (!isTerminal(view.state)) model.view = view;
+    await this.#try("The run could not be cancelled", async () => {
+      this.#know((await this.#client.cancel(stream)).view);
       this.#say("cancel requested");
+    });
+  }
+
+  /** Show the run that was started, in its session or by itself. @param {StreamView} view @param {boolean} inSession */
+  #started(view, inSession) {
+    this.#say("started");
+    location.hash = inSession && view.session ? formatSession(view.session) : formatRoute(view.stream);
+    void this.#list();
+  }
+
+  /** Take what an answer has told of a stream; an end is told by the stream itself. @param {StreamView} view */
+  #know(view) {
+    if (isTerminal(view.state)) return;
+    if (this.#model?.name === view.stream) this.#model.know(view);
+    this.#session?.know(view);
+    this.setState({ now: Date.now() });
+  }
+
+  /** @param {string} words @param {() => Promise<void>} action */
+  async #try(words, action) {
+    try {
+      await action();
     } catch (error) {
-      this.setState({ error: `The run could not be cancelled: ${error instanceof Error ? error.message : String(error)}` });
+      this.setState({ error: `${words}: ${error instanceof Error ? error.message : String(error)}` });
     }
   }
 
@@ -313,14 +377,24 @@ export class App extends Component {
   /** @param {Event} event */
   #skip(event) {
     event.preventDefault();
-    /** @type {HTMLElement | null} */ (document.querySelector(".surface"))?.focus();
+    /** @type {HTMLElement | null} */ (document.querySelector(".surface, .cards-place, .new input"))?.focus();
   }
+}
+
+/** Go to the next or previous card of a session. @param {1 | -1} step */
+function moveToCard(step) {
+  const links = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".cards .card h2 a")]);
+  const present = links.findIndex((link) => link.closest(".card")?.contains(document.activeElement));
+  const index = present < 0 ? (step > 0 ? 0 : links.length - 1) : present + step;
+  links[index]?.focus();
+  links[index]?.closest(".card")?.scrollIntoView({ block: "nearest" });
 }
 
 function Welcome() {
   return html`<section class="notice" data-testid="welcome">
     <h1>Choose a stream</h1>
     <p>It is shown as it is written, and goes on where it was after a reload, a lost network or a restart.</p>
+    <p class="start"><a class="button solid" href=${formatNew()}>${icon("plus")} New run</a></p>
     <p class="hint"><kbd>/</kbd> filters the list, <kbd>?</kbd> shows all keys.</p>
   </section>`;
 }

@@ -97,10 +97,12 @@ class TextWriter extends Blocks {
 
   /** @param {Entry} entry */
   write(entry) {
-    const { message } = entry;
-    const block = this.room(entry, entry.size);
+    const { message, note } = entry;
+    const block = this.room(entry, note === "" ? 0 : entry.size);
     let ends = true;
-    if (message.text !== undefined) {
+    if (note !== null) {
+      if (note !== "") this.#put(block, `${this.#atLineStart(block) ? "" : "\n"}· ${note}\n`, "note");
+    } else if (message.text !== undefined) {
       const kind = message.kind ?? "message";
       let reader = this.#readers.get(kind);
       if (reader === undefined) this.#readers.set(kind, (reader = new AnsiReader()));
@@ -152,9 +154,10 @@ class RowWriter extends Blocks {
     row.append(element("span", "seq", number(entry.seq)));
     if (this.raw) row.append(bounded(JSON.stringify(entry.message)));
     else {
-      const { message } = entry;
+      const { message, note } = entry;
       row.append(element("time", "time", message.time === undefined ? "" : clock(message.time)), element("span", "kind", message.kind ?? "message"));
-      row.append(bounded(message.text ?? (message.data === undefined ? JSON.stringify(message.json, null, 1) : valueText(message))));
+      if (note !== null) row.append(bounded(note || JSON.stringify(message.json)));
+      else row.append(bounded(message.text ?? (message.data === undefined ? JSON.stringify(message.json, null, 1) : valueText(message))));
     }
     block.element.append(row);
     if (block.count >= BLOCK_MESSAGES) this.finish();
@@ -186,11 +189,15 @@ class MarkdownWriter extends Blocks {
 
   /** @param {Entry} entry */
   write(entry) {
-    const { message } = entry;
+    const { message, note } = entry;
+    if (note === "") {
+      this.room(entry, 0);
+      return;
+    }
     if (message.text === undefined) {
       this.finish();
       const block = this.room(entry, entry.size);
-      block.element.append(element("pre", "value", valueText(message)));
+      block.element.append(note === null ? element("pre", "value", valueText(message)) : element("p", "note", `· ${note}`));
       return;
     }
     this.room(entry, entry.size);

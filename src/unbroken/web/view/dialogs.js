@@ -7,12 +7,13 @@
 import { Component, html } from "./html.js";
 
 const KEYS = [
-  ["j k", "next, previous message"],
+  ["j k", "next, previous message, or card of a session"],
   ["[ ]", "previous, next resume rule"],
   ["G  End", "follow the tail"],
   ["t", "next view"],
   ["p", "pause the view; nothing is lost"],
   ["c", "copy the chosen message, or all that is loaded"],
+  ["n", "new run"],
   ["/", "filter the streams"],
   ["Esc", "close, or leave the field"],
   ["?", "this help"],

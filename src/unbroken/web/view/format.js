@@ -44,6 +44,12 @@ export function duration(milliseconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
 }
 
+/** Time that goes on, in whole seconds while it does. @param {number} milliseconds @param {boolean} over */
+export function elapsed(milliseconds, over) {
+  if (over) return duration(milliseconds);
+  return milliseconds < 60_000 ? `${Math.floor(Math.max(milliseconds, 0) / 1000)} s` : duration(milliseconds);
+}
+
 /** How long ago, in words short enough for a list. @param {number} then @param {number} now */
 export function ago(then, now) {
   const seconds = Math.max(now - then, 0) / 1000;

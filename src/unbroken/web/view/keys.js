@@ -4,6 +4,8 @@
  * Called by app.js for each key. It never keeps anything.
  */
 
+import { formatNew } from "./route.js";
+
 /** @import { App } from "./app.js" */
 
 /** @param {KeyboardEvent} event @param {App} app */
@@ -26,6 +28,8 @@ function actionOf(key, app) {
   switch (key) {
     case "?":
       return () => app.open("help");
+    case "n":
+      return () => (location.hash = formatNew());
     case "j":
       return () => app.move(1);
     case "k":

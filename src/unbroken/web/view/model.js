@@ -6,7 +6,9 @@
  */
 
 import { formatCursor, isTerminal, UnbrokenError } from "../client/unbroken.js";
+import { RunCard } from "./card.js";
 import { counted, number } from "./format.js";
+import { noteOf } from "./notes.js";
 import { recall, remember, Resume } from "./resume.js";
 
 /** @import { Client, Follow } from "../client/unbroken.js" */
@@ -26,7 +28,7 @@ const RETRY_MILLISECONDS = 1000;
 
 /**
  * @typedef {{kind: "resume" | "gap" | "trimmed" | "epoch", words: string, loud: boolean}} Mark
- * @typedef {{seq: number, epoch: number, message: Message, size: number}} Entry
+ * @typedef {{seq: number, epoch: number, message: Message, size: number, note: string | null}} Entry `note` is how a run's message is said in a line
  * @typedef {Entry | {mark: Mark}} Item
  *
  * @typedef {object} Drawing what log.js does
@@ -42,6 +44,8 @@ export class StreamModel {
   phase = "loading";
   /** @type {StreamView | null} */
   view = null;
+  /** @type {RunCard | null} what is known of the run, when the stream is one */
+  card = null;
   /** @type {UnbrokenError | null} */
   error = null;
   /** @type {Item[]} what is drawn */
@@ -105,7 +109,7 @@ export class StreamModel {
   /** Read the state and follow from near the tail; a server that is away is asked again. */
   async open() {
     try {
-      this.view = await this.client.state(this.name);
+      this.know(await this.client.state(this.name));
     } catch (error) {
       if (this.#gone) return;
       this.error = error instanceof UnbrokenError ? error : new UnbrokenError("failed", String(error));
@@ -116,10 +120,18 @@ export class StreamModel {
       this.host.changed();
       return;
     }
-    if (this.#gone) return;
+    if (this.#gone || this.view === null) return;
     this.error = null;
     this.#begin(this.view);
     this.host.changed();
+  }
+
+  /** Take what is known newer of the stream. @param {StreamView} view */
+  know(view) {
+    this.view = view;
+    if (!view.run) this.card = null;
+    else if (this.card === null) this.card = new RunCard(view);
+    else this.card.update(view);
   }
 
   /** Leave: the producer goes on. */
@@ -187,7 +199,7 @@ export class StreamModel {
       while (at < until) {
         const page = await this.client.read(this.name, { after: formatCursor({ epoch: this.#epoch, seq: at }), limit: until - at });
         if (page.messages.length === 0) break;
-        for (const [index, message] of page.messages.entries()) found.push(entry(page.first + index, this.#epoch, message));
+        for (const [index, message] of page.messages.entries()) found.push(this.#entry(page.first + index, this.#epoch, message));
         at = page.first + page.messages.length - 1;
       }
       if (!this.#gone && this.oldest === until + 1 && at === until) this.#older(found);
@@ -229,7 +241,8 @@ export class StreamModel {
     for (const [index, message] of messages.entries()) {
       const seq = first + index;
       if (this.#resume !== null && this.#resumeMark === null && seq > this.#resume.from) this.#placeResume();
-      this.#pending.push(entry(seq, epoch, message));
+      this.card?.take(message);
+      this.#pending.push(this.#entry(seq, epoch, message));
     }
     this.received = first + messages.length - 1;
     this.#resume?.take(first, messages.length);
@@ -248,10 +261,10 @@ export class StreamModel {
         this.#subscribed(event.view);
         break;
       case "state":
-        this.view = event.view;
+        this.know(event.view);
         break;
       case "ended":
-        this.view = event.view;
+        this.know(event.view);
         this.phase = "ended";
         this.#settleResume();
         break;
@@ -281,7 +294,7 @@ export class StreamModel {
 
   /** @param {StreamView} view */
   #subscribed(view) {
-    this.view = view;
+    this.know(view);
     this.target = view.head;
     this.#epoch = view.epoch;
     if (this.#lostAt > 0) {
@@ -400,17 +413,17 @@ export class StreamModel {
     this.drawing?.prepend(found);
   }
 
+  /** @param {number} seq @param {number} epoch @param {Message} message @returns {Entry} */
+  #entry(seq, epoch, message) {
+    const size = message.text?.length ?? message.data?.length ?? (message.json === undefined ? 0 : JSON.stringify(message.json).length);
+    return { seq, epoch, message, size: size + 40, note: this.card === null ? null : noteOf(message) };
+  }
+
   #measure() {
     this.oldest = firstSeq(this.items);
     this.#characters = 0;
     for (const item of this.items) if ("seq" in item) this.#characters += item.size;
   }
-}
-
-/** @param {number} seq @param {number} epoch @param {Message} message @returns {Entry} */
-function entry(seq, epoch, message) {
-  const size = message.text?.length ?? message.data?.length ?? (message.json === undefined ? 0 : JSON.stringify(message.json).length);
-  return { seq, epoch, message, size: size + 40 };
 }
 
 /** @param {Item[]} items */

@@ -1,28 +1,66 @@
 /**
- * Owns the part of the address behind `#`: which stream is open, in which view.
+ * Owns the part of the address behind `#`: what is open, and in which view.
  *
- * Called by app.js. It never touches the history but through `location`.
+ * Called by app.js and by whatever links. It never touches the history but through `location`.
  */
 
 export const VIEWS = Object.freeze(["text", "markdown", "list", "raw"]);
 
-/** @typedef {{stream: string | null, view: string | null}} Route */
+/**
+ * @typedef {{stream: string | null, view: string | null}} Route of a stream
+ * @typedef {{type: string, name: string, server: string, session: string}} NewRoute what is chosen to be run, and in which session
+ */
 
 /** @param {string} hash @returns {Route} */
 export function parseRoute(hash) {
   const match = /^#\/stream\/([^?]+)(?:\?(.*))?$/.exec(hash);
   if (match === null) return { stream: null, view: null };
   const view = new URLSearchParams(match[2] ?? "").get("view");
-  try {
-    const stream = (match[1] ?? "").split("/").map(decodeURIComponent).join("/");
-    return { stream, view: view !== null && VIEWS.includes(view) ? view : null };
-  } catch {
-    return { stream: null, view: null };
-  }
+  const stream = decode(match[1] ?? "");
+  return stream === null ? { stream: null, view: null } : { stream, view: view !== null && VIEWS.includes(view) ? view : null };
 }
 
 /** @param {string} stream @param {string | null} [view] */
 export function formatRoute(stream, view = null) {
-  const path = stream.split("/").map(encodeURIComponent).join("/");
-  return `#/stream/${path}${view === null ? "" : `?view=${view}`}`;
+  return `#/stream/${encode(stream)}${view === null ? "" : `?view=${view}`}`;
+}
+
+/** The session that is open. @param {string} hash @returns {string | null} */
+export function parseSession(hash) {
+  const match = /^#\/session\/([^?]+)$/.exec(hash);
+  return match === null ? null : decode(match[1] ?? "");
+}
+
+/** @param {string} session */
+export function formatSession(session) {
+  return `#/session/${encode(session)}`;
+}
+
+/** What is to be run, when the address is that of the picker. @param {string} hash @returns {NewRoute | null} */
+export function parseNew(hash) {
+  const match = /^#\/new(?:\?(.*))?$/.exec(hash);
+  if (match === null) return null;
+  const query = new URLSearchParams(match[1] ?? "");
+  const [type, name, server, session] = ["type", "name", "server", "session"].map((key) => query.get(key) ?? "");
+  return { type: type ?? "", name: name ?? "", server: server ?? "", session: session ?? "" };
+}
+
+/** @param {Partial<NewRoute>} [chosen] */
+export function formatNew(chosen = {}) {
+  const query = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value)).toString();
+  return `#/new${query === "" ? "" : `?${query}`}`;
+}
+
+/** @param {string} name */
+function encode(name) {
+  return name.split("/").map(encodeURIComponent).join("/");
+}
+
+/** @param {string} path */
+function decode(path) {
+  try {
+    return path.split("/").map(decodeURIComponent).join("/");
+  } catch {
+    return null;
+  }
 }

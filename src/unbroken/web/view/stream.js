@@ -9,9 +9,11 @@ import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
 import { Log } from "./log.js";
 import { hasEnded } from "./model.js";
-import { VIEWS } from "./route.js";
+import { formatSession, VIEWS } from "./route.js";
+import { RUN_WORDS, RunCardView } from "./runcard.js";
 
 /** @import { StreamModel } from "./model.js" */
+/** @import { RunActions } from "./runcard.js" */
 
 /** The surface: preact makes it once and leaves the rest to `Log`. @extends {Component<{model: StreamModel, view: string, ready: (log: Log | null) => void}>} */
 class Surface extends Component {
@@ -45,13 +47,15 @@ class Surface extends Component {
  * @param {object} props
  * @param {StreamModel} props.model
  * @param {string} props.view
+ * @param {number} props.now
+ * @param {RunActions} props.actions
  * @param {(view: string) => void} props.onView
  * @param {() => void} props.onCancel
  * @param {() => void} props.onCopy
  * @param {() => void} props.onFollow
  * @param {(log: Log | null) => void} props.ready
  */
-export function StreamPanel({ model, view, onView, onCancel, onCopy, onFollow, ready }) {
+export function StreamPanel({ model, view, now, actions, onView, onCancel, onCopy, onFollow, ready }) {
   if (model.phase === "missing") return html`<${Notice} title="There is no such stream" words=${`“${model.name}” does not exist, or it is not yours. Should it begin, it is shown here.`} />`;
   if (model.phase === "failed") return html`<${Notice} title="This stream cannot be shown" words=${model.error?.message ?? ""} />`;
   const stream = model.view;
@@ -60,7 +64,7 @@ export function StreamPanel({ model, view, onView, onCancel, onCopy, onFollow, r
       <header class="stream-head">
         <div class="stream-title">
           <h1 title=${model.name}>${model.name}</h1>
-          ${stream === null ? null : html`<${State} view=${stream} />`}
+          ${stream === null ? null : html`<${State} state=${model.card?.state ?? stream.state} words=${model.card === null ? stateWord(stream.state) : RUN_WORDS[model.card.state]} />`}
         </div>
         <div class="stream-tools">
           <div class="views" role="group" aria-label="View">
@@ -70,6 +74,7 @@ export function StreamPanel({ model, view, onView, onCancel, onCopy, onFollow, r
           ${stream === null || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
         </div>
       </header>
+      ${model.card === null ? null : html`<div class="card-place" role="region" aria-label="The run"><${RunCardView} card=${model.card} now=${now} actions=${actions} alone=${true} /></div>`}
       <div class="stream-body">
         ${model.loadingOlder ? html`<p class="older" role="status">reading older messages …</p>` : null}
         <${Surface} key=${`${view}`} model=${model} view=${view} ready=${ready} />
@@ -77,14 +82,14 @@ export function StreamPanel({ model, view, onView, onCancel, onCopy, onFollow, r
         ${model.unread > 0 ? html`<button class="unread" onClick=${onFollow} data-testid="unread">${icon("down")} ${number(model.unread)} new</button>` : null}
         ${model.paused ? html`<button class="unread" onClick=${onFollow} data-testid="paused">view paused · p goes on</button>` : null}
       </div>
-      ${model.phase === "ended" && stream !== null ? html`<${End} view=${stream} />` : null}
+      ${model.phase === "ended" && stream !== null && model.card === null ? html`<${End} view=${stream} />` : null}
       <footer class="stream-foot"><${Figures} model=${model} /></footer>
     </section>`;
 }
 
-/** @param {{view: import("../client/types.js").StreamView}} props */
-function State({ view }) {
-  return html`<span class="state state-${view.state}" data-testid="state">${icon(view.state)}<span>${stateWord(view.state)}</span></span>`;
+/** @param {{state: string, words: string}} props */
+function State({ state, words }) {
+  return html`<span class="state state-${state}" data-testid="state">${icon(state)}<span>${words}</span></span>`;
 }
 
 /** @param {{view: import("../client/types.js").StreamView}} props */
@@ -109,7 +114,7 @@ function Figures({ model }) {
     <span>${bytes(stream.bytes)}</span>
     <span>${stream.kind}</span>
     <span>epoch ${stream.epoch}</span>
-    ${stream.session ? html`<span class="grow">session ${stream.session}</span>` : null}`;
+    ${stream.session ? html`<span class="grow">session <a href=${formatSession(stream.session)} data-testid="session-link">${stream.session}</a></span>` : null}`;
 }
 
 /** @param {{title: string, words: string}} props */

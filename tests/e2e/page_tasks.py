@@ -1,0 +1,57 @@
+"""Tasks that the tests of the page start: every kind of field, of progress and of end, and hostile words everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from unbroken import RunContext, task
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[31m[x](javascript:alert(3))\x1b[0m"
+
+
+@task
+async def survey(
+    name: str,
+    count: int,
+    size: Literal["small", "large"] = "small",
+    share: float = 0.5,
+    loud: bool = False,
+    tags: list[str] | None = None,
+) -> dict[str, object]:
+    """Give back what was filled in."""
+    return {"name": name, "count": count, "size": size, "share": share, "loud": loud, "tags": tags}
+
+
+@task
+async def unmeasured(run: RunContext, upto: int, pause: float = 0.05) -> AsyncIterator[str]:
+    """Tell of progress without saying how much there is."""
+    for number in range(1, upto + 1):
+        await run.progress(number, message=f"page {number}")
+        await run.log(f"line {number}", "warning" if number % 3 == 0 else "info")
+        yield f"{number}\n"
+        await asyncio.sleep(pause)
+
+
+@task
+async def large(characters: int) -> str:
+    """Give a result of any size."""
+    return "y" * characters
+
+
+@task
+async def hostile(run: RunContext, words: str = HOSTILE) -> str:
+    """Say hostile words in every place where a run says something."""
+    await run.progress(1, 2, words)
+    await run.log(words, "error")
+    schema = {
+        "type": "object",
+        "title": words,
+        "properties": {
+            words: {"type": "string", "description": words, "default": words, "title": words},
+            "pick": {"enum": [words, "plain"], "description": words},
+        },
+        "required": ["pick"],
+    }
+    return f"{words} {await run.ask({'message': words, 'schema': schema})}"
