@@ -39,7 +39,8 @@ RUN_BY = {
     f"{README} python 1": "test_the_ten_lines_of_fastapi",
     f"{README} html 1": "test_the_five_lines_of_browser",
     f"{README} python 2": "test_the_three_lines_that_keep_an_endpoint",
-    f"{README} sh 3": "test_the_lines_of_curl",
+    f"{README} sh 3": "test_tasks_howto.py",
+    f"{README} sh 4": "test_the_lines_of_curl",
     f"{README} python 3": "test_the_lines_of_python",
     f"{EMBED} python 1": "test_a_run_in_fastapi",
     f"{EMBED} python 2": "test_starlette",
@@ -173,7 +174,7 @@ async def test_the_three_lines_that_keep_an_endpoint(tmp_path: Path, monkeypatch
 
 
 async def test_the_lines_of_curl(server: ServerProcess, tmp_path: Path) -> None:
-    script = the(README, "sh", 3).replace("4437", str(server.port))
+    script = the(README, "sh", 4).replace("4437", str(server.port))
     assert str(server.port) in script
     printed = await shell(script, tmp_path)
     assert '"text":"hello"' in printed

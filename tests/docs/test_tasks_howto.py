@@ -39,6 +39,19 @@ async def test_the_task_is_started_from_the_command_line(tmp_path: Path) -> None
     assert [one.text for one in found if one.kind == "text"] == [f"page {page}\n" for page in range(1, 6)]
 
 
+async def test_the_server_of_the_readme_offers_tasks_and_tools(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(the(DOCUMENT, "python", 1), encoding="utf-8")
+    (tmp_path / ".mcp.json").write_text('{"mcpServers": {"away": {"command": "no-such-program"}}}', encoding="utf-8")
+    async with (
+        ServerProcess(tmp_path, arguments=the("README.md", "sh", 3).split()[2:]) as server,
+        Client(server.url) as client,
+    ):
+        tasks, tools = await client.runs.available()
+    assert [found.name for found in tasks.runnables] == ["report"]
+    assert (tools.server, tools.runnables) == ("away", ())
+    assert tools.error
+
+
 async def test_the_worker_apart_and_a_program(tmp_path: Path) -> None:
     (tmp_path / "jobs.py").write_text(the(DOCUMENT, "python", 1), encoding="utf-8")
     serve, work = (line.split()[2:] for line in the(DOCUMENT, "sh", 2).splitlines())

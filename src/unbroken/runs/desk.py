@@ -6,6 +6,7 @@ it, in this process or in another, is the supervisor's affair.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ class RunDesk:
 
     async def view(self) -> list[SourceView]:
         """What there is to run, by source."""
-        return [await source.view() for source in self.catalog.sources]
+        return list(await asyncio.gather(*[source.view() for source in self.catalog.sources]))
 
 
 def _answered(question: str, stream: StreamInfo) -> AlreadyExistsError:
