@@ -138,7 +138,7 @@ async def test_memory_comes_back_after_trim_and_delete() -> None:
 
 
 def batches_alive() -> int:
-    return sum(isinstance(thing, Batch) for thing in gc.get_objects())
+    return sum(type(thing) is Batch for thing in gc.get_objects())
 
 
 async def test_space_comes_back_after_trim_and_delete(path: Path) -> None:
