@@ -122,6 +122,8 @@ class Limits:
     run_takeover_seconds: float = 2.0
     run_checkpoint_bytes_max: int = 256 * KIB
     run_input_bytes_max: int = 64 * KIB
+    run_file_bytes_max: int = 256 * MIB
+    run_files_max: int = 1_000
     run_log_bytes_max: int = 8 * KIB
     run_seconds_max: float = 30 * 86_400.0
     run_progress_seconds: float = 0.05

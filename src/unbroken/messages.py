@@ -19,6 +19,7 @@ from unbroken.errors import InvalidError, TooLargeError
 from unbroken.limits import Limits
 
 __all__ = [
+    "FILE_KIND",
     "SEPARATOR",
     "START",
     "TERMINAL_STATES",
@@ -309,6 +310,15 @@ def check_name(name: str, limits: Limits) -> str:
     if any(segment in {"", ".", ".."} for segment in name.split("/")):
         raise InvalidError("a name has no empty, '.' or '..' segments", field="name")
     return name
+
+
+FILE_KIND: Final = "file"
+"""The kind of a stream that is a file: the payloads of its messages are its bytes."""
+
+
+def files_prefix(run: str) -> str:
+    """What the names of the files of the run `run` begin with."""
+    return f"{run}/files/"
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -26,6 +26,7 @@ from unbroken.errors import (
 from unbroken.limits import Limits
 from unbroken.log import Decided, Log
 from unbroken.messages import (
+    FILE_KIND,
     Cursor,
     NewMessage,
     Principal,
@@ -36,6 +37,7 @@ from unbroken.messages import (
     check_depth,
     check_name,
     encode_message,
+    files_prefix,
     split_encoded,
 )
 from unbroken.protocol.chain import chain
@@ -296,8 +298,17 @@ class Streams:
         return await self._done(Trim(stream=stream.id, epoch=stream.epoch, first=Seq(first)))
 
     async def delete(self, stream: StreamInfo) -> None:
-        """Delete the stream and its messages; its name can be used again, with a new epoch."""
+        """Delete the stream and its messages, the files of a run first; its name can be used again, with a new epoch."""
+        if stream.run is not None:
+            await self._delete_files(stream)
         await self.log.write(DeleteStream(stream=stream.id, epoch=stream.epoch))
+
+    async def _delete_files(self, run: StreamInfo) -> None:
+        owner, where = Principal(run.tenant, run.owner), StreamFilter(prefix=files_prefix(run.name), kind=FILE_KIND)
+        while found := (
+            await self.store.list_streams(owner, where, limit=self.limits.page_items_max, after=None)
+        ).items:
+            await self.log.write_all([DeleteStream(stream=info.id, epoch=info.epoch) for info in found])
 
     async def touch(self, stream: StreamInfo) -> None:
         """Slide the expiry of a stream with a sliding time to live."""

@@ -101,6 +101,8 @@ MEANING: Final = {
     "run_poll_seconds": "How often a process looks for runs that others started, cancelled or left.",
     "run_takeover_seconds": "How long a run without a lease is left to those who could continue it.",
     "run_checkpoint_bytes_max": "The state in a checkpoint.",
+    "run_file_bytes_max": "A file that a task stores as a result.",
+    "run_files_max": "Files of one run.",
     "run_input_bytes_max": "An answer to a question of a run.",
     "run_log_bytes_max": "A line of a run's log, and the text of its progress, in characters.",
     "run_seconds_max": "The longest time that a start may allow a run.",

@@ -28,5 +28,5 @@ def test_the_tables_name_every_option_class_and_message() -> None:
     named = set(re.findall(r"`([a-z_]+)`", text))
     assert set(OPTION_NAMES) <= named
     assert {kind.value for kind in FailureClass} <= named
-    assert CONTROL_KINDS - {"checkpoint", "retry", "stderr", "timed_out", "cancelled"} <= named
+    assert CONTROL_KINDS - {"checkpoint", "file", "retry", "stderr", "timed_out", "cancelled"} <= named
     assert f"in {len(McpFault) - 1} ways" in text

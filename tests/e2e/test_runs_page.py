@@ -55,6 +55,10 @@ async def until_ended(server: ServerProcess, name: str) -> Any:
     return view
 
 
+async def messages(server: ServerProcess, name: str) -> list[Any]:
+    return list((await get(server, f"messages/{name}"))["messages"])
+
+
 async def numbers(server: ServerProcess, name: str) -> list[int]:
     """What a counting run has yielded, as it is stored."""
     found: list[int] = []
@@ -87,6 +91,33 @@ async def beyond(found: Locator, least: float) -> None:
 
 def shown(text: str) -> list[int]:
     return [int(line) for line in text.split("\n") if line.isdigit()]
+
+
+async def test_a_file_of_a_run_is_saved_from_its_card_as_it_was_stored(server: ServerProcess, page: Page) -> None:
+    await start(server, "reporting", "r", lines=1000)
+    await until_ended(server, "r")
+    screen = await Screen.watch(page, server.url)
+    await screen.open("r")
+    file = card(page, "r").get_by_test_id("file").first
+    await expect(file).to_contain_text("report.csv", timeout=PATIENCE_MILLISECONDS)
+    await page.reload()
+    await expect(page.locator("[data-testid=stream-link]")).to_have_count(1)
+    async with page.expect_download(timeout=PATIENCE_MILLISECONDS) as downloading:
+        await file.click()
+    download = await downloading.value
+    assert download.suggested_filename == "report.csv"
+    saved = await asyncio.to_thread((await download.path()).read_text, encoding="utf-8")
+    assert saved == "".join(f"{number},{number**2}\n" for number in range(1000))
+    await screen.picture("file")
+    (stream,) = [
+        one["json"]["stream"] for one in await messages(server, "r") if one["json"].get("name") == "report.csv"
+    ]
+    async with httpx2.AsyncClient(base_url=server.url) as http:
+        assert (await http.delete(f"/v1/streams/{stream}")).status_code == 204
+    await file.click()
+    await expect(page.get_by_role("alert")).to_contain_text("could not be saved", timeout=PATIENCE_MILLISECONDS)
+    assert screen.clean(allowed=("404",)) == []
+    assert await screen.violations() == []
 
 
 async def test_a_run_is_started_once_from_a_form_that_says_what_is_wrong_where(

@@ -6,7 +6,7 @@
 
 import { describe, expect, test } from "vitest";
 
-import { LINES_MAX, QUESTIONS_MAX, RunCard } from "../../src/unbroken/web/view/card.js";
+import { FILES_MAX, LINES_MAX, QUESTIONS_MAX, RunCard } from "../../src/unbroken/web/view/card.js";
 import { resultText } from "../../src/unbroken/web/view/fold.js";
 import { NOTE_CHARACTERS_MAX, noteOf } from "../../src/unbroken/web/view/notes.js";
 import { fieldAt, fieldsOf, valueOf } from "../../src/unbroken/web/view/schema.js";
@@ -41,6 +41,15 @@ describe("the card of a run", () => {
     const made = card({}, [["input_required", { id: "q", message: "Which?", schema: { type: "string" } }], ["input", { id: "q", response: "a", by: "ann" }], ["input", { id: "q", response: "b", by: "bob" }]]);
     expect(made.waiting).toEqual([]);
     expect(made.questions.get("q")).toEqual({ id: "q", message: "Which?", schema: { type: "string" }, answer: { response: "a", by: "ann" } });
+  });
+
+  test("a file is known by the stream that has its bytes, and only where a run keeps its files", () => {
+    const kept = { name: "report\u001b[31m.csv", media_type: "text/csv", bytes: 12, sha256: "ab", stream: "r/files/ab/report.csv" };
+    const made = card({}, [["file", kept], ["file", { ...kept, stream: "other/files/ab/report.csv" }], ["file", { name: 1, stream: null }]]);
+    expect(made.files).toEqual([{ name: "report.csv", size: 12, stream: "r/files/ab/report.csv" }]);
+    for (let number = 0; number < 2 * FILES_MAX; number += 1) made.take({ kind: "file", json: { ...kept, stream: `r/files/${number}/a` } });
+    expect([made.files.length, made.files.at(-1)?.stream]).toEqual([FILES_MAX, `r/files/${2 * FILES_MAX - 1}/a`]);
+    expect(noteOf({ kind: "file", json: kept })).toBe("file: report.csv");
   });
 
   test("it stays small, however long the run is", () => {

@@ -88,6 +88,34 @@ async def patient(run: RunContext) -> str:
 
 
 @task
+async def reporting(run: RunContext, lines: int, pause: float = 0.0, called: str = "report.csv") -> None:
+    """Store a file, and another from a path; between them is a checkpoint."""
+    await run.file("".join(f"{number},{number**2}\n" for number in range(lines)).encode(), called)
+    await run.checkpoint("one")
+    await asyncio.sleep(pause)
+    await run.file(Path(__file__))
+
+
+@task(options=TaskOptions(resume="start"))
+async def restartable_report(run: RunContext, bytes: int) -> None:
+    """Store a large file, again from the start after a crash."""
+    await run.file(b"0123456789" * (bytes // 10), "large.bin")
+
+
+@task
+def reporting_threaded(run: BlockingContext, lines: int) -> str:
+    """As `reporting`, in a thread."""
+    return run.file(b"1\n" * lines, "report.csv").stream
+
+
+@task(options=TaskOptions(execution="process"))
+def reporting_processed(run: Any, lines: int) -> str:
+    """As `reporting`, in a process: from memory and from a path."""
+    run.file(Path(__file__))
+    return str(run.file(b"1\n" * lines, "report.csv").stream)
+
+
+@task
 def threaded(run: BlockingContext, upto: int) -> Iterator[str]:
     """As `count`, in a thread."""
     start = run.checkpoint_state or 0

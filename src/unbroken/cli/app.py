@@ -35,6 +35,7 @@ VERBS: Final = (
     ("cancel", "streams:cancel", "Ask a stream's producer to stop."),
     ("close", "streams:close", "End a stream."),
     ("delete", "streams:delete", "Delete a stream and its messages."),
+    ("download", "download:download", "Save a file that a run has stored."),
     ("verify", "verify:verify", "Recompute hash chains and say where they break."),
     ("deliver", "deliver:deliver", "Deliver what earlier runs could not."),
     ("doctor", "doctor:doctor", "Check this machine, a store and a server."),

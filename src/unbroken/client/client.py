@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from unbroken.client.appends import Appends
+from unbroken.client.download import download
 from unbroken.client.follow import Follow
 from unbroken.client.http import HttpFace, place
 from unbroken.client.link import Link
@@ -228,6 +230,16 @@ class Client:
     async def read(self, stream: str, after: str | Cursor = "start", *, limit: int | None = None) -> StreamRead:
         """One bounded read; go on with its `cursor` until `up_to_date`."""
         return await self._face.get(place("messages", stream), StreamRead, {"after": str(after), "limit": limit})
+
+    async def download(self, stream: str, target: str | Path) -> int:
+        """Save the payloads of a stream, joined, as the file `target`; how many bytes there are.
+
+        What a run's message of the kind `file` refers to is saved with this. `target` appears, or is replaced, when it is
+        whole and its digest is that of the file. Begins anew after a lost connection. Raises `NotFoundError`,
+        `TransitionError` for a file that is not whole yet, `CorruptError` for bytes that are not what was stored, `OSError`
+        for a target that cannot be written.
+        """
+        return await download(self._face, self._connector, stream, Path(target))
 
     async def pause(self, stream: str) -> StreamView:
         return await self._face.send("POST", place("pause", stream), StreamView)

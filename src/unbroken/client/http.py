@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -62,6 +63,18 @@ class HttpFace:
 
     async def delete(self, path: str) -> None:
         await self._request("DELETE", path)
+
+    @asynccontextmanager
+    async def body(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """GET a body of any size, in pieces. It is not asked for again: who needs the rest begins anew."""
+        try:
+            async with self._client.stream("GET", path) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise self._error(response)
+                yield response.aiter_bytes()
+        except httpx2.TransportError as cause:
+            raise UnreachableError(f"the answer broke off: {type(cause).__name__}: {cause}") from cause
 
     async def _request(
         self, method: str, path: str, *, query: Query | None = None, body: Mapping[str, object] | None = None

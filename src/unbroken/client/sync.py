@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -88,6 +89,10 @@ class SyncClient:
     def read(self, stream: str, after: str | Cursor = "start", *, limit: int | None = None) -> StreamRead:
         """One bounded read; see `Client.read`."""
         return self._call(self._inner.read(stream, after, limit=limit))
+
+    def download(self, stream: str, target: str | Path) -> int:
+        """Save a file that a run has stored; see `Client.download`."""
+        return self._call(self._inner.download(stream, target))
 
     def state(self, stream: str) -> StreamView:
         return self._call(self._inner.state(stream))

@@ -12,10 +12,12 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from unbroken.messages import StreamState
 from unbroken.runs.context import RunContext, RunEnded
+from unbroken.runs.files import FileReference
 from unbroken.runs.items import Item
 
 __all__ = ["BlockingContext", "in_thread"]
@@ -128,6 +130,12 @@ class BlockingContext:
     def checkpoint(self, state: object) -> None:
         """As `RunContext.checkpoint`."""
         self._handover.call(lambda: self._context.checkpoint(state))
+
+    def file(self, content: bytes | Path, name: str = "", media_type: str = "") -> FileReference:
+        """As `RunContext.file`."""
+        kept = self._handover.call(lambda: self._context.file(content, name, media_type))
+        assert isinstance(kept, FileReference)
+        return kept
 
     def ask(self, request: Mapping[str, object], *, id: str | None = None) -> object:
         """As `RunContext.ask`."""

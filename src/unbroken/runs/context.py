@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from unbroken.errors import InvalidError, TooLargeError
 from unbroken.limits import Limits
 from unbroken.messages import NewMessage, StreamInfo, StreamState
+from unbroken.runs.files import FileReference, NewFile
 from unbroken.runs.history import History
 from unbroken.runs.spec import RunSpec
 
@@ -59,6 +61,10 @@ class Outlet(Protocol):
 
     async def durable(self) -> None:
         """Wait until everything put so far is durable."""
+        ...
+
+    async def keep(self, file: NewFile) -> FileReference:
+        """Store a file durably beside the run."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -130,6 +136,21 @@ class RunContext:
             raise TooLargeError(f"a checkpoint has at most {most} bytes", limit="run_checkpoint_bytes_max")
         await self.put("checkpoint", {"state": msgspec.Raw(encoded)})
         await self.durable()
+
+    async def file(self, content: bytes | Path, name: str = "", media_type: str = "") -> FileReference:
+        """Store bytes, or the file at a path, as a result; a message of the kind `file` refers to it.
+
+        The file is durable, whole, before anybody is told of it. The same name and bytes in one run are one file, also when
+        an execution goes on after a crash. `name` is the path's last part by default, `media_type` is guessed from it. Raises
+        `InvalidError` for what cannot be read, `TooLargeError` beyond `run_file_bytes_max` and `run_files_max`. Cancelled, it
+        leaves nothing behind.
+        """
+        if len(self.history.files) >= self.limits.run_files_max:
+            raise TooLargeError(f"a run has at most {self.limits.run_files_max} files", limit="run_files_max")
+        kept = await self._outlet.keep(NewFile.of(content, name, media_type))
+        if kept.stream not in self.history.files:
+            await self.put("file", msgspec.structs.asdict(kept))
+        return kept
 
     async def ask(self, request: Mapping[str, object], *, id: str | None = None) -> object:
         """Ask whoever watches, and wait for the answer, across reloads and restarts.

@@ -18,7 +18,7 @@ __all__ = ["CONTROL_KINDS", "History", "read_history"]
 
 CONTROL_KINDS: Final = frozenset(
     {
-        *("accepted", "started", "sent", "task", "progress", "log", "stderr", "checkpoint", "retry"),
+        *("accepted", "started", "sent", "task", "progress", "log", "stderr", "checkpoint", "retry", "file"),
         *("input_required", "input", "result", "failed", "timed_out", "cancelled", "interrupted"),
     }
 )
@@ -36,6 +36,8 @@ class History:
     asked: dict[str, msgspec.Raw] = field(default_factory=dict)
     """Requests for input by their id, as they were stored."""
     answered: dict[str, msgspec.Raw] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    """The streams of the files that it refers to."""
     latest: dict[str, msgspec.Raw] = field(default_factory=dict)
     """The newest message of each control kind."""
 
@@ -56,12 +58,18 @@ class History:
             self.yielded = 0
         elif kind == "input_required":
             self.asked[msgspec.json.decode(body, type=_Identified).id] = body
+        elif kind == "file":
+            self.files.add(msgspec.json.decode(body, type=_File).stream)
         elif kind == "input":
             self.answered.setdefault(msgspec.json.decode(body, type=_Identified).id, body)
 
 
 class _Checkpoint(msgspec.Struct, frozen=True):
     state: msgspec.Raw
+
+
+class _File(msgspec.Struct, frozen=True):
+    stream: str
 
 
 class _Identified(msgspec.Struct, frozen=True):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ from unbroken.streams import AppendOptions, Streams
 
 __all__ = ["Plan", "Run", "leave", "why"]
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 QUEUE_MAX: Final = 1_000
@@ -291,23 +292,25 @@ class Run:
             await self._append(batch, None)
 
     async def _append(self, batch: list[NewMessage], close: Close | None) -> None:
-        """Append once, however often it takes: a store that is away slows the run down, and loses nothing."""
+        """Append once, patiently."""
         if not batch and close is None:
             return
         options = AppendOptions(producer=Producer(self._producer, self.plan.epoch, self._seq), close=close)
+        await self.patiently(lambda: self._streams.append_durably(self.stream, batch, options))
+        self._seq += 1
+        self._stored += len(batch)
+        self._stored_more.set()
+
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work`, however often it takes: a store that is away slows the run down, and loses nothing."""
         while True:
             try:
-                await self._streams.append_durably(self.stream, batch, options)
+                return await work()
             except (StoreError, OverloadedError) as error:
                 if not error.retryable:
                     raise
                 logger.warning("run %s waits for the store: %s", self.stream.name, error.code)
                 await self._pause()
-            else:
-                self._seq += 1
-                self._stored += len(batch)
-                self._stored_more.set()
-                return
 
     async def _pause(self) -> None:
         if self._give_up_at is not None and asyncio.get_running_loop().time() > self._give_up_at:

@@ -13,8 +13,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
 import msgspec
@@ -22,6 +24,7 @@ import msgspec
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, StreamState
 from unbroken.runs.context import RunContext, RunEnded
+from unbroken.runs.files import FileReference
 from unbroken.runs.items import Item, as_messages
 
 __all__ = ["ChildContext", "in_process", "main"]
@@ -111,6 +114,8 @@ async def _carry_out(said: _Said, context: RunContext) -> _Reply:
                 await context.log(*body)
             case "checkpoint":
                 await context.checkpoint(body)
+            case "file":
+                result = await context.file(Path(body[0]), body[1], body[2])
             case _:
                 result = await context.ask(body[0], id=body[1])
     except Exception as error:  # noqa: BLE001 - it is the child's
@@ -162,6 +167,16 @@ class ChildContext:
     def checkpoint(self, state: object) -> None:
         """As `RunContext.checkpoint`."""
         self._call("checkpoint", state)
+
+    def file(self, content: bytes | Path, name: str = "", media_type: str = "") -> FileReference:
+        """As `RunContext.file`; bytes go by way of a temporary file."""
+        if isinstance(content, Path):
+            path = str(content.absolute())
+            return msgspec.convert(self._call("file", [path, name or content.name, media_type]), FileReference)
+        with tempfile.NamedTemporaryFile(prefix="unbroken-") as file:
+            file.write(content)
+            file.flush()
+            return msgspec.convert(self._call("file", [file.name, name, media_type]), FileReference)
 
     def ask(self, request: Mapping[str, object], *, id: str | None = None) -> object:
         """As `RunContext.ask`."""

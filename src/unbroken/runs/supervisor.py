@@ -30,6 +30,7 @@ from unbroken.log import Change
 from unbroken.messages import NewMessage, Seq, StreamId, StreamInfo, StreamState, decode_messages
 from unbroken.runs.catalog import Catalog, Runnable
 from unbroken.runs.context import RunContext, RunEnded
+from unbroken.runs.files import FileReference, NewFile, keep
 from unbroken.runs.history import History, read_history
 from unbroken.runs.items import Item
 from unbroken.runs.one import Plan, Run, why
@@ -316,6 +317,12 @@ class _Supervised:
         """As `Run.durable`."""
         assert self._run is not None
         await self._run.durable()
+
+    async def keep(self, file: NewFile) -> FileReference:
+        """As `files.keep`, for as long as it takes."""
+        assert self._run is not None
+        with self.waiting():
+            return await keep(self._streams, self._states, self.info, file, self._run.patiently)
 
     async def answer(self, key: str) -> msgspec.Raw:
         """The answer to the question `key`, from the stream itself: so it does not matter where it was given."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route
 
-from unbroken.server import http_messages, http_runs, http_sessions, http_streams
+from unbroken.server import http_content, http_messages, http_runs, http_sessions, http_streams
 from unbroken.server.resource import Handler, Resource
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
             "GET": http_messages.message_reader(services, takeover=takeover),
             "POST": http_messages.append_messages,
         },
+        "/v1/content/{name:path}": {"GET": http_content.read_content},
         "/v1/close/{name:path}": {"POST": http_streams.close_stream},
         "/v1/cancel/{name:path}": {"POST": http_streams.cancel_stream},
         "/v1/lease/{name:path}": {"POST": http_streams.lease_stream},

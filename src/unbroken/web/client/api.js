@@ -84,6 +84,17 @@ export class Api {
     if (!response.ok) throw await errorOf(response);
     return response.status === 204 ? null : response.json();
   }
+
+  /** The body of a good answer to a GET as it is, whole; fails as `json`. @param {string} path @returns {Promise<Blob>} */
+  async blob(path) {
+    const response = await this.request("GET", this.url(path));
+    if (!response.ok) throw await errorOf(response);
+    try {
+      return await response.blob();
+    } catch {
+      throw new UnbrokenError("unreachable", "the answer broke off", { retryable: true });
+    }
+  }
 }
 
 /**

@@ -53,6 +53,11 @@ export class Runs {
     return this.#api.json("POST", `v1/answer/${encodeName(stream)}`, { body: { id, response } });
   }
 
+  /** The bytes of a file that a run has stored: the `stream` that its message of the kind `file` names. @param {string} stream @returns {Promise<Blob>} */
+  file(stream) {
+    return this.#api.blob(`v1/content/${encodeName(stream)}`);
+  }
+
   /** @param {string} stream @returns {Promise<StreamView>} */
   pause(stream) {
     return this.#api.json("POST", `v1/pause/${encodeName(stream)}`, { body: {} });

@@ -16,6 +16,7 @@ import { StreamList } from "./list.js";
 import { StreamModel } from "./model.js";
 import { NewRun } from "./picker.js";
 import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, VIEWS } from "./route.js";
+import { save } from "./save.js";
 import { SessionModel } from "./session.js";
 import { SessionPanel } from "./sessions.js";
 import { StreamPanel } from "./stream.js";
@@ -71,6 +72,11 @@ export class App extends Component {
       await this.#client.runs.answer(stream, id, response);
       this.#say("answered");
     },
+    download: (stream, name) => this.#try("The file could not be saved", async () => {
+      this.#say("fetching the file");
+      save(await this.#client.runs.file(stream), name);
+      this.#say("saved");
+    }),
   };
   /** @type {(() => void)[]} */
   #undo = [];
@@ -302,7 +308,7 @@ export class App extends Component {
       let next = null;
       for (let page = 0; page < this.#pages; page += 1) {
         const answer = await this.#client.list({ limit: PAGE_STREAMS, page: next ?? undefined });
-        streams.push(...answer.streams);
+        streams.push(...answer.streams.filter((/** @type {StreamView} */ view) => view.kind !== "file")); // their runs show them
         next = answer.next ?? null;
         if (next === null) break;
       }

@@ -14,6 +14,7 @@ import { cut, objectOf } from "./notes.js";
 export const LINES_MAX = 40;
 export const LINE_CHARACTERS_MAX = 1000;
 export const QUESTIONS_MAX = 20;
+export const FILES_MAX = 100;
 const OUTPUT_CHARACTERS_MAX = 600;
 
 /**
@@ -23,6 +24,7 @@ const OUTPUT_CHARACTERS_MAX = 600;
  * @property {any} schema of the answer; null when any text will do
  * @property {{response: unknown, by: string} | null} answer
  *
+ * @typedef {{name: string, size: number, stream: string}} StoredFile
  * @typedef {{done: number, total: number | null, message: string}} Progress
  * @typedef {{kind: string, text: string}} Line
  * @typedef {"queued" | "running" | "asks" | "paused" | "cancelling" | "completed" | "failed" | "timed_out" | "cancelled" | "interrupted"} CardState
@@ -42,6 +44,8 @@ export class RunCard {
   output = "";
   /** @type {Map<string, Question>} */
   questions = new Map();
+  /** @type {StoredFile[]} the newest files that it has stored */
+  files = [];
   /** @type {Record<string, unknown> | null} the body of the message `result` */
   result = null;
   /** @type {Record<string, unknown> | null} the body of a message that says how it ended badly */
@@ -78,6 +82,9 @@ export class RunCard {
         break;
       case "stderr":
         this.#line("stderr", message.text ?? body.text);
+        break;
+      case "file":
+        this.#file(body);
         break;
       case "input_required":
         this.#ask(body);
@@ -137,6 +144,7 @@ export class RunCard {
     this.attempt = this.linesBefore = 0;
     this.progress = this.result = this.failure = null;
     this.lines = [];
+    this.files = [];
     this.output = "";
     this.questions.clear();
   }
@@ -151,6 +159,13 @@ export class RunCard {
     if (over <= 0) return;
     this.lines.splice(0, over);
     this.linesBefore += over;
+  }
+
+  /** @param {Record<string, unknown>} body */
+  #file(body) {
+    const { name, stream, bytes } = body;
+    if (typeof name !== "string" || typeof stream !== "string" || !stream.startsWith(`${this.view.stream}/files/`)) return;
+    this.files = [...this.files.slice(1 - FILES_MAX), { name: cut(name), size: Number(bytes) || 0, stream }];
   }
 
   /** @param {Record<string, unknown>} body */

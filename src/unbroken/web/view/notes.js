@@ -34,6 +34,8 @@ export function noteOf(message) {
       return line(String(body.level ?? "log"), body.text ?? body.data);
     case "stderr":
       return line("stderr", body.text);
+    case "file":
+      return line("file", body.name);
     case "retry":
       return line("tries again", reasonWords(body));
     case "input_required":

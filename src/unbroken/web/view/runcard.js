@@ -6,7 +6,7 @@
 
 import { Fold, readable, resultText } from "./fold.js";
 import { SchemaForm } from "./form.js";
-import { counted, elapsed, number } from "./format.js";
+import { bytes, counted, elapsed, number } from "./format.js";
 import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
 import { argumentWords, failureWords } from "./notes.js";
@@ -37,6 +37,7 @@ export const RUN_WORDS = {
  * @property {(stream: string) => Promise<void>} retry
  * @property {(stream: string, paused: boolean) => Promise<void>} pause
  * @property {(stream: string, id: string, response: unknown) => Promise<void>} answer
+ * @property {(stream: string, name: string) => Promise<void>} download
  *
  * @typedef {object} Props
  * @property {RunCard} card
@@ -82,6 +83,7 @@ export class RunCardView extends Component {
       ${[...card.questions.values()].map((question) => html`<${Asked} key=${question.id} question=${question} over=${card.ended} onAnswer=${(/** @type {unknown} */ response) => actions.answer(view.stream, question.id, response)} />`)}
       ${card.endedBadly ? html`<${BadEnd} card=${card} />` : null}
       ${!alone && card.output !== "" && card.result === null ? html`<pre class="card-output" aria-label="newest output">${tail(card.output)}</pre>` : null}
+      ${this.#files(card, actions)}
       ${this.#folds(card)}
       ${alone ? null : this.#tools(card, actions, false)}
     </article>`;
@@ -106,6 +108,14 @@ export class RunCardView extends Component {
     if (progress === null) return moving ? html`<${Bar} progress=${null} moving=${true} />` : null;
     return html`${progress.total !== null || moving ? html`<${Bar} progress=${progress} moving=${moving} />` : null}
       <p class="card-progress"><span class="card-message" data-testid="progress-message">${progress.message}</span><span>${progressWords(progress)}</span></p>`;
+  }
+
+  /** @param {RunCard} card @param {RunActions} actions */
+  #files(card, actions) {
+    if (card.files.length === 0) return null;
+    return html`<ul class="card-files" aria-label="Files">
+      ${card.files.map((file) => html`<li key=${file.stream}><button class="quiet" onClick=${() => actions.download(file.stream, file.name)} data-testid="file">${icon("down")} <bdi>${file.name}</bdi> <span class="optional">${bytes(file.size)}</span></button></li>`)}
+    </ul>`;
   }
 
   /** @param {RunCard} card */

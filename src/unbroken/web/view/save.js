@@ -1,0 +1,16 @@
+/**
+ * Owns how bytes become a file in the reader's downloads.
+ *
+ * Called by app.js. The bytes are never shown: what is in them is anybody's.
+ */
+
+const KEPT_MILLISECONDS = 60_000;
+
+/** @param {Blob} content @param {string} name */
+export function save(content, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "application/octet-stream" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MILLISECONDS);
+}
