@@ -43,9 +43,10 @@ class Producer:
     messages or `limits.client_pending_bytes_max` bytes are unacknowledged, `send` and `append` wait. The first append
     that is refused for good ends the producer: that error is raised by every call that waits and every later one.
 
-    As a context manager it takes the lease, renews it in the background (so that a dead producer is found), and at
-    the end flushes and gives it back; when the body raised, the stream is closed as `failed`, and when it ended after
-    a request to stop, as `cancelled`. Cancelling the body leaves the stream as it is: its lease runs out.
+    As a context manager it takes the lease, renews it in the background (so that a dead producer is found; a lost
+    connection is tried again in time for that), and at the end flushes and gives it back; when the body raised, the
+    stream is closed as `failed`, and when it ended after a request to stop, as `cancelled`. Cancelling the body leaves
+    the stream as it is: its lease runs out.
     """
 
     def __init__(
@@ -143,12 +144,15 @@ class Producer:
         self._tasks.append(group.create_task(self._pump()))
         if self._lease_seconds is not None:
             self._tasks.append(group.create_task(self._renew(self._lease_seconds)))
+            self._link.hold(self.stream, self._lease_seconds)
         self._link.follow(self.stream, "now", self._on_output)
 
     async def stop(self) -> None:
         """End the tasks; what is still queued fails with `draining`."""
         if self._link.watched_by(self.stream, self._on_output):
             self._link.unfollow(self.stream)
+        if self._lease_seconds is not None:
+            self._link.let_go(self.stream)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

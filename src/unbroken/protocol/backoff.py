@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 from unbroken.limits import Limits
@@ -37,12 +38,15 @@ class Backoff:
         """The connection works since `now`."""
         self._working_since = now
 
-    def failure(self, now: float, *, at_least: float = 0.0) -> float:
-        """Count a failure at `now` and say how many seconds to wait; never less than `at_least`, whatever the cap."""
+    def failure(self, now: float, *, at_least: float = 0.0, at_most: float = inf) -> float:
+        """Count a failure at `now` and say how many seconds to wait.
+
+        `at_most` is a lower cap than `backoff_seconds_max`; it is never less than `at_least`, whatever the cap.
+        """
         since, self._working_since = self._working_since, None
         if since is not None and now - since >= self._limits.backoff_reset_seconds:
             self._failures = 0
         doublings = min(self._failures, DOUBLINGS_MAX)
         self._failures += 1
-        whole = min(self._limits.backoff_seconds_min * 2**doublings, self._limits.backoff_seconds_max)
+        whole = min(self._limits.backoff_seconds_min * 2**doublings, self._limits.backoff_seconds_max, at_most)
         return max(self._random.uniform(whole / 2, whole), at_least)

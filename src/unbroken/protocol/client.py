@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 from random import Random
 
 from unbroken.errors import (
@@ -85,6 +86,7 @@ class ClientSession:
         self._backoff = Backoff(limits, random)
         self._subscriptions: dict[str, Subscription] = {}
         self._retries: dict[str, tuple[float, Backoff]] = {}
+        self._leases: dict[str, float] = {}
         self._last_id = 0
         self._requests = Requests(limits, random, self._next_id)
         self._connect_at = 0.0
@@ -173,6 +175,14 @@ class ClientSession:
         if subscription.behind or subscription.id == 0:
             return [subscription.subscribe()]
         return [out.Send(Resume(stream=stream))]
+
+    def hold(self, stream: str, lease_seconds: float) -> None:
+        """A lease is kept for the stream: from now on it waits at most a third of that before it connects again."""
+        self._leases[stream] = lease_seconds
+
+    def let_go(self, stream: str) -> None:
+        """No lease is kept for the stream any more."""
+        self._leases.pop(stream, None)
 
     def request(self, frame: Request) -> tuple[int, list[Output]]:
         """Keep and send a request until it is answered; its outcome carries the key."""
@@ -344,7 +354,7 @@ class ClientSession:
 
     def _wait(self, now: float, at_least: float) -> list[Output]:
         at_least, self._goodbye_seconds = max(at_least, self._goodbye_seconds), 0.0
-        seconds = self._backoff.failure(now, at_least=at_least)
+        seconds = self._backoff.failure(now, at_least=at_least, at_most=min(self._leases.values(), default=inf) / 3)
         self._phase = _Phase.WAITING
         self._connect_at = now + seconds
         return [out.Wait(seconds)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -195,3 +196,20 @@ async def test_the_blocking_client_does_the_same(server: ServerProcess) -> None:
             assert client.cancel("b").state == "cancelled"
 
     await asyncio.to_thread(script)
+
+
+async def test_a_producer_comes_back_in_time_for_its_lease_however_long_the_server_was_away(tmp_path: Path) -> None:
+    patient = Limits(backoff_seconds_min=50.0, backoff_seconds_max=60.0)
+    async with (
+        ServerProcess(tmp_path, arguments=["--lease", "2"]) as server,
+        Client(server.url, limits=patient) as client,
+        asyncio.timeout(CEILING),
+    ):
+        await client.create("leased")
+        async with client.producer("leased", id="p", lease_seconds=2.0) as producer:
+            await producer.append("before")
+            for _ in range(2):
+                await server.restart(kill=True)
+                await producer.append("after")
+            await producer.close()
+        assert (await client.state("leased")).state == "completed"

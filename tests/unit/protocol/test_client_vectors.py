@@ -172,6 +172,11 @@ def test_the_wait_before_the_nth_reconnection(case: Step) -> None:
     backoff = Backoff(Limits(), FixedRandom(case["random"]))
     for _ in range(case["n"]):
         backoff.failure(0.0)
+    assert backoff.failure(0.0, at_most=0.1) <= 0.1
+    assert backoff.failure(0.0, at_least=1.0, at_most=0.1) == 1.0
+    backoff = Backoff(Limits(), FixedRandom(case["random"]))
+    for _ in range(case["n"]):
+        backoff.failure(0.0)
     assert backoff.failure(0.0, at_least=case.get("retry_after", 0)) == pytest.approx(case["delay"], abs=1e-9)
 
 
