@@ -96,6 +96,13 @@ async def reporting(run: RunContext, lines: int, pause: float = 0.0, called: str
     await run.file(Path(__file__))
 
 
+@task
+async def reporting_twice(run: RunContext) -> None:
+    """Store the same file twice, and others beside it."""
+    for content, name in ((b"1", "a"), (b"1", "b"), (b"1", "a"), (b"11", "a")):
+        await run.file(content, name)
+
+
 @task(options=TaskOptions(resume="start"))
 async def restartable_report(run: RunContext, bytes: int) -> None:
     """Store a large file, again from the start after a crash."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,11 +17,13 @@ from tests.support import tasks as module
 from tests.support.inprocess import Served, served
 from unbroken import Client, SyncClient
 from unbroken.client.runs import RunOptions
-from unbroken.errors import CorruptError, NotFoundError, TransitionError
-from unbroken.runs.files import CHUNK_BYTES
+from unbroken.errors import CorruptError, InvalidError, NotFoundError, TransitionError
+from unbroken.messages import Principal
+from unbroken.runs.files import CHUNK_BYTES, NewFile, keep
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T")
 SOURCE = Path(module.__file__).read_bytes()
 
 
@@ -75,6 +77,35 @@ async def test_a_function_that_blocks_stores_files_too(server: Served, task: str
     assert view["state"] == "completed", found
     assert found[-1]["json"]["value"] == files(found)[-1]["stream"]
     assert (await content(server, files(found)[-1]["stream"])).content == b"1\n" * 500_000
+
+
+async def test_the_same_file_stored_twice_is_told_of_once(server: Served) -> None:
+    await start(server, "reporting", lines=10)
+    await start(server, "reporting_twice", "twice")
+    assert (await ended(server, "twice"))["state"] == "completed"
+    found = files(await messages(server, "twice"))
+    assert [(one["name"], one["bytes"]) for one in found] == [("a", 1), ("b", 1), ("a", 2)]
+
+
+async def test_a_file_that_changes_while_it_is_read_is_refused_and_leaves_nothing(
+    server: Served, tmp_path: Path
+) -> None:
+    path = tmp_path / "growing"
+    path.write_bytes(b"1" * 10)
+    await start(server, "stuck")
+    run = await server.services.streams.get(Principal(), "r")
+    calls = 0
+
+    async def growing(work: Callable[[], Awaitable[T]]) -> T:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            path.write_bytes(b"1" * 11)
+        return await work()
+
+    with pytest.raises(InvalidError, match="changed"):
+        await keep(server.services.streams, server.services.states, run, NewFile.of(path), growing)
+    assert (await server.answer(200, "GET", "/v1/streams?kind=file"))["streams"] == []
 
 
 async def test_an_empty_file_is_a_file(server: Served) -> None:
