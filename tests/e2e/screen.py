@@ -14,7 +14,7 @@ from playwright.async_api import ConsoleMessage, Error, Page
 
 __all__ = ["PATIENCE_MILLISECONDS", "Screen"]
 
-PATIENCE_MILLISECONDS = 60_000
+PATIENCE_MILLISECONDS = 100_000
 """How long a wait may take on a busy machine; none is ever waited for in full when all is well."""
 
 _WATCH = """

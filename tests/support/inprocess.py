@@ -29,7 +29,7 @@ from unbroken.store.sqlite import SQLiteStore
 
 __all__ = ["Carrier", "Served", "served", "serving", "store_of"]
 
-CEILING_SECONDS = 20.0
+CEILING_SECONDS = 60.0
 
 
 def store_of(kind: str, directory: Path, limits: Limits = DEFAULT_LIMITS) -> StreamingMessageRepository:

@@ -14,7 +14,7 @@ from unbroken.messages import NewMessage
 from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
-CEILING = 30.0
+CEILING = 60.0
 
 
 @pytest.fixture

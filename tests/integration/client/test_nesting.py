@@ -15,7 +15,7 @@ from unbroken.messages import payload_bytes
 from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
-CEILING = 30.0
+CEILING = 60.0
 MOST = DEFAULT_LIMITS.json_depth_max
 STACK = 500
 

@@ -17,7 +17,7 @@ from unbroken.protocol.frames import PROTOCOL
 
 __all__ = ["CEILING_SECONDS", "Hosted", "hosted", "until"]
 
-CEILING_SECONDS = 20.0
+CEILING_SECONDS = 60.0
 
 
 class Hosted:

@@ -31,7 +31,7 @@ LIMITS = replace(
     mcp_close_seconds=0.3,
     mcp_start_failures_max=100,
 )
-CEILING_SECONDS = 40.0
+CEILING_SECONDS = 100.0
 SERVER = Path(__file__).parent / "servers.py"
 
 

@@ -21,7 +21,7 @@ from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
 EXTENSION = "io.modelcontextprotocol/tasks"
-CEILING_SECONDS = 40.0
+CEILING_SECONDS = 100.0
 
 
 class Loose(types.Result):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 TASKS = ("--tasks", "tests.support.tasks")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
-CEILING_SECONDS = 40.0
+CEILING_SECONDS = 100.0
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from unbroken.runs.task import Task, Tasks
 pytestmark = pytest.mark.anyio
 
 LIMITS = replace(DEFAULT_LIMITS, lease_seconds=1.5, run_poll_seconds=0.1, run_takeover_seconds=0.5)
-CEILING_SECONDS = 20.0
+CEILING_SECONDS = 60.0
 
 
 def all_tasks() -> Catalog:

@@ -25,7 +25,7 @@ from unbroken.testing import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-001")]
 
-CEILING = 30.0
+CEILING = 60.0
 LIMITS = Limits(backoff_seconds_min=0.01)
 
 

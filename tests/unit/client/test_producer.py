@@ -28,7 +28,7 @@ from unbroken.testing import MockConnection, MockWebSocketServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-001")]
 
-CEILING = 30.0
+CEILING = 60.0
 LIMITS = Limits(backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
 

@@ -30,7 +30,7 @@ from unbroken.testing import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-001")]
 
-CEILING = 20.0
+CEILING = 60.0
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from unbroken.testing import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-003")]
 
-CEILING = 20.0
+CEILING = 60.0
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
