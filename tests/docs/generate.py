@@ -20,6 +20,9 @@ from pydantic_core import PydanticUndefined
 
 import unbroken
 from tests.docs.limits import MEANING
+from unbroken.client import Client, SyncClient
+from unbroken.client.runs import ClientRuns
+from unbroken.client.sync_runs import SyncRuns
 from unbroken.limits import DEFAULT_LIMITS, KIB, MIB, Limits
 from unbroken.messages import TRANSITIONS, StreamState
 from unbroken.observe.metrics import Metrics
@@ -34,6 +37,8 @@ STATES_END = "<!-- end of states -->"
 NOTE = "<!-- Made by `python -m tests.docs.generate`; a test compares. Do not edit. -->"
 SECRET = {"token"}
 SHORT = 40
+BEHIND: dict[object, type] = {vars(Client)["runs"].fget: ClientRuns, vars(SyncClient)["runs"].fget: SyncRuns}
+"""What a property gives, where its calls are told with it."""
 
 
 def pages() -> dict[Path, str]:
@@ -159,6 +164,9 @@ def _members(kind: type) -> Iterator[str]:
 def _member(name: str, member: object) -> Iterator[str]:
     if isinstance(member, property):
         yield f"### `{name}`\n\n{_paragraphs(inspect.getdoc(member))}".rstrip()
+        for call, function in vars(BEHIND.get(member.fget, object)).items():
+            if isinstance(function, types.FunctionType) and call[0] != "_":
+                yield from _member(f"{name}.{call}", function)
         return
     if isinstance(member, classmethod | staticmethod):
         member = member.__func__

@@ -7,7 +7,8 @@ Each asks the server once and prints the answer. None of them prompts.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -18,17 +19,35 @@ from unbroken.cli.output import clean, coloured, human_bytes, human_time, note, 
 from unbroken.errors import InvalidError
 from unbroken.protocol.frames import StreamView
 
-__all__ = ["cancel", "close", "delete", "ls", "print_view", "show"]
+__all__ = ["Which", "cancel", "close", "delete", "ls", "print_view", "show"]
 
 ANSWER_SECONDS = 15.0
 PAGE_ITEMS = 100
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Which streams are listed."""
+
+    prefix: Annotated[str | None, Parameter(help="Only names that begin so.")] = None
+    session: Annotated[str | None, Parameter(help="Only streams of this session.")] = None
+    active: Annotated[
+        bool | None,
+        Parameter(negative="--ended", help="Only streams that have not ended, or only those that have."),
+    ] = None
+    runs: Annotated[
+        bool | None,
+        Parameter(negative="--no-runs", help="Only runs, which the server executes, or only other streams."),
+    ] = None
+
+
+EVERY: Final = Which()
+
+
 def ls(
     *,
-    prefix: str | None = None,
-    session: str | None = None,
-    active: Annotated[bool | None, Parameter(negative="--ended")] = None,
+    which: Which = EVERY,
     limit: Annotated[int, Parameter(name=["--limit", "-n"])] = 50,
     json: Json = False,
     connection: Connection = DEFAULT_CONNECTION,
@@ -36,9 +55,6 @@ def ls(
     """List streams, newest first.
 
     Args:
-        prefix: Only names that begin so.
-        session: Only streams of this session.
-        active: Only streams that have not ended, or only those that have.
         limit: At most so many.
     """
 
@@ -49,7 +65,12 @@ def ls(
             left = limit
             while left > 0:
                 found = await client.list(
-                    prefix=prefix, session=session, active=active, limit=min(left, PAGE_ITEMS), page=page
+                    prefix=which.prefix,
+                    session=which.session,
+                    active=which.active,
+                    run=which.runs,
+                    limit=min(left, PAGE_ITEMS),
+                    page=page,
                 )
                 for view in found.streams[:left]:
                     if json:

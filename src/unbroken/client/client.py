@@ -220,11 +220,15 @@ class Client:
         session: str | None = None,
         prefix: str | None = None,
         active: bool | None = None,
+        run: bool | None = None,
         limit: int | None = None,
         page: str | None = None,
     ) -> StreamPage:
-        """A page of streams, newest first; pass its `next` as `page` for the following one."""
-        query = {"session": session, "prefix": prefix, "active": active, "limit": limit, "page": page}
+        """A page of streams, newest first; pass its `next` as `page` for the following one.
+
+        `active` True: not ended, False: ended. `run` True: those that the server executes, False: all others.
+        """
+        query = {"session": session, "prefix": prefix, "active": active, "run": run, "limit": limit, "page": page}
         return await self._face.get("/v1/streams", StreamPage, query)
 
     async def read(self, stream: str, after: str | Cursor = "start", *, limit: int | None = None) -> StreamRead:

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from unbroken.client.client import Client
 from unbroken.client.follow import Follow
+from unbroken.client.sync_runs import SyncRuns
 from unbroken.client.values import Appended, Json, Payload, Received, StreamPage, StreamRead
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor
@@ -97,8 +98,20 @@ class SyncClient:
     def state(self, stream: str) -> StreamView:
         return self._call(self._inner.state(stream))
 
-    def list(self, *, session: str | None = None, prefix: str | None = None, page: str | None = None) -> StreamPage:
-        return self._call(self._inner.list(session=session, prefix=prefix, page=page))
+    def list(
+        self,
+        *,
+        session: str | None = None,
+        prefix: str | None = None,
+        active: bool | None = None,
+        run: bool | None = None,
+        limit: int | None = None,
+        page: str | None = None,
+    ) -> StreamPage:
+        """A page of streams; see `Client.list`."""
+        return self._call(
+            self._inner.list(session=session, prefix=prefix, active=active, run=run, limit=limit, page=page)
+        )
 
     def cancel(self, stream: str) -> StreamView:
         """Ask the stream's producer to stop; see `Client.cancel`."""
@@ -107,6 +120,11 @@ class SyncClient:
     def close(self, stream: str, state: str = "completed", reason: Mapping[str, Json] | None = None) -> StreamView:
         """End a stream in a terminal state."""
         return self._call(self._inner.close(stream, state, reason))
+
+    @property
+    def runs(self) -> SyncRuns:
+        """Runs: what there is to run, starting it, trying it again, answering its questions."""
+        return SyncRuns(self._call, self._inner.runs)
 
     @property
     def _inner(self) -> Client:

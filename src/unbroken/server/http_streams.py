@@ -63,13 +63,14 @@ class TrimBody(Body, frozen=True, kw_only=True):
 
 
 async def list_streams(call: Call) -> Response:
-    query = call.query("session", "prefix", "kind", "state", "active", "limit", "page")
+    query = call.query("session", "prefix", "kind", "state", "active", "run", "limit", "page")
     where = StreamFilter(
         session=query.text("session"),
         prefix=query.text("prefix"),
         kind=query.text("kind"),
         state=query.choice("state", STATES),
         active=query.choice("active", FLAGS),
+        run=query.choice("run", FLAGS),
     )
     limit = query.whole("limit", PAGE_ITEMS)
     page = await call.services.streams.list(call.principal, where, limit=limit, page=query.text("page"))

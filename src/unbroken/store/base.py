@@ -344,13 +344,17 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFilter:
-    """Which streams to list; None does not restrict. `active` True: not in a terminal state, False: ended."""
+    """Which streams to list; None does not restrict.
+
+    `active` True: not in a terminal state, False: ended. `run` True: those with something to execute, False: all others.
+    """
 
     session: str | None = None
     prefix: str | None = None
     kind: str | None = None
     state: StreamState | None = None
     active: bool | None = None
+    run: bool | None = None
 
 
 T = TypeVar("T")

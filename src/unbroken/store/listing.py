@@ -67,6 +67,7 @@ def matches(info: StreamInfo, principal: Principal, where: StreamFilter) -> bool
         and where.kind in {None, info.kind}
         and where.state in {None, info.state}
         and (where.active is None or where.active is not info.state.terminal)
+        and (where.run is None or where.run is (info.run is not None))
     )
 
 

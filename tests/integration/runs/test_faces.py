@@ -101,6 +101,10 @@ async def test_the_command_line_starts_shows_answers_and_tries_again(tmp_path: P
         code, out, _ = await unbroken(server.url, "tail", "--follow", name)
         assert code == 0
         assert '"value":5' in out.replace(" ", "")
+        assert (await unbroken(server.url, "append", "plain", "--create", "--text", "x"))[0] == 0
+        for flag, streams in (("--runs", [name]), ("--no-runs", ["plain"])):
+            code, out, _ = await unbroken(server.url, "ls", "--json", flag)
+            assert [json.loads(line)["stream"] for line in out.splitlines()] == streams
         code, out, _ = await unbroken(server.url, "start", "task", "curious", "--name", "q")
         assert code == 0
         async with asyncio.timeout(30):

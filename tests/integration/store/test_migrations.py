@@ -20,8 +20,11 @@ from unbroken.store.sqlite.schema import SQLiteTarget
 
 pytestmark = pytest.mark.anyio
 
-NEXT = parse_migration("0003_pre_next.sql", "CREATE TABLE extra (x INTEGER); INSERT INTO extra VALUES (1);")
-BROKEN = parse_migration("0004_pre_broken.sql", "CREATE TABLE more (x INTEGER); INSERT INTO nowhere VALUES (1);")
+KNOWN = len(load_migrations("sqlite"))
+NEXT = parse_migration(f"{KNOWN + 1:04}_pre_next.sql", "CREATE TABLE extra (x INTEGER); INSERT INTO extra VALUES (1);")
+BROKEN = parse_migration(
+    f"{KNOWN + 2:04}_pre_broken.sql", "CREATE TABLE more (x INTEGER); INSERT INTO nowhere VALUES (1);"
+)
 
 
 def connect(path: Path) -> Connection:
@@ -51,7 +54,7 @@ async def test_data_survives_a_migration_and_a_broken_one_changes_nothing(sqlite
     assert migrate(target, [*known, NEXT], 1) == [NEXT]
     assert migrate(target, [*known, NEXT], 1) == []
     assert connection.all("SELECT x FROM extra") == [(1,)]
-    connection.run("DELETE FROM migration WHERE number = 3")
+    connection.run("DELETE FROM migration WHERE number = ?", (NEXT.number,))
     connection.close()
     await sqlite.open()
     assert await read_all(sqlite, stream.id) == ["1", "2", "3"]
@@ -63,10 +66,10 @@ async def test_a_newer_database_is_left_alone(sqlite: SQLiteStore, path: Path) -
     connection = connect(path)
     migrate(SQLiteTarget(connection), [*load_migrations("sqlite"), NEXT], 1)
     connection.close()
-    with pytest.raises(StoreUnsupportedError, match="0003_pre_next"):
+    with pytest.raises(StoreUnsupportedError, match=f"{NEXT.number:04}_pre_next"):
         await sqlite.open()
     connection = connect(path)
-    connection.run("DELETE FROM migration WHERE number = 3")
+    connection.run("DELETE FROM migration WHERE number = ?", (NEXT.number,))
     connection.run("UPDATE migration SET checksum = 'other'")
     connection.close()
     with pytest.raises(StoreUnsupportedError, match="edited"):

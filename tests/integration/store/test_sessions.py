@@ -103,6 +103,29 @@ async def test_every_filter_alone_and_all_together(store: Store) -> None:
     assert await names(store, StreamFilter(prefix="")) == ["y/4", "x/3", "x/2", "x/1"]
 
 
+RUN = '{"type":"task","name":"t"}'
+
+
+async def test_runs_and_other_streams_are_listed_apart_in_pages(store: Store) -> None:
+    for number in range(8):
+        session = "s" if number % 4 < 2 else None
+        await create(store, f"x/{number}", session=session, run=RUN if number % 2 else None)
+    await create(store, "x/8", run=RUN, close=Close(StreamState.FAILED))
+    await create(store, "y/9", run=RUN)
+    await create(store, "x/b", BOB, run=RUN)
+    assert await names(store, StreamFilter(run=True), limit=2) == ["y/9", "x/8", "x/7", "x/5", "x/3", "x/1"]
+    assert await names(store, StreamFilter(run=False), limit=2) == ["x/6", "x/4", "x/2", "x/0"]
+    assert await names(store, StreamFilter(run=True, prefix="x/"), limit=1) == ["x/8", "x/7", "x/5", "x/3", "x/1"]
+    assert await names(store, StreamFilter(run=False, prefix="x/", session="s")) == ["x/4", "x/0"]
+    assert await names(store, StreamFilter(run=True, session="s")) == ["x/5", "x/1"]
+    assert await names(store, StreamFilter(run=True, active=True), limit=2) == ["y/9", "x/7", "x/5", "x/3", "x/1"]
+    assert await names(store, StreamFilter(run=True, state=StreamState.FAILED)) == ["x/8"]
+    gone = await store.get(ALICE, "x/7")
+    assert gone is not None
+    await done(store, DeleteStream(stream=gone.id, epoch=gone.epoch))
+    assert await names(store, StreamFilter(run=True), limit=2) == ["y/9", "x/8", "x/5", "x/3", "x/1"]
+
+
 TRICKY = (
     "a",
     "a%",

@@ -122,6 +122,7 @@ def _listing(principal: Principal, where: StreamFilter, limit: int, below: int) 
         where.kind,
         None if where.state is None else where.state.value,
         None if where.active is None else int(where.active),
+        None if where.run is None else int(where.run),
         limit,
     )
     start = where.prefix or None
@@ -130,4 +131,4 @@ def _listing(principal: Principal, where: StreamFilter, limit: int, below: int) 
         return "streams_by_session", (*values, where.session, start, end)
     if start is not None:
         return "streams_by_prefix", (*values, start, end)
-    return "streams_by_owner", values
+    return ("streams_of_runs" if where.run else "streams_by_owner"), values

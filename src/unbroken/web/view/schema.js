@@ -72,7 +72,7 @@ export function valueOf(fields, typed, { strict = false } = {}) {
  */
 export function fieldAt(fields, place) {
   if (typeof place !== "string") return null;
-  const path = place.replace(/^arguments\.?/, "");
+  const path = place.replace(/^(arguments|response)\.?/, "");
   return fields.find(({ name }) => name !== "" && (path === name || path.startsWith(`${name}.`)))?.name ?? null;
 }
 

@@ -7,7 +7,7 @@ cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, del
 
 -- fragment: stream_filter
 deleted = 0 AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR state = ?5)
-AND (?6 IS NULL OR ?6 = (state IN ('open', 'running', 'paused')))
+AND (?6 IS NULL OR ?6 = (state IN ('open', 'running', 'paused'))) AND (?7 IS NULL OR ?7 = (run IS NOT NULL))
 
 -- fragment: session_columns
 id, tenant, owner, name, state, metadata, created_ms, updated_ms
@@ -68,23 +68,28 @@ WHERE run IS NOT NULL AND ended_ms IS NULL AND id > ?1 AND deleted = 0 ORDER BY 
 -- name: stream_extend_leases
 UPDATE stream SET lease_until_ms = ?1 WHERE lease_until_ms < ?1;
 
--- Listings, newest first: ?3 is the id to continue below, ?7 how many.
+-- Listings, newest first: ?3 is the id to continue below, ?8 how many.
 
 -- name: streams_by_owner
 SELECT /*stream_columns*/ FROM stream INDEXED BY stream_by_owner
 WHERE tenant = ?1 AND owner = ?2 AND id < ?3 AND /*stream_filter*/
-ORDER BY id DESC LIMIT ?7;
+ORDER BY id DESC LIMIT ?8;
+
+-- name: streams_of_runs
+SELECT /*stream_columns*/ FROM stream INDEXED BY stream_of_run
+WHERE tenant = ?1 AND owner = ?2 AND id < ?3 AND run IS NOT NULL AND /*stream_filter*/
+ORDER BY id DESC LIMIT ?8;
 
 -- name: streams_by_session
 SELECT /*stream_columns*/ FROM stream INDEXED BY stream_by_session
-WHERE tenant = ?1 AND owner = ?2 AND session = ?8 AND id < ?3 AND /*stream_filter*/
-    AND (?9 IS NULL OR name >= ?9) AND (?10 IS NULL OR name < ?10)
-ORDER BY id DESC LIMIT ?7;
+WHERE tenant = ?1 AND owner = ?2 AND session = ?9 AND id < ?3 AND /*stream_filter*/
+    AND (?10 IS NULL OR name >= ?10) AND (?11 IS NULL OR name < ?11)
+ORDER BY id DESC LIMIT ?8;
 
 -- name: streams_by_prefix
 SELECT /*stream_columns*/ FROM stream INDEXED BY sqlite_autoindex_stream_1
-WHERE tenant = ?1 AND name >= ?8 AND (?9 IS NULL OR name < ?9) AND owner = ?2 AND id < ?3 AND /*stream_filter*/
-ORDER BY id DESC LIMIT ?7;
+WHERE tenant = ?1 AND name >= ?9 AND (?10 IS NULL OR name < ?10) AND owner = ?2 AND id < ?3 AND /*stream_filter*/
+ORDER BY id DESC LIMIT ?8;
 
 -- name: streams_of_session
 SELECT /*stream_columns*/ FROM stream
