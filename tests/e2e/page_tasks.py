@@ -55,3 +55,11 @@ async def hostile(run: RunContext, words: str = HOSTILE) -> str:
         "required": ["pick"],
     }
     return f"{words} {await run.ask({'message': words, 'schema': schema})}"
+
+
+@task
+async def invitation(run: RunContext) -> str:
+    """Ask for what a form cannot check by itself."""
+    fields = {"guests": {"type": "integer", "minimum": 2}, "code": {"type": "string", "pattern": "^[A-Z]{3}$"}}
+    schema = {"type": "object", "properties": fields, "required": ["guests"]}
+    return f"{await run.ask({'message': 'Who comes?', 'schema': schema})}"

@@ -364,6 +364,30 @@ async def test_a_question_is_answered_after_a_reload_and_shows_who_did(
     assert screen.clean() == []
 
 
+async def test_an_answer_that_the_server_refuses_is_complained_about_at_its_field_and_mended(
+    server: ServerProcess, page: Page
+) -> None:
+    screen = await Screen.watch(page, server.url)
+    await start(server, "invitation", "asks")
+    await screen.open("asks")
+    found = card(page, "asks")
+    await until_state(found, "asks")
+    await found.get_by_label("guests").fill("1")
+    await found.get_by_label("code").fill("ABC")
+    await found.get_by_test_id("send").click()
+    await expect(found.get_by_test_id("field-error")).to_have_text("this is less than the minimum of 2")
+    await expect(found.get_by_label("guests")).to_be_focused()
+    await found.get_by_label("guests").fill("2")
+    await found.get_by_label("code").fill("abc")
+    await page.keyboard.press("Enter")
+    await expect(found.get_by_test_id("field-error")).to_have_text('this does not match "^[A-Z]{3}$"')
+    await found.get_by_label("code").fill("XYZ")
+    await page.keyboard.press("Enter")
+    await until_state(found, "completed")
+    await expect(found.get_by_test_id("answered")).to_contain_text("XYZ")
+    assert screen.clean(allowed=["400"]) == []
+
+
 async def test_a_killed_server_is_come_back_to_and_each_run_goes_on_or_says_that_it_may_have_run(
     server: ServerProcess, page: Page
 ) -> None:

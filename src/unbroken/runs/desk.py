@@ -24,6 +24,7 @@ from unbroken.errors import (
     TransitionError,
 )
 from unbroken.messages import NewMessage, Principal, StreamId, StreamInfo, check_name
+from unbroken.runs.answers import check_answer
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.history import read_history
 from unbroken.runs.spec import RunRequest, RunSpec, SourceView, run_name
@@ -121,7 +122,8 @@ class RunDesk:
         """Store the answer to a question that the run has asked; whoever answers first is heard.
 
         Durable when it returns. Raises `NotFoundError` when it asked nothing of that id, `EndedError` when it has ended,
-        `AlreadyExistsError` when somebody has answered.
+        `AlreadyExistsError` when somebody has answered, `InvalidError` for what the question's schema does not allow (see
+        `check_answer`): then the question stays open.
         """
         limits = self._streams.limits
         if not 1 <= len(question) <= INPUT_ID_CHARACTERS_MAX:
@@ -139,6 +141,8 @@ class RunDesk:
             raise _answered(question, stream)
         if stream.state.terminal:
             raise EndedError(state=stream.state.value, head=stream.head)
+        kind = RunSpec.parse(stream.run).type
+        await asyncio.to_thread(check_answer, kind, history.asked[question], response, limits)
         body = {"id": question, "response": response, "by": principal.subject}
         message = NewMessage(kind="input", json=msgspec.Raw(msgspec.json.encode(body)))
         options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True)

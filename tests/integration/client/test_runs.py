@@ -114,6 +114,8 @@ async def test_a_question_is_answered_once(ask: Ask) -> None:
     (asked,) = await messages(ask, "q", "input_required")
     with pytest.raises(NotFoundError):
         await ask("answer", "q", "another", "green")
+    with pytest.raises(InvalidError, match="not of type"):
+        await ask("answer", "q", asked["id"], {"colour": "green"})
     seq = await ask("answer", "q", asked["id"], "green")
     assert seq > 1
     with pytest.raises(AlreadyExistsError):

@@ -119,6 +119,10 @@ async def test_a_question_waits_for_its_answer(how: str, response: Any, greeting
         await calls.start("ask", "r")
         question = await calls.until("r", "input_required")
         assert (question["message"], question["schema"]["required"]) == ("who are you?", ["name"])
+        for wrong, field in (({}, "response.name"), ({"name": 1}, "response.name"), ("Ada", "response")):
+            body = {"id": question["id"], "response": wrong}
+            refused = await calls.server.problem(400, "invalid", "POST", "/v1/answer/r", json=body)
+            assert refused["facts"]["field"] == field
         body = {"id": question["id"], "response": response}
         await calls.server.answer(200, "POST", "/v1/answer/r", json=body)
         end = await calls.ended("r")

@@ -130,21 +130,31 @@ async def test_how_a_run_ends_is_told_as_a_task_ends(tasks: ServerProcess) -> No
 
 async def test_a_question_is_asked_as_a_form_and_answered_or_declined(tasks: ServerProcess) -> None:
     async with host(tasks.url) as agent:
-        for response, said in (
-            ({"action": "accept", "content": {"value": "red"}}, "red"),
-            ({"action": "decline"}, None),
+        for name, key, response, said in (
+            ("curious", "question-1", {"action": "accept", "content": {"value": "red"}}, "red"),
+            ("patient", "colour", {"action": "decline"}, None),
         ):
-            task = (await agent.start(task="curious"))["taskId"]
-            asked = (await agent.until(task, "input_required"))["inputRequests"]["question-1"]
+            task = (await agent.start(task=name))["taskId"]
+            asked = (await agent.until(task, "input_required"))["inputRequests"][key]
             assert asked["method"] == "elicitation/create"
             assert asked["params"]["message"] == "Which colour?"
             assert asked["params"]["requestedSchema"]["properties"] == {"value": {"type": "string"}}
             await agent.ask("tasks/update", task, inputResponses={"nobody": response})
             assert (await agent.ask("tasks/get", task))["status"] == "input_required"
-            await agent.ask("tasks/update", task, inputResponses={"question-1": response})
+            await agent.ask("tasks/update", task, inputResponses={key: response})
             ended = await agent.until(task, "completed")
             assert ended["result"]["structuredContent"]["result"] == {"value": f"you said {said}"}
-            await agent.ask("tasks/update", task, inputResponses={"question-1": response})
+            await agent.ask("tasks/update", task, inputResponses={key: response})
+
+
+async def test_a_question_whose_schema_knows_no_refusal_stays_open_when_it_is_declined(tasks: ServerProcess) -> None:
+    async with host(tasks.url) as agent:
+        task = (await agent.start(task="curious"))["taskId"]
+        await agent.until(task, "input_required")
+        for response in ({"action": "decline"}, {"action": "accept", "content": {"value": 1}}):
+            with pytest.raises(MCPError, match="not of type"):
+                await agent.ask("tasks/update", task, inputResponses={"question-1": response})
+        assert (await agent.ask("tasks/get", task))["status"] == "input_required"
 
 
 async def test_a_key_finds_its_task_again_and_a_run_of_somebody_else_is_no_task(tasks: ServerProcess) -> None:

@@ -40,6 +40,9 @@ async def test_a_run_is_started_answered_and_tried_again_in_frames(server: Runni
         while "input_required" not in kinds:
             kinds += [message.get("kind", "message") for message in (await peer.receive("messages"))["messages"]]
         await peer.send(type="answer", id=4, stream="r", question="question-1", response={"colour": "green"})
+        refused = await peer.receive("result", "error")
+        assert (refused["code"], refused["id"], refused["detail"]["field"]) == ("invalid", 4, "response")
+        await peer.send(type="answer", id=4, stream="r", question="question-1", response="green")
         assert (await peer.receive("result", "error"))["id"] == 4
         while (state := (await peer.receive("state"))["stream"]["state"]) == "running":
             pass
@@ -110,6 +113,11 @@ async def test_the_command_line_starts_shows_answers_and_tries_again(tmp_path: P
         async with asyncio.timeout(30):
             while (await unbroken(server.url, "answer", "q", '"green"'))[0] != 0:  # until it has asked
                 pass
+        assert (await unbroken(server.url, "start", "task", "curious", "--name", "p"))[0] == 0
+        async with asyncio.timeout(30):
+            while (refused := await unbroken(server.url, "answer", "p", "7"))[0] != 65:
+                pass
+        assert 'error[invalid]: the answer: this is not of type "string"' in refused[2]
         code, _, error = await unbroken(server.url, "answer", "q", '"red"')
         assert (code, "error[already_exists]" in error) == (1, True)
         assert (await unbroken(server.url, "start", "task", "broken", "--name", "b"))[0] == 0

@@ -188,6 +188,21 @@ async def test_a_question_waits_for_its_answer_which_counts_once(server: Served)
     assert [one["json"]["response"] for one in found if one["kind"] == "input"] == ["green"]
 
 
+async def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays_open(server: Served) -> None:
+    await start(server, "curious")
+    asked = (await until(server, "input_required"))["json"]
+    head = (await state(server))["head"]
+    for response in (1, None, ["green"], {"colour": "green"}):
+        body = {"id": asked["id"], "response": response}
+        problem = await server.problem(400, "invalid", "POST", "/v1/answer/r", json=body)
+        assert problem["facts"]["field"] == "response"
+        assert problem["detail"] == 'the answer: this is not of type "string"'
+    assert (await state(server))["head"] == head, "nothing is stored"
+    await server.answer(200, "POST", "/v1/answer/r", json={"id": asked["id"], "response": "green"})
+    assert (await ended(server))["state"] == "completed"
+    assert [one["json"]["response"] for one in await messages(server) if one["kind"] == "input"] == ["green"]
+
+
 async def test_waiting_for_an_answer_or_in_a_pause_is_no_silence(server: Served) -> None:
     body = {"task": "curious", "name": "asks", "idle_seconds": 0.3}
     await server.answer(201, "POST", "/v1/runs", json=body)
@@ -198,7 +213,7 @@ async def test_waiting_for_an_answer_or_in_a_pause_is_no_silence(server: Served)
     await server.answer(200, "POST", "/v1/pause/rests", json={})
     await asyncio.sleep(1.5)
     assert (await state(server, "rests"))["state"] == "paused"
-    await server.answer(200, "POST", "/v1/answer/asks", json={"id": asked["id"], "response": 1})
+    await server.answer(200, "POST", "/v1/answer/asks", json={"id": asked["id"], "response": "1"})
     assert (await ended(server, "asks"))["state"] == "completed"
     head = (await state(server, "rests"))["head"]
     await server.answer(200, "POST", "/v1/resume/rests", json={})
