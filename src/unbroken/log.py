@@ -26,6 +26,7 @@ from unbroken.store.base import (
     DeleteStream,
     Done,
     Rejected,
+    SetState,
     StreamingMessageRepository,
     WriteOp,
     WriteResult,
@@ -262,11 +263,25 @@ class Log:
                 self._release(taken)
         changes = changes_of(ops, results)
         self.metrics.committed(changes)
+        self._count_ends(ops, results)
         if self._degraded is not None:
             self._set_health(None)
         self._announce(changes)
         for (_, _, decided), result in zip(taken, results, strict=True):
             decided(result)
+
+    def _count_ends(self, ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> None:
+        """Count the runs that somebody else than their executor has ended: whoever cancelled them, or the reaper."""
+        for op, result in zip(ops, results, strict=True):
+            if (
+                isinstance(op, SetState)
+                and op.state.terminal
+                and isinstance(result, Done)
+                and result.stream is not None
+            ):
+                info = result.stream
+                if info.run is not None:
+                    self.metrics.run_ends.labels(info.kind, info.state.value).inc()
 
     async def _asked(self, work: Coroutine[object, object, T]) -> T:
         """What the store gives; `_HungError` when it was to hurry and did not."""
@@ -317,7 +332,7 @@ class Log:
             self._room.set()
 
     def _failed(self, taken: list[_Queued], error: StoreError) -> None:
-        self.metrics.errors.labels(error.code).inc()
+        self.metrics.refused(error)
         self._set_health(error)
         if isinstance(error, UnknownOutcomeError):
             changes: dict[StreamId, Change] = {}

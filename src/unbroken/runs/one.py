@@ -214,6 +214,8 @@ class Run:
             return
         last = [end.message] if self.plan.told and end.tells else []
         await self._append(last, Close(end.state, _reason(end.reason, self._limits)))
+        if self.stream.run is not None:
+            self._streams.log.metrics.run_ends.labels(self.stream.kind, end.state.value).inc()
 
     # --- the source ---------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,8 @@ class RunSupervisor:
         self._owners: Counter[Owner] = Counter()
         self._news = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
-        streams.log.metrics.runs.set_function(lambda: len(self._runs))
+        self._metrics = streams.log.metrics
+        self._metrics.runs.set_function(lambda: len(self._runs))
         streams.log.on_commit(self._committed)
 
     def __len__(self) -> int:
@@ -119,6 +120,7 @@ class RunSupervisor:
             if (run := self._runs.get(stream)) is not None:
                 run.lost()
         self._begin(waiting)
+        self._metrics.waiting_runs.set(sum(info.id not in self._runs for info in waiting))
 
     async def _active(self) -> AsyncIterator[StreamInfo]:
         after, limit = StreamId(0), self._limits.page_items_max
@@ -185,6 +187,7 @@ class _Supervised:
         self._hub = hub
         self._catalog = catalog
         self._limits = streams.limits
+        self._metrics = streams.log.metrics
         self.info = info
         self._run: Run | None = None
         self._context: RunContext | None = None
@@ -238,6 +241,9 @@ class _Supervised:
         run.on_interrupt = self._interrupted
         run.on_put = self._remember
         run.observe(leased)
+        if info.lease_epoch == 0:
+            waited_ms = self._streams.clock.now_ms() - info.created_ms
+            self._metrics.run_queue_seconds.observe(max(waited_ms, 0) / 1000)
         if self._stopped:
             self.stop()
         await run.execute(self._source(run, leased))
@@ -260,6 +266,7 @@ class _Supervised:
         for retry in count():
             run.skip = history.yielded
             context = self._context = RunContext(info, spec, history, self, self._limits)
+            self._metrics.run_attempts.labels(spec.type).inc()
             await context.put("started", {"attempt": context.attempt, "resumed": history.checkpoint is not None})
             try:
                 async with aclosing(_as_generator(runnable.execute(context))) as items:
@@ -291,6 +298,7 @@ class _Supervised:
         """Say why it is tried again, and wait."""
         assert self._run is not None
         wait = min(seconds, RETRY_SECONDS_MAX)
+        self._metrics.run_retries.labels(context.spec.type).inc()
         await context.put("retry", {"attempt": context.attempt, "after_seconds": wait, **failure})
         await context.durable()
         with self.waiting():

@@ -72,7 +72,7 @@ def build_services(
     With `catalog` it offers what is in it, and executes it unless `worker` is False.
     """
     clock = clock or SystemClock()
-    metrics = Metrics()
+    metrics = Metrics(limits)
     log = Log(store, limits=limits, metrics=metrics)
     streams = Streams(log, store, limits=limits, clock=clock)
     states = StreamStateManager(streams)

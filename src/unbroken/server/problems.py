@@ -136,7 +136,7 @@ class ProblemMiddleware:
             await self._answer(problem_response(UnbrokenError("an unexpected error")), scope, receive, reply)
 
     def _report(self, error: UnbrokenError, scope: Scope) -> Response:
-        self._services.metrics.errors.labels(error.code).inc()
+        self._services.metrics.refused(error)
         level = logging.WARNING if error.http_status >= 500 else logging.DEBUG
         logger.log(level, "%s in %s %r: %s", error.code, scope["method"], scope["path"], error)
         return problem_response(error)

@@ -92,7 +92,7 @@ class _Transmission:
             last = _error_event(error)
         except StoreError as error:
             logger.warning("%s while following %r: %s", error.code, self._follower.info.name, error)
-            self._services.metrics.errors.labels(error.code).inc()
+            self._services.metrics.refused(error)
             last = sse.comment(error.code) if error.retryable else _error_event(error)
         await self._write(last, more=False)
 

@@ -109,7 +109,7 @@ class _Handshake(asyncio.Protocol):
                 principal, subprotocol = self._admit(request)
                 response.headers["Sec-WebSocket-Protocol"] = subprotocol
             except UnbrokenError as error:
-                self._services.metrics.errors.labels(error.code).inc()
+                self._services.metrics.refused(error)
                 response = _refusal(error)
         conn.send_response(response)
         self._transport.write(b"".join(conn.data_to_send()))

@@ -55,7 +55,7 @@ class WebSocketEndpoint:
                 server=scope.get("server"),
             )
         except UnbrokenError as error:
-            services.metrics.errors.labels(error.code).inc()
+            services.metrics.refused(error)
             await socket.receive()
             await socket.send_denial_response(problem_response(error))
             return

@@ -157,7 +157,7 @@ class Exchange:
         try:
             await self.services.streams.touch(info)
         except (StoreError, DrainingError, OverloadedError) as error:
-            self.services.metrics.errors.labels(error.code).inc()
+            self.services.metrics.refused(error)
 
 
 def state_headers(info: StreamInfo) -> dict[str, str]:

@@ -75,7 +75,7 @@ class _Face:
         try:
             await self._dispatch(exchange)
         except Refusal as refusal:
-            services.metrics.errors.labels(refusal.error.code).inc()
+            services.metrics.refused(refusal.error)
             response = problem_response(refusal.error, status=refusal.status, headers=refusal.headers)
             await response(scope, receive, send)
 

@@ -115,7 +115,7 @@ class _Viewer:
                 else:
                     await self._send(HEARTBEAT)
         except UnbrokenError as error:  # deleted or trimmed under the reader, or the store is away: it asks again
-            services.metrics.errors.labels(error.code).inc()
+            services.metrics.refused(error)
         await self._exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _events(self, batch: LiveBatch, *, at_end: bool) -> bytes:
