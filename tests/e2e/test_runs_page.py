@@ -325,6 +325,22 @@ async def test_a_run_is_cancelled_only_when_asked_and_run_again_once(server: Ser
     assert screen.clean() == []
 
 
+async def test_a_command_of_a_terminal_is_no_run_that_could_be_tried_again(server: ServerProcess, page: Page) -> None:
+    screen = await Screen.watch(page, server.url)
+    async with httpx2.AsyncClient(base_url=server.url) as http:
+        body = {"kind": "run", "lease": {"id": "run-1"}, "lease_seconds": 60}
+        (await http.put("/v1/streams/job", json=body)).raise_for_status()
+    await post(server, "cancel/job")
+    await screen.open("job")
+    await expect(page.get_by_test_id("cancel")).to_have_attribute("title", "asked for by local")
+    close = {"state": "timed_out", "reason": {"limit": "idle", "seconds": 3}}
+    await post(server, "messages/job", messages=[], producer={"id": "run-1", "epoch": 0, "seq": 0}, close=close)
+    await expect(page.get_by_test_id("end")).to_contain_text("idle", timeout=PATIENCE_MILLISECONDS)
+    assert await page.get_by_test_id("run-card").count() == 0
+    assert await page.get_by_test_id("retry").count() == 0
+    assert screen.clean() == []
+
+
 async def test_a_failed_run_says_why_and_is_run_again_from_its_own_page(server: ServerProcess, page: Page) -> None:
     screen = await Screen.watch(page, server.url)
     await start(server, "broken", "broken")

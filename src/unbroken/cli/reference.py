@@ -34,8 +34,12 @@ RUN = """\
 The command keeps its standard input, and its output appears unchanged. It becomes messages of the kinds `stdout` and
 `stderr`, in the order in which it was read: texts where it is UTF-8, else data; at most 32 KiB and about 50 ms old. The
 stream ends as `completed` when the exit code is 0, else as `failed`, with `{"exit_code": n}` or `{"signal": "SIGTERM"}`; as
-`cancelled` after a cancel, which sends SIGTERM to the command's process group, and SIGKILL 5 seconds later to what is
-left of it. `unbroken run` ends when the command has, and nobody holds its outputs open any more.
+`cancelled` after a cancel, with who asked for it as `by`; as `timed_out` with `{"limit": "idle", "seconds": n}` or
+`"total"`. To stop it, SIGTERM goes to the command's process group, and SIGKILL `--grace` seconds later to what is left of it.
+`unbroken run` ends when the command has, and nobody holds its outputs open any more.
+
+With `--key` the command is started once: the stream is claimed at the server first, which must be there then, and a repeated
+`unbroken run` with the same key shows the run that exists until its end, with its exit code.
 
 Signals (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to the command's process group. Ctrl-C in a terminal
 reaches the command once.

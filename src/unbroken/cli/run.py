@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -22,10 +25,14 @@ from urllib.parse import quote
 import msgspec
 from cyclopts import Parameter
 
+from unbroken.cli.bounds import UNBOUNDED, Bounds, Watch
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection
 from unbroken.cli.deliver import deliver_left, first_error
 from unbroken.cli.exits import UsageError
-from unbroken.cli.output import human_bytes, note
+from unbroken.cli.once import attach, claim, keyed_name
+from unbroken.cli.output import clean, human_bytes, note
+from unbroken.cli.runs import DEFAULT_IDENTITY, Identity
+from unbroken.cli.streams import by_whom
 from unbroken.client.delivery import Delivery
 from unbroken.client.link import Link
 from unbroken.client.outbox import Outbox
@@ -41,6 +48,7 @@ __all__ = ["Keeping", "run"]
 
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
+Reason = dict[str, int | str | float]
 
 
 @Parameter(name="*")
@@ -62,8 +70,8 @@ DEFAULT_KEEPING: Final = Keeping()
 
 def run(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    name: str | None = None,
-    session: str | None = None,
+    identity: Identity = DEFAULT_IDENTITY,
+    bounds: Bounds = UNBOUNDED,
     keeping: Keeping = DEFAULT_KEEPING,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
@@ -72,41 +80,60 @@ def run(
     Its output also appears here, unchanged; signals reach it; the exit code is its own (128 + n after signal n). When the
     server is away the output waits in a local file.
 
+    With a key the command is started once: a repeated run with the same key shows the one that exists. That needs the server
+    at the beginning. Without one, a name that is taken gets a number.
+
     Args:
         command: The command and its arguments.
-        name: The stream's name; by default made from the command's.
-        session: The session that the stream belongs to.
     """
     if not command:
         raise UsageError("there is no command; it follows after --, as in: unbroken run -- make test")
-    limits = replace(DEFAULT_LIMITS, spill_bytes_max=keeping.spill_max * 1024 * KIB)
+    bounds.check()
+    limits = replace(DEFAULT_LIMITS, spill_bytes_max=keeping.spill_max * 1024 * KIB, run_grace_seconds=bounds.grace)
+    header = _header(command[0], identity, connection)
+    check_name(f"{header.stream}.{limits.name_bytes_max}", limits)
+    if identity.key:
+        if shutil.which(command[0]) is None:
+            return _not_started(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0]))
+        found = claim(connection, header, limits)
+        if found is not None:
+            return attach(found, connection)
+
+    async def supervise() -> int:
+        return await _Runner(command, header, (keeping, bounds), connection, limits).run()
+
+    return asyncio.run(supervise())
+
+
+def _header(command: str, identity: Identity, connection: Connection) -> SpillHeader:
+    """What this run is, and where its output goes."""
     run_id = f"run-{secrets.token_hex(6)}"
-    program = Path(command[0]).name
-    stream = name or f"run/{_nameable(program)}-{run_id[-6:]}"
-    check_name(f"{stream}.{limits.name_bytes_max}", limits)
-    header = SpillHeader(
+    program = Path(command).name
+    readable = _nameable(program)
+    given = keyed_name(readable, identity.key) if identity.key else f"run/{readable}-{run_id[-6:]}"
+    return SpillHeader(
         run=run_id,
-        stream=stream,
+        stream=identity.name or given,
         server=connection.server,
-        session=session,
+        session=identity.session,
         program=program,
         started=SystemClock().now_ms(),
     )
-
-    async def supervise() -> int:
-        return await _Runner(command, header, keeping, connection, limits).run()
-
-    return asyncio.run(supervise())
 
 
 class _Runner:
     """One `unbroken run` from its first to its last step."""
 
     def __init__(
-        self, command: Sequence[str], header: SpillHeader, keeping: Keeping, connection: Connection, limits: Limits
+        self,
+        command: Sequence[str],
+        header: SpillHeader,
+        options: tuple[Keeping, Bounds],
+        connection: Connection,
+        limits: Limits,
     ) -> None:
         self._header = header
-        self._keeping = keeping
+        self._keeping, bounds = options
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         connector = Connector(Address.parse(connection.server), limits, SystemClock(), connection.token)
@@ -116,7 +143,10 @@ class _Runner:
         self._delivery = Delivery(
             self._link, self._outbox, limits, lease_seconds=limits.lease_seconds, notice=self._note
         )
-        self._program = Program(command, self._outbox, limits)
+        self._watch = Watch(self._outbox, bounds)
+        self._program = Program(command, self._watch, limits)
+        self._ended_for: tuple[StreamState, Reason] | None = None
+        """Why we stopped the command, when we did."""
         self._impatient = asyncio.Event()
 
     async def run(self) -> int:
@@ -141,6 +171,7 @@ class _Runner:
             helpers = [
                 group.create_task(self._guarded(self._link.run()), name="connection"),
                 group.create_task(self._stop_when_asked(), name="cancel"),
+                group.create_task(self._stop_when_late(), name="timeout"),
                 group.create_task(self._guarded(left), name="left"),
             ]
             delivered = group.create_task(self._guarded(self._delivery.run()), name="delivery")
@@ -164,7 +195,19 @@ class _Runner:
 
     async def _stop_when_asked(self) -> None:
         await self._delivery.cancel_requested.wait()
-        self._note("asked to stop")
+        name = self._delivery.cancelled_by
+        await self._stop(StreamState.CANCELLED, {"by": name} if name else {}, f"asked to stop{clean(by_whom(name))}")
+
+    async def _stop_when_late(self) -> None:
+        reason = await self._watch.expired()
+        silent = "without output" if reason["limit"] == "idle" else "over"
+        await self._stop(StreamState.TIMED_OUT, reason, f"timed out: {reason['seconds']:g} s {silent}")
+
+    async def _stop(self, state: StreamState, reason: Reason, words: str) -> None:
+        """Stop the command for a reason of ours; the first one counts, and none when it has ended by itself."""
+        if self._ended_for is None and not self._program.ended:
+            self._ended_for = state, reason
+            self._note(words)
         await self._program.stop()
 
     async def _wait_for(self, delivered: asyncio.Task[None]) -> None:
@@ -174,10 +217,11 @@ class _Runner:
                 stop = group.create_task(self._impatient.wait(), name="impatience")
                 delivered.add_done_callback(lambda _: stop.cancel())
 
-    def _verdict(self, outcome: Outcome) -> tuple[StreamState, dict[str, int | str]]:
-        if self._delivery.cancel_requested.is_set():
-            return StreamState.CANCELLED, outcome.reason
-        return (StreamState.COMPLETED if outcome.exit_code == 0 else StreamState.FAILED), outcome.reason
+    def _verdict(self, outcome: Outcome) -> tuple[StreamState, Reason]:
+        if self._ended_for is None:
+            return (StreamState.COMPLETED if outcome.exit_code == 0 else StreamState.FAILED), {**outcome.reason}
+        state, reason = self._ended_for
+        return state, reason if state is StreamState.TIMED_OUT else {**reason, **outcome.reason}
 
     def _forward_signals(self) -> None:
         """Pass signals on; those that this process was told to ignore, the command ignores too."""
@@ -188,6 +232,8 @@ class _Runner:
 
     def _signalled(self, number: int) -> None:
         ended = self._program.ended
+        if number == signal.SIGCONT:
+            self._watch.heard()
         self._program.signal(number)
         if ended and number in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}:
             self._program.leave()

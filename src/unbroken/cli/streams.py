@@ -19,7 +19,7 @@ from unbroken.cli.output import clean, coloured, human_bytes, human_time, note, 
 from unbroken.errors import InvalidError
 from unbroken.protocol.frames import StreamView
 
-__all__ = ["Which", "cancel", "close", "delete", "ls", "print_view", "show"]
+__all__ = ["Which", "by_whom", "cancel", "close", "delete", "ls", "print_view", "show"]
 
 ANSWER_SECONDS = 15.0
 PAGE_ITEMS = 100
@@ -181,6 +181,11 @@ def delete(
     return run_async(work())
 
 
+def by_whom(name: str | None) -> str:
+    """Who did it, for the end of a sentence; nothing where that is not known."""
+    return f" by {name}" if name else ""
+
+
 def _row(view: StreamView) -> list[str]:
     count = f"{max(view.head - view.first + 1, 0):,}"
     return [view.stream, view.state, count, human_bytes(view.bytes), human_time(view.updated), view.session or "-"]
@@ -191,10 +196,10 @@ def print_view(view: StreamView, *, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
-    state = f"{coloured(view.state)}{' (asked to stop)' if view.cancel_requested else ''}"
+    asked = f" (asked to stop{clean(by_whom(view.cancel_requested_by))})" if view.cancel_requested else ""
     rows = {
         "stream": clean(view.stream),
-        "state": state,
+        "state": f"{coloured(view.state)}{asked}",
         "reason": clean(bytes(view.reason).decode()),
         "messages": f"{view.first} to {view.head}" if view.head >= view.first else "none",
         "size": human_bytes(view.bytes),

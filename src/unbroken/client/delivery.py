@@ -13,7 +13,7 @@ import msgspec
 
 from unbroken.client.link import Link
 from unbroken.client.outbox import Outbox
-from unbroken.client.spill import SpillAppend, SpillTarget
+from unbroken.client.spill import SpillAppend, SpillHeader, SpillTarget
 from unbroken.client.values import Appended
 from unbroken.errors import (
     AlreadyExistsError,
@@ -31,7 +31,7 @@ from unbroken.limits import Limits
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol.frames import AppendFrame, CreateFrame, LeaseFrame, ProducerSpec, StreamView
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "metadata_of", "run_of"]
 
 _ENDED = (EndedError, FencedError, NotFoundError, ProducerGapError, EpochMismatchError, TransitionError)
 """The stream takes no more of this run, and never will."""
@@ -56,6 +56,8 @@ class Delivery:
         self, link: Link, outbox: Outbox, limits: Limits, *, lease_seconds: float | None, notice: Callable[[str], None]
     ) -> None:
         self.cancel_requested = asyncio.Event()
+        self.cancelled_by = ""
+        """Who asked for that, as far as the server says it."""
         self.opened = asyncio.Event()
         """Set once the stream is there."""
         self._link = link
@@ -121,7 +123,7 @@ class Delivery:
     async def _open(self) -> None:
         """Make the target, or find it when it is this run's own; another's name is left alone."""
         target, header = self._outbox.target, self._outbox.header
-        metadata: dict[str, str] = {"run": header.run, "program": header.program}
+        metadata = metadata_of(header)
         if target.continues is not None:
             metadata["continues"] = target.continues
         lease = None if self._lease_seconds is None else ProducerSpec(id=header.run)
@@ -146,7 +148,7 @@ class Delivery:
             return
         assert isinstance(outcome, tuple)
         view, created = outcome
-        if not created and _run_of(view) != header.run:
+        if not created and run_of(view) != header.run:
             self._rename()
             return
         self._outbox.retarget(msgspec.structs.replace(target, created=True))
@@ -220,10 +222,17 @@ class Delivery:
 
     def _look_at(self, view: StreamView) -> None:
         if view.cancel_requested:
+            self.cancelled_by = view.cancel_requested_by or ""
             self.cancel_requested.set()
 
 
-def _run_of(view: StreamView) -> str:
+def metadata_of(header: SpillHeader) -> dict[str, str]:
+    """What the stream of a run says of it."""
+    return {"run": header.run, "program": header.program}
+
+
+def run_of(view: StreamView) -> str:
+    """The id of the run that made the stream; empty when none did."""
     try:
         return msgspec.json.decode(view.metadata, type=_Metadata).run
     except msgspec.DecodeError:

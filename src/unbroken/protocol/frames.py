@@ -201,6 +201,7 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     ttl_seconds: int | None = None
     producer: str | None = None
     cancel_requested: bool = False
+    cancel_requested_by: str | None = None
     run: msgspec.Raw | UnsetType = UNSET
 
 

@@ -48,6 +48,7 @@ def stream_view(info: StreamInfo) -> StreamView:
         ttl_seconds=info.ttl_seconds,
         producer=info.lease_producer,
         cancel_requested=info.cancel_requested_ms is not None,
+        cancel_requested_by=info.cancel_requested_by,
         run=UNSET if info.run is None else msgspec.Raw(info.run.encode()),
     )
 

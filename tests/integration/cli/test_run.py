@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Commands, Finished, eventually, finish
-from tests.support.server import ServerProcess
+from tests.support.server import ServerProcess, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -111,16 +111,18 @@ async def test_a_command_that_a_signal_ends_is_told_as_a_shell_tells_it(commands
 
 async def test_a_cancel_ends_a_stubborn_command_and_its_children(commands: Commands, tmp_path: Path) -> None:
     script = f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/pid; sleep 600' & echo started; wait"
-    process = await commands.start("run", "--name", "job", "--", "sh", "-c", script)
+    process = await commands.start("run", "--name", "job", "--grace", "0.2", "--", "sh", "-c", script)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"started\n"
     child = int(await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the child"))
     asked = await commands("cancel", "job", "--json")
     assert asked.objects[0]["cancel_requested"] is True
+    assert asked.objects[0]["cancel_requested_by"] == "local"
     done = await finish(process, seconds=30)
     assert done.status == 128 + signal.SIGKILL
     _, state = await stream_of(commands, "job")
-    assert (state["state"], state["reason"]) == ("cancelled", {"signal": "SIGKILL"})
+    assert (state["state"], state["reason"]) == ("cancelled", {"by": "local", "signal": "SIGKILL"})
+    assert "asked to stop by local" in done.err
     await eventually(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child), "the child's end")
 
 
@@ -143,6 +145,85 @@ async def test_a_willing_command_is_cancelled_at_once(commands: Commands) -> Non
     assert done.status == 128 + signal.SIGTERM
     assert loop.time() - begun < 5, "no grace had to pass"
     assert (await stream_of(commands, "job"))[1]["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("script", "limit"),
+    [
+        ("echo started; exec sleep 600", {"limit": "idle", "seconds": 0.5}),
+        ("while :; do echo on and on; sleep 0.05; done", {"limit": "total", "seconds": 1.5}),
+        ("trap '' TERM; echo started; while :; do sleep 0.05; done", {"limit": "idle", "seconds": 0.5}),
+    ],
+)
+async def test_a_command_that_is_silent_or_lasts_too_long_times_out(
+    commands: Commands, script: str, limit: dict[str, object]
+) -> None:
+    times = ("--idle-timeout", "0.5", "--total-timeout", "1.5", "--grace", "0.2")
+    done = await commands("run", "--name", "job", *times, "--", "sh", "-c", script)
+    assert done.status in {128 + signal.SIGTERM, 128 + signal.SIGKILL}
+    assert f"timed out: {limit['seconds']} s" in done.err
+    messages, state = await stream_of(commands, "job")
+    assert (state["state"], state["reason"]) == ("timed_out", limit)
+    assert messages, "what there was is kept"
+
+
+async def test_a_command_that_ends_in_time_ends_as_it_would_have(commands: Commands) -> None:
+    times = ("--idle-timeout", "60", "--total-timeout", "60")
+    done = await commands("run", "--name", "job", *times, "--", "sh", "-c", "echo x; exit 4")
+    assert done.status == 4
+    assert (await stream_of(commands, "job"))[1]["reason"] == {"exit_code": 4}
+
+
+@pytest.mark.parametrize("option", ["--idle-timeout", "--total-timeout"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+async def test_a_time_that_is_none_is_refused_before_anything_runs(
+    commands: Commands, tmp_path: Path, option: str, seconds: str
+) -> None:
+    done = await commands("run", f"{option}={seconds}", "--", "touch", str(tmp_path / "ran"))
+    assert (done.status, "error[usage]" in done.err) == (2, True)
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_the_same_key_is_begun_once_and_shown_again_with_its_end(commands: Commands, tmp_path: Path) -> None:
+    script = f"echo begun >> {tmp_path}/ran; echo hello; echo trouble >&2; exit 3"
+    for number in range(2):
+        done = await commands("run", "--key", "nightly", "--", "sh", "-c", script)
+        assert done.status == 3
+        assert "hello\n" in done.text
+        assert ("this run exists: run/sh-" in done.err) == (number == 1)
+    assert (tmp_path / "ran").read_text() == "begun\n"
+    other = await commands("run", "--key", "weekly", "--quiet", "--", "sh", "-c", script)
+    assert (other.status, (tmp_path / "ran").read_text()) == (3, "begun\nbegun\n")
+    assert len((await commands("ls", "--json")).objects) == 2
+
+
+async def test_who_comes_while_a_keyed_command_runs_follows_it_to_its_end(commands: Commands, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo first; while [ ! -e {go} ]; do sleep 0.05; done; echo last; kill -TERM $$"
+    first = await commands.start("run", "--key", "k", "--name", "job", "--", "sh", "-c", script)
+    assert first.stdout is not None
+    assert await first.stdout.readline() == b"first\n"
+    second = await commands.start("run", "--key", "k", "--name", "job", "--", "sh", "-c", script)
+    assert second.stdout is not None
+    assert await second.stdout.readline() == b"first\n", "it sees what was before it came"
+    go.touch()
+    for process in (first, second):
+        done = await finish(process)
+        assert (done.status, done.text) == (128 + signal.SIGTERM, "last\n")
+
+
+async def test_with_a_key_nothing_is_started_where_it_cannot_be_known_to_be_the_first(
+    commands: Commands, tmp_path: Path
+) -> None:
+    done = await commands("run", "--key", "k", "--", "no-such-command")
+    assert (done.status, (await commands("ls", "--json")).out) == (127, b"")
+    await commands("append", "taken", "--create", "--text", "x")
+    done = await commands("run", "--key", "k", "--name", "taken", "--", "touch", str(tmp_path / "ran"))
+    assert (done.status, "error[already_exists]" in done.err) == (1, True)
+    away = f"http://127.0.0.1:{free_port()}"
+    done = await commands("run", "--server", away, "--key", "k", "--", "touch", str(tmp_path / "ran"))
+    assert (done.status, "error[unreachable]" in done.err) == (69, True)
+    assert not (tmp_path / "ran").exists()
 
 
 async def eventually_open(commands: Commands, name: str) -> None:

@@ -22,6 +22,7 @@
  * @property {number | null} [ttl_seconds]
  * @property {string | null} [producer]
  * @property {boolean} [cancel_requested]
+ * @property {string} [cancel_requested_by]
  * @property {Run} [run] what the server executes for this stream
  *
  * @typedef {object} Run

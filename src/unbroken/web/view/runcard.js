@@ -75,7 +75,7 @@ export class RunCardView extends Component {
     return html`<article class="card card-${state} ${alone ? "alone" : ""}" data-testid="run-card" data-stream=${view.stream} data-state=${state} aria-label=${`run ${title}`}>
       <header class="card-head">
         <h2>${alone ? title : html`<a href=${formatRoute(view.stream)} title=${view.stream}>${title}</a>`}</h2>
-        ${alone ? this.#facts(card, now, true) : html`<span class="state state-${state}" data-testid="card-state">${icon(state)}<span>${RUN_WORDS[state]}</span></span>`}
+        ${alone ? this.#facts(card, now, true) : html`<span class="state state-${state}" data-testid="card-state">${icon(state)}<span>${RUN_WORDS[state]}${state === "cancelling" && view.cancel_requested_by ? ` by ${view.cancel_requested_by.slice(0, 100)}` : ""}</span></span>`}
         ${alone ? this.#tools(card, actions, true) : null}
       </header>
       ${alone ? null : this.#facts(card, now, false)}

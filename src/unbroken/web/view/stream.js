@@ -71,7 +71,7 @@ export function StreamPanel({ model, view, now, actions, onView, onCancel, onCop
             ${VIEWS.map((name) => html`<button key=${name} class=${name === view ? "chosen" : ""} aria-pressed=${name === view} onClick=${() => onView(name)} data-testid=${`view-${name}`}>${name}</button>`)}
           </div>
           <button class="quiet" onClick=${onCopy} title="Copy (c)" aria-label="Copy">${icon("copy")}</button>
-          ${stream === null || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
+          ${stream === null || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} title=${stream.cancel_requested_by ? `asked for by ${stream.cancel_requested_by}` : null} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
         </div>
       </header>
       ${model.card === null ? null : html`<div class="card-place" role="region" aria-label="The run"><${RunCardView} card=${model.card} now=${now} actions=${actions} alone=${true} /></div>`}
