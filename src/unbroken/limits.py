@@ -124,6 +124,8 @@ class Limits:
     run_input_bytes_max: int = 64 * KIB
     run_file_bytes_max: int = 256 * MIB
     run_files_max: int = 1_000
+    run_summary_bytes_max: int = 256 * KIB
+    run_summary_scan_bytes_max: int = 1 * MIB
     run_schema_values_max: int = 20_000
     run_schema_steps_max: int = 50_000_000
     run_log_bytes_max: int = 8 * KIB

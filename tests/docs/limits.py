@@ -104,6 +104,8 @@ MEANING: Final = {
     "run_file_bytes_max": "A file that a task stores as a result.",
     "run_files_max": "Files of one run.",
     "run_input_bytes_max": "An answer to a question of a run.",
+    "run_summary_bytes_max": "The contents of the messages in the summary of a run.",
+    "run_summary_scan_bytes_max": "How much of the end of a run is read for its summary.",
     "run_schema_values_max": "Values in a question's schema, references unfolded, beyond which no answer is checked.",
     "run_schema_steps_max": "Values in the schema times bytes of the answer, likewise.",
     "run_log_bytes_max": "A line of a run's log, and the text of its progress, in characters.",

@@ -52,6 +52,24 @@ describe("the card of a run", () => {
     expect(noteOf({ kind: "file", json: kept })).toBe("file: report.csv");
   });
 
+  test("what was said before its newest messages comes from its summary, and only that", () => {
+    const made = card({ head: 900 });
+    const summary = { stream: view("r", { head: 900 }), cursor: "7:900", complete: false, messages: [
+      { seq: 2, kind: "started", json: { attempt: 3 } },
+      { seq: 500, kind: "checkpoint", cut: true },
+      { seq: 690, kind: "progress", json: { progress: 5, total: 10 } },
+      { seq: 695, kind: "result", cut: true },
+      { seq: 700, kind: "input_required", json: { id: "q", message: "?" } },
+      { seq: 701, kind: "log", json: { level: "info", text: "read with the messages" } },
+    ] };
+    made.begin(summary, 700);
+    expect([made.attempt, made.progress?.done, made.result, made.lines.length, made.state]).toEqual([3, 5, null, 0, "asks"]);
+    const other = card({ epoch: 8 });
+    other.begin(summary, 700);
+    other.begin(null, 700);
+    expect(other.attempt).toBe(0);
+  });
+
   test("it stays small, however long the run is", () => {
     const made = card();
     for (let number = 0; number < 1000; number += 1) {

@@ -58,6 +58,19 @@ describe("an open session", () => {
     expect(model.others.map(({ stream }) => stream)).toEqual(["log"]);
   });
 
+  test("of a long run the summary tells what was before its newest messages, and a card does without one that cannot be had", async () => {
+    const { model, client } = await opened([]);
+    client.runs = { summary: vi.fn(async (/** @type {string} */ stream) => {
+      if (stream === "bad") throw new Error("no");
+      return { stream: view(stream, { head: 1000 }), cursor: "7:1000", complete: true, messages: [{ seq: 2, kind: "started", json: { attempt: 4 } }, { seq: 900, kind: "progress", json: { progress: 1 } }] };
+    }) };
+    client.streams = [run("long", { head: 1000 }), run("bad", { head: 1000 }), run("short", { head: 3 })];
+    await model.refresh();
+    await model.refresh();
+    expect(client.runs.summary.mock.calls.flat()).toEqual(["long", "bad"]);
+    expect(model.cards.map(({ attempt, progress }) => [attempt, progress])).toEqual([[4, null], [0, null], [0, null]]);
+  });
+
   test("its cards are bounded", async () => {
     const { model, follows } = await opened(Array.from({ length: 150 }, (_, index) => run(`r${index}`)));
     expect([model.cards.length, follows.size, model.others.length]).toEqual([CARDS_MAX, CARDS_MAX, 150 - CARDS_MAX]);

@@ -13,9 +13,9 @@ import msgspec
 from unbroken.client.http import HttpFace, place
 from unbroken.client.values import Json
 from unbroken.protocol.frames import StreamView
-from unbroken.runs.spec import RunOptions, SourceView
+from unbroken.runs.spec import RunOptions, RunSummary, SourceView
 
-__all__ = ["ClientRuns", "RunOptions"]
+__all__ = ["ClientRuns", "RunOptions", "RunSummary"]
 
 
 DEFAULT = RunOptions()
@@ -72,6 +72,13 @@ class ClientRuns:
             **{name: value for name, value in given.items() if value is not None},
         }
         return await self._face.send("POST", "/v1/runs", StreamView, body)
+
+    async def summary(self, stream: str) -> RunSummary:
+        """The run in short: its state, the newest message of each kind that tells of it, and its open questions.
+
+        Following from its `cursor` misses nothing. `NotFoundError` for a stream that is no run.
+        """
+        return await self._face.get(place("runs", stream), RunSummary)
 
     async def retry(self, stream: str) -> StreamView:
         """The same work once more as a run of its own; asked twice it is there once."""

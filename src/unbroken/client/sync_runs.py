@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from unbroken.client.runs import DEFAULT, ClientRuns, RunOptions
 from unbroken.client.values import Json
 from unbroken.protocol.frames import StreamView
-from unbroken.runs.spec import SourceView
+from unbroken.runs.spec import RunSummary, SourceView
 
 __all__ = ["Call", "SyncRuns"]
 
@@ -44,6 +44,10 @@ class SyncRuns:
     def program(self, name: str, options: RunOptions = DEFAULT) -> StreamView:
         """Start a program that the server's operator has named; see `ClientRuns.program`."""
         return self._call(self._runs.program(name, options))
+
+    def summary(self, stream: str) -> RunSummary:
+        """The run in short; see `ClientRuns.summary`."""
+        return self._call(self._runs.summary(stream))
 
     def retry(self, stream: str) -> StreamView:
         """The same work once more as a run of its own; see `ClientRuns.retry`."""

@@ -27,7 +27,8 @@ from unbroken.messages import NewMessage, Principal, StreamId, StreamInfo, check
 from unbroken.runs.answers import check_answer
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.history import read_history
-from unbroken.runs.spec import RunRequest, RunSpec, SourceView, run_name
+from unbroken.runs.spec import RunRequest, RunSpec, RunSummary, SourceView, run_name
+from unbroken.runs.summary import read_summary
 from unbroken.store.base import Appended, Created, Producer
 from unbroken.streams import AppendOptions, NewStream, Streams
 
@@ -134,15 +135,11 @@ class RunDesk:
             )
         if stream.run is None:
             raise NotFoundError(f"{stream.name!r} is no run", stream=stream.name)
-        history, _ = await read_history(self._streams, stream)
-        if question not in history.asked:
-            raise NotFoundError(f"the run asked nothing of the id {question!r}", stream=stream.name)
-        if question in history.answered:
-            raise _answered(question, stream)
+        asked = await self._asked(stream, question)
         if stream.state.terminal:
             raise EndedError(state=stream.state.value, head=stream.head)
         kind = RunSpec.parse(stream.run).type
-        await asyncio.to_thread(check_answer, kind, history.asked[question], response, limits)
+        await asyncio.to_thread(check_answer, kind, asked, response, limits)
         body = {"id": question, "response": response, "by": principal.subject}
         message = NewMessage(kind="input", json=msgspec.Raw(msgspec.json.encode(body)))
         options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True)
@@ -150,6 +147,24 @@ class RunDesk:
         if done.duplicate:
             raise _answered(question, stream)
         return done
+
+    async def _asked(self, stream: StreamInfo, question: str) -> msgspec.Raw:
+        """The question as it was asked; it is mostly near the end, and only then found without reading everything."""
+        summary, _ = await read_summary(self._streams, stream)
+        if (found := summary.question(question)) is not None:
+            return found
+        history, _ = await read_history(self._streams, stream)
+        if question not in history.asked:
+            raise NotFoundError(f"the run asked nothing of the id {question!r}", stream=stream.name)
+        if question in history.answered:
+            raise _answered(question, stream)
+        return history.asked[question]
+
+    async def summary(self, stream: StreamInfo) -> RunSummary:
+        """The run in short; `NotFoundError` for a stream that is no run."""
+        if stream.run is None:
+            raise NotFoundError(f"{stream.name!r} is no run", stream=stream.name)
+        return (await read_summary(self._streams, stream))[1]
 
     async def view(self) -> list[SourceView]:
         """What there is to run, by source."""

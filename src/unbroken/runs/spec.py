@@ -10,12 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from unbroken.errors import CorruptError, InvalidError
 from unbroken.limits import Limits
 from unbroken.messages import check_depth
+from unbroken.protocol.frames import StreamView
 
-__all__ = ["RunOptions", "RunRequest", "RunSpec", "RunType", "RunnableView", "SourceView", "run_name"]
+__all__ = [
+    "RunOptions",
+    "RunRequest",
+    "RunSpec",
+    "RunSummary",
+    "RunType",
+    "RunnableView",
+    "SourceView",
+    "SummaryMessage",
+    "run_name",
+]
 
 RunType = str
 """`task`, `tool` or `program`."""
@@ -127,6 +139,26 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     server: str = ""
     runnables: tuple[RunnableView, ...] = ()
     error: str = ""
+
+
+class SummaryMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message of a run in its summary; with `cut` it has contents that are not here."""
+
+    seq: int
+    kind: str
+    time: int = 0
+    text: str | UnsetType = UNSET
+    json: msgspec.Raw | UnsetType = UNSET
+    cut: bool = False
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in short: the newest message of each kind that tells of it and its open questions, in order, up to `cursor`."""
+
+    stream: StreamView
+    messages: list[SummaryMessage]
+    cursor: str
+    complete: bool
 
 
 def _object(field: str, text: bytes, limits: Limits) -> bytes:

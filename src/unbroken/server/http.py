@@ -41,6 +41,7 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
         "/v1/verify/{name:path}": {"GET": http_streams.verify_stream},
         "/v1/runnables": {"GET": http_runs.list_runnables},
         "/v1/runs": {"POST": http_runs.start_run},
+        "/v1/runs/{name:path}": {"GET": http_runs.get_run},
         "/v1/retry/{name:path}": {"POST": http_runs.retry_run},
         "/v1/answer/{name:path}": {"POST": http_runs.answer_run},
         "/v1/sessions": {"GET": http_sessions.list_sessions},

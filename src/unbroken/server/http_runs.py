@@ -1,4 +1,4 @@
-"""Runs over HTTP: what there is to run, starting it, trying it again, answering its questions (PROTOCOL.md 6).
+"""Runs over HTTP: what there is to run, starting it, its summary, trying it again, answering its questions (PROTOCOL.md 6).
 
 `http` mounts the handlers. What a run is and who executes it, they leave to the desk.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from unbroken.store.base import Created
 
-__all__ = ["answer_run", "list_runnables", "retry_run", "start_run"]
+__all__ = ["answer_run", "get_run", "list_runnables", "retry_run", "start_run"]
 
 
 class AnswerBody(Body, frozen=True, kw_only=True):
@@ -35,6 +35,12 @@ async def list_runnables(call: Call) -> Response:
 
 async def start_run(call: Call) -> Response:
     return _created(await call.services.desk.start(call.principal, await call.body(RunRequest)))
+
+
+async def get_run(call: Call) -> Response:
+    call.query()
+    stream = await call.services.streams.get(call.principal, call.name)
+    return json_response(await call.services.desk.summary(stream))
 
 
 async def retry_run(call: Call) -> Response:

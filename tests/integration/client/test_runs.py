@@ -112,6 +112,8 @@ async def test_what_cannot_be_started_is_refused_by_its_kind(ask: Ask) -> None:
 async def test_a_question_is_answered_once(ask: Ask) -> None:
     await ask("task", "curious", None, RunOptions(name="q"))
     (asked,) = await messages(ask, "q", "input_required")
+    summary = await ask("summary", "q")
+    assert (summary.stream.stream, summary.complete, summary.messages[-1].kind) == ("q", True, "input_required")
     with pytest.raises(NotFoundError):
         await ask("answer", "q", "another", "green")
     with pytest.raises(InvalidError, match="not of type"):

@@ -7,7 +7,7 @@
 import { encodeName } from "./api.js";
 
 /** @import { Api } from "./api.js" */
-/** @import { Source, StreamView } from "./types.js" */
+/** @import { RunSummary, Source, StreamView } from "./types.js" */
 
 /**
  * @typedef {object} Start exactly one of `task`, `tool` (with `server`) and `program`
@@ -41,6 +41,11 @@ export class Runs {
   /** Start a run, or find the one of this key or name. @param {Start} start @returns {Promise<StreamView>} */
   start(start) {
     return this.#api.json("POST", "v1/runs", { body: start });
+  }
+
+  /** The run in short, for whoever was not there from its beginning. @param {string} stream @returns {Promise<RunSummary>} */
+  summary(stream) {
+    return this.#api.json("GET", `v1/runs/${encodeName(stream)}`);
   }
 
   /** The same work once more, as a run of its own; asked twice it is there once. @param {string} stream @returns {Promise<StreamView>} */

@@ -41,6 +41,14 @@
  * @property {Record<string, any>} [input_schema]
  * @property {Record<string, unknown>} [annotations]
  *
+ * @typedef {object} RunSummary the newest message of each kind that tells of a run and its open questions, up to `cursor`
+ * @property {StreamView} stream
+ * @property {SummaryMessage[]} messages by seq
+ * @property {string} cursor
+ * @property {boolean} complete whether everything was looked at
+ *
+ * @typedef {{seq: number, kind: string, time?: number, text?: string, json?: unknown, cut?: boolean}} SummaryMessage
+ *
  * @typedef {{type: string, server?: string, error?: string, runnables?: Runnable[]}} Source
  *
  * @typedef {object} Payload a message as a producer hands it over: a kind and exactly one of text, json and data (base64)

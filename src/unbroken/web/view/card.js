@@ -9,13 +9,31 @@ import { isTerminal } from "../client/cursor.js";
 import { plainText } from "./ansi.js";
 import { cut, objectOf } from "./notes.js";
 
-/** @import { Message, StreamView } from "../client/types.js" */
+/** @import { Client } from "../client/unbroken.js" */
+/** @import { Message, RunSummary, StreamView } from "../client/types.js" */
 
 export const LINES_MAX = 40;
 export const LINE_CHARACTERS_MAX = 1000;
 export const QUESTIONS_MAX = 20;
 export const FILES_MAX = 100;
 const OUTPUT_CHARACTERS_MAX = 600;
+
+/**
+ * The summary of a run of which only messages behind `upto` are read; null where those are all, and where it cannot be had.
+ *
+ * @param {Client} client
+ * @param {StreamView} view
+ * @param {number} upto
+ * @returns {Promise<RunSummary | null>}
+ */
+export async function summaryUpTo(client, view, upto) {
+  if (!view.run || upto < view.first) return null;
+  try {
+    return await client.runs.summary(view.stream);
+  } catch {
+    return null; // the newest messages tell the most, and a card without the rest is better than none
+  }
+}
 
 /**
  * @typedef {object} Question
@@ -62,6 +80,17 @@ export class RunCard {
     if (view.epoch !== this.view.epoch) this.#forget();
     this.view = view;
     this.version += 1;
+  }
+
+  /**
+   * Take from a summary what was said up to message `upto`, when the messages behind it are read themselves.
+   *
+   * @param {RunSummary | null} summary
+   * @param {number} upto
+   */
+  begin(summary, upto) {
+    if (summary === null || summary.stream.epoch !== this.view.epoch) return;
+    for (const message of summary.messages) if (message.seq <= upto && !message.cut) this.take(message);
   }
 
   /** Fold one message in; they come in order. @param {Message} message */

@@ -6,7 +6,7 @@
  */
 
 import { formatCursor, isTerminal, UnbrokenError } from "../client/unbroken.js";
-import { RunCard } from "./card.js";
+import { RunCard, summaryUpTo } from "./card.js";
 import { counted, number } from "./format.js";
 import { noteOf } from "./notes.js";
 import { recall, remember, Resume } from "./resume.js";
@@ -122,7 +122,15 @@ export class StreamModel {
     }
     if (this.#gone || this.view === null) return;
     this.error = null;
-    this.#begin(this.view);
+    const { view } = this;
+    const seen = recall(this.host.storage, this.name);
+    const known = seen !== null && seen.epoch === view.epoch && seen.seq <= view.head ? seen : null;
+    const place = placeOf(view, known?.seq ?? null);
+    const summary = await summaryUpTo(this.client, view, place);
+    if (this.#gone) return;
+    this.card?.begin(summary, place);
+    if (seen !== null && seen.epoch !== view.epoch) this.#put({ kind: "epoch", loud: true, words: "this is a new stream of the same name: what was shown before is gone" });
+    this.#begin(view, place, known);
     this.host.changed();
   }
 
@@ -210,19 +218,13 @@ export class StreamModel {
     if (!this.#gone) this.host.changed();
   }
 
-  /** @param {StreamView} view */
-  #begin(view) {
+  /** @param {StreamView} view @param {number} place behind which it is followed @param {{seq: number, at: number} | null} known what was shown before a reload */
+  #begin(view, place, known) {
     this.#epoch = view.epoch;
     this.target = view.head;
-    const seen = recall(this.host.storage, this.name);
-    const known = seen !== null && seen.epoch === view.epoch && seen.seq <= view.head ? seen : null;
-    let place = view.head - PAGE_MESSAGES;
-    if (known !== null) place = Math.max(Math.min(place, known.seq - PAGE_MESSAGES), view.head - REJOIN_MESSAGES);
-    place = Math.max(place, view.first - 1);
     this.received = this.shown = place;
     this.oldest = 0;
     this.phase = "following";
-    if (seen !== null && seen.epoch !== view.epoch) this.#put({ kind: "epoch", loud: true, words: "this is a new stream of the same name: what was shown before is gone" });
     // A visit to a stream that had ended before is no resumption.
     if (known !== null && !(hasEnded(view) && known.seq === view.head)) {
       this.#resume = new Resume(known.seq, view.head, Date.now() - known.at);
@@ -424,6 +426,13 @@ export class StreamModel {
     this.#characters = 0;
     for (const item of this.items) if ("seq" in item) this.#characters += item.size;
   }
+}
+
+/** Behind which message a stream is followed at first: near its tail, or near where `seen` was. @param {StreamView} view @param {number | null} seen */
+function placeOf(view, seen) {
+  let place = view.head - PAGE_MESSAGES;
+  if (seen !== null) place = Math.max(Math.min(place, seen - PAGE_MESSAGES), view.head - REJOIN_MESSAGES);
+  return Math.max(place, view.first - 1);
 }
 
 /** @param {Item[]} items */

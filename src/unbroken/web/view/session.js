@@ -6,14 +6,14 @@
  */
 
 import { formatCursor, isTerminal } from "../client/unbroken.js";
-import { RunCard } from "./card.js";
+import { RunCard, summaryUpTo } from "./card.js";
 
 /** @import { Client, Follow } from "../client/unbroken.js" */
 /** @import { Event, StreamView } from "../client/types.js" */
 
 export const CARDS_MAX = 48;
 const LIST_STREAMS = 200;
-/** What is read of each run at first: its newest messages tell all that a card shows. */
+/** What is read of each run at first. */
 const LAST_MESSAGES = 200;
 /** Over SSE each stream takes one of the six connections that browsers allow: the others are read now and then. */
 const SSE_FOLLOWS_MAX = 3;
@@ -93,6 +93,9 @@ export class SessionModel {
   /** @param {StreamView[]} streams newest first @param {boolean} more */
   async #take(streams, more) {
     const runs = streams.filter((view) => view.run).slice(0, CARDS_MAX);
+    const fresh = runs.filter((view) => known(this.#held.get(view.stream), view) === null);
+    const begun = new Map(await Promise.all(fresh.map(async (view) => /** @type {const} */ ([view.stream, await this.#begin(view)]))));
+    if (this.#gone) return;
     const wanted = new Set(runs.map((view) => view.stream));
     for (const [stream, held] of this.#held) {
       if (wanted.has(stream)) continue;
@@ -100,7 +103,7 @@ export class SessionModel {
       this.#held.delete(stream);
     }
     const before = this.#held;
-    this.#held = new Map(runs.map((view) => [view.stream, known(before.get(view.stream), view) ?? { card: new RunCard(view), follow: null, seq: Math.max(view.head - LAST_MESSAGES, view.first - 1) }]));
+    this.#held = new Map(runs.map((view) => [view.stream, begun.get(view.stream) ?? known(before.get(view.stream), view) ?? unread(view)]));
     this.others = streams.filter((view) => !wanted.has(view.stream));
     this.more = more;
     this.phase = "shown";
@@ -113,6 +116,13 @@ export class SessionModel {
       if (overSse && live > SSE_FOLLOWS_MAX) await this.#read(held, view);
       else if (held.follow === null) this.#follow(held);
     }
+  }
+
+  /** A run that is new here: what it said before its newest messages is in its summary. @param {StreamView} view @returns {Promise<Held>} */
+  async #begin(view) {
+    const held = unread(view);
+    held.card.begin(await summaryUpTo(this.client, view, held.seq), held.seq);
+    return held;
   }
 
   /** @param {Held} held */
@@ -162,6 +172,11 @@ export class SessionModel {
       this.host.changed();
     });
   }
+}
+
+/** @param {StreamView} view @returns {Held} */
+function unread(view) {
+  return { card: new RunCard(view), follow: null, seq: Math.max(view.head - LAST_MESSAGES, view.first - 1) };
 }
 
 /** What is held of a stream, unless that was another stream of the same name. @param {Held | undefined} held @param {StreamView} view */
