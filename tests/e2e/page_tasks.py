@@ -63,3 +63,13 @@ async def invitation(run: RunContext) -> str:
     fields = {"guests": {"type": "integer", "minimum": 2}, "code": {"type": "string", "pattern": "^[A-Z]{3}$"}}
     schema = {"type": "object", "properties": fields, "required": ["guests"]}
     return f"{await run.ask({'message': 'Who comes?', 'schema': schema})}"
+
+
+@task
+async def talkative(run: RunContext, words: int) -> AsyncIterator[str]:
+    """Tell of progress once, and say very much after that."""
+    await run.progress(3, 10, "three of ten")
+    await run.checkpoint("begun")
+    for number in range(words):
+        yield f"w{number} "
+    await asyncio.Event().wait()

@@ -325,22 +325,6 @@ async def test_a_run_is_cancelled_only_when_asked_and_run_again_once(server: Ser
     assert screen.clean() == []
 
 
-async def test_a_command_of_a_terminal_is_no_run_that_could_be_tried_again(server: ServerProcess, page: Page) -> None:
-    screen = await Screen.watch(page, server.url)
-    async with httpx2.AsyncClient(base_url=server.url) as http:
-        body = {"kind": "run", "lease": {"id": "run-1"}, "lease_seconds": 60}
-        (await http.put("/v1/streams/job", json=body)).raise_for_status()
-    await post(server, "cancel/job")
-    await screen.open("job")
-    await expect(page.get_by_test_id("cancel")).to_have_attribute("title", "asked for by local")
-    close = {"state": "timed_out", "reason": {"limit": "idle", "seconds": 3}}
-    await post(server, "messages/job", messages=[], producer={"id": "run-1", "epoch": 0, "seq": 0}, close=close)
-    await expect(page.get_by_test_id("end")).to_contain_text("idle", timeout=PATIENCE_MILLISECONDS)
-    assert await page.get_by_test_id("run-card").count() == 0
-    assert await page.get_by_test_id("retry").count() == 0
-    assert screen.clean() == []
-
-
 async def test_a_failed_run_says_why_and_is_run_again_from_its_own_page(server: ServerProcess, page: Page) -> None:
     screen = await Screen.watch(page, server.url)
     await start(server, "broken", "broken")
@@ -378,30 +362,6 @@ async def test_a_question_is_answered_after_a_reload_and_shows_who_did(
     await page.reload()
     await expect(found.get_by_test_id("answered")).to_contain_text("green", timeout=PATIENCE_MILLISECONDS)
     assert screen.clean() == []
-
-
-async def test_an_answer_that_the_server_refuses_is_complained_about_at_its_field_and_mended(
-    server: ServerProcess, page: Page
-) -> None:
-    screen = await Screen.watch(page, server.url)
-    await start(server, "invitation", "asks")
-    await screen.open("asks")
-    found = card(page, "asks")
-    await until_state(found, "asks")
-    await found.get_by_label("guests").fill("1")
-    await found.get_by_label("code").fill("ABC")
-    await found.get_by_test_id("send").click()
-    await expect(found.get_by_test_id("field-error")).to_have_text("this is less than the minimum of 2")
-    await expect(found.get_by_label("guests")).to_be_focused()
-    await found.get_by_label("guests").fill("2")
-    await found.get_by_label("code").fill("abc")
-    await page.keyboard.press("Enter")
-    await expect(found.get_by_test_id("field-error")).to_have_text('this does not match "^[A-Z]{3}$"')
-    await found.get_by_label("code").fill("XYZ")
-    await page.keyboard.press("Enter")
-    await until_state(found, "completed")
-    await expect(found.get_by_test_id("answered")).to_contain_text("XYZ")
-    assert screen.clean(allowed=["400"]) == []
 
 
 async def test_a_killed_server_is_come_back_to_and_each_run_goes_on_or_says_that_it_may_have_run(
