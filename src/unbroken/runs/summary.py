@@ -1,4 +1,4 @@
-"""What is known of a run in short: the newest of each kind of message that tells of it, and its open questions.
+"""What is known of a run in short: the newest of each kind of message that tells of it, its files and open questions.
 
 The desk reads it for cards that were not there from the beginning. It reads a bounded part of a long stream and keeps
 nothing: the stream is the truth.
@@ -6,6 +6,7 @@ nothing: the stream is the truth.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from unbroken.streams import Streams
 __all__ = ["Summary", "read_summary"]
 
 QUESTIONS_MAX: Final = 20
+FILES_MAX: Final = 100
 FIRST_MESSAGES: Final = 100
 SHARE: Final = 8
 """One message takes at most the so-manieth part of a summary."""
@@ -31,6 +33,7 @@ class Summary:
     def __init__(self) -> None:
         self._latest: dict[str, tuple[Seq, Message]] = {}
         self._asked: dict[str, tuple[Seq, Message]] = {}
+        self._files: deque[tuple[Seq, Message]] = deque(maxlen=FILES_MAX)
 
     def take(self, seq: Seq, message: Message) -> None:
         """Fold one message in."""
@@ -39,6 +42,8 @@ class Summary:
             self._asked[_id_of(message)] = seq, message
             if len(self._asked) > QUESTIONS_MAX:
                 del self._asked[next(iter(self._asked))]
+        elif kind == "file":
+            self._files.append((seq, message))
         elif kind in CONTROL_KINDS:
             self._latest[kind] = seq, message
         if kind == "input":
@@ -58,7 +63,8 @@ class Summary:
         """In order, with at most `bytes_max` bytes of contents; where there is no room for those, `cut` says so."""
         room = bytes_max
         found: list[SummaryMessage] = []
-        for seq, message in sorted([*self._latest.values(), *self._asked.values()], key=_place, reverse=True):
+        told = [*self._latest.values(), *self._asked.values(), *self._files]
+        for seq, message in sorted(told, key=_place, reverse=True):
             size = _size(message)
             cut = size > min(room, bytes_max // SHARE) or message.kind == "checkpoint" or message.data is not UNSET
             room -= 0 if cut else size

@@ -159,3 +159,11 @@ def test_a_question_from_before_what_was_left_out_is_not_called_open() -> None:
     summary.take(Seq(9), Message(kind="input_required", json=msgspec.Raw(b"[]")))
     summary.take(Seq(10), Message(kind="stderr", data=b"\xff"))
     assert [(one.seq, one.cut) for one in summary.messages(1000)] == [(9, False), (10, True)]
+
+
+def test_not_only_the_newest_file_is_in_it() -> None:
+    summary = Summary()
+    for number in range(1, 151):
+        body = {"name": f"{number}", "stream": f"r/files/{number}"}
+        summary.take(Seq(number), Message(kind="file", json=msgspec.Raw(msgspec.json.encode(body))))
+    assert [one.seq for one in summary.messages(100_000)] == list(range(51, 151))
