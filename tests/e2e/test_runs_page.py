@@ -204,7 +204,7 @@ async def test_twelve_runs_of_a_session_go_on_over_a_reload_and_one_connection(
     page.on("websocket", lambda socket: sockets.append(socket.url))
     names = [f"twelve/{number}" for number in range(SESSION_RUNS)]
     for number, name in enumerate(names):
-        await start(server, "count", name, "twelve", upto=40 + number, pause=0.1)
+        await start(server, "count", name, "twelve", upto=40 + number, pause=0.3)
     await page.goto(f"{server.url}/#/session/twelve")
     for name in names:
         await beyond(card(page, name), 1)
