@@ -25,7 +25,7 @@ def test_the_configuration_is_read() -> None:
 
 def test_the_tables_name_every_option_class_and_message() -> None:
     text = (ROOT / MCP).read_text(encoding="utf-8")
-    named = set(re.findall(r"`([a-z_]+)`", text))
+    named = set(re.findall(r"`([a-zA-Z_]+)`", text))
     assert set(OPTION_NAMES) <= named
     assert {kind.value for kind in FailureClass} <= named
     assert CONTROL_KINDS - {"checkpoint", "file", "retry", "stderr", "timed_out", "cancelled"} <= named

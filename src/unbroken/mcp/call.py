@@ -15,7 +15,16 @@ from unbroken.mcp.client import McpClient
 from unbroken.mcp.failures import Failure, FailureClass
 from unbroken.mcp.following import Following
 from unbroken.mcp.journal import Journal
-from unbroken.mcp.questions import Round, answer_of, elicitation, identity, question_of, round_of, saved_round
+from unbroken.mcp.questions import (
+    METHOD_CHARACTERS_MAX,
+    Round,
+    answer_of,
+    elicitation,
+    identity,
+    question_of,
+    round_of,
+    saved_round,
+)
 from unbroken.mcp.recovery import recovery_of, saved_task
 from unbroken.mcp.results import completed
 from unbroken.mcp.tools import Tool
@@ -69,6 +78,7 @@ class _Execution:
         self._base: Object = {"name": name, "arguments": arguments}
         self._context = context
         self._journal = Journal(context, client.redact)
+        self._speaks = name in client.config.options.output_from_progress
         self._place = client.place()
         self._tool: Tool | None = None
         self._sent = False
@@ -97,14 +107,13 @@ class _Execution:
         failure: Failure | None = None
         ended: RunEnded | None = None
         async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._journal.run())
+            tasks.create_task(self._journal.run())
             try:
                 ended = await work
             except Failure as raised:
                 failure = raised
             finally:
-                writer.cancel()
-        await self._journal.finish()
+                self._journal.close()
         if failure is not None:
             raise failure
         assert ended is not None
@@ -130,7 +139,9 @@ class _Execution:
                 return await self._follow(session, result)
             if kind != "input_required":
                 return await completed(self._context, self._tool, result)
-            params = await self._answered(round_of(result, self._context.history.sent, self._context.limits))
+            params = await self._answered(
+                round_of(result, self._context.history.sent, self._context.limits, self._client.redact)
+            )
         most = self._context.limits.mcp_input_rounds_max
         raise Failure(kind=FailureClass.BAD_RESPONSE, message=f"the server asked more than {most} times", answered=True)
 
@@ -171,20 +182,33 @@ class _Execution:
         if self._tool is None:
             self._tool = (self._client.known_tools or {}).get(self._name)
         self._sent = True
-        return await Following(self._context, session, self._ask).run(self._tool, created)
+        return await Following(self._context, session, self._ask, self._client.redact).run(self._tool, created)
 
     # --- what the server says and asks -----------------------------------------------------------------------------------
 
     def _progress(self, told: Object) -> None:
         done, total = told["done"], told["total"]
         assert isinstance(done, int | float)
-        self._context.note_progress(
-            float(done), float(total) if isinstance(total, int | float) else None, str(told["message"])
-        )
+        message = str(told["message"])
+        if self._speaks:
+            self._journal.output(message)
+            message = ""
+        self._context.note_progress(float(done), float(total) if isinstance(total, int | float) else None, message)
 
     def log(self, level: str, logger: str, data: object) -> None:
         """As `Listener.log`."""
         self._journal.log(level, logger, data)
+
+    def missed(self) -> None:
+        """As `Listener.missed`."""
+        self._journal.missed()
+
+    def refused(self, method: str) -> None:
+        """As `Listener.refused`."""
+        text = (
+            f"the server asked for {method[:METHOD_CHARACTERS_MAX]}, which this client does not offer; it was refused"
+        )
+        self._journal.log("warning", "unbroken", text)
 
     async def elicit(self, params: Object) -> Object:
         """As `Listener.elicit`: the question of a server that waits for the answer with its connection open."""
@@ -197,7 +221,7 @@ class _Execution:
         responses: Object = {}
         ids = begun.ids()
         for number, (key, request) in enumerate(begun.requests.items()):
-            extra: Object = {"round": begun.stored()} if number == 0 else {}
+            extra: Object = {"round": begun.stored(self._client.redact)} if number == 0 else {}
             response = await self._ask(ids[key], {**question_of(request), **extra})
             responses[key] = answer_of(request, response)
         if not begun.requests:

@@ -64,17 +64,19 @@ class McpClient:
             async with self._leased(sdk) as lease:
                 started = True
                 self._remember(lease.value)
-                exclusive = self._exclusive
-                lease.value.listener = listener if exclusive else None
+                listeners = lease.value.listeners
+                if listener is not None:
+                    listeners.append(listener)
                 try:
                     yield lease.value
                     self._breaker.success()
                 except BaseException as error:
-                    if exclusive or (isinstance(error, Failure) and error.http_status == 404):
+                    if self._exclusive or (isinstance(error, Failure) and error.http_status == 404):
                         lease.discard()  # the session, or what the server knows of it, is of no use any more
                     raise
                 finally:
-                    lease.value.listener = None
+                    if listener is not None:
+                        listeners.remove(listener)
         except Failure as failure:
             if not started:
                 failure.executed = False
@@ -86,7 +88,7 @@ class McpClient:
 
     @property
     def _exclusive(self) -> bool:
-        """Whether a session has one call at one time: then what the server says besides belongs to that call."""
+        """Whether a session has one call at one time."""
         options = self.config.options
         return options.shared == 1 if isinstance(self.config.reach, StdioServer) else options.session == "call"
 
@@ -98,7 +100,9 @@ class McpClient:
             return self._pooled(lambda _: self._over_http(sdk), size=1, shared=options.max_calls).lease()
         size = 1 if options.session == "server" else options.max_processes
         return self._pooled(
-            lambda on_end: sdk.stdio_session(self.config, self.limits, on_end), size=size, shared=options.shared
+            lambda on_end: sdk.stdio_session(self.config, self.limits, self.redact, on_end),
+            size=size,
+            shared=options.shared,
         ).lease()
 
     @asynccontextmanager
@@ -111,7 +115,7 @@ class McpClient:
             assert isinstance(self.config.reach, HttpServer)
             self._http = import_module("unbroken.mcp.guard").guarded_client(self.config.reach, self.limits)
         opened: AbstractAsyncContextManager[Session] = sdk.http_session(
-            self._http, self.limits, self._era, known=self._era_known
+            self._http, self.limits, self.redact, self._era, known=self._era_known
         )
         return opened
 

@@ -19,8 +19,10 @@ from unbroken.errors import ConfigurationError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp.options import Options, parse_options
 
-__all__ = ["HttpServer", "ServerConfig", "StdioServer", "load_servers", "parse_servers"]
+__all__ = ["INHERITED", "HttpServer", "ServerConfig", "StdioServer", "load_servers", "parse_servers"]
 
+INHERITED: Final = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
+"""Variables that a process gets of ours, as with the official SDK; every other one is a secret until it is configured."""
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
@@ -61,7 +63,7 @@ class ServerConfig:
     reach: StdioServer | HttpServer
     options: Options = field(default_factory=Options)
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
-    """Values that came from variables and inputs: they are taken out of every error text."""
+    """Values that came from variables and inputs: they are taken out of everything that the server says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class _Expansion:
             return default
         if found is None:
             raise ConfigurationError(f"{where} names the variable {name}, which is not set")
-        self.given.add(found)
+        if name not in INHERITED:
+            self.given.add(found)
         return found
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from unbroken.mcp.failures import Failure, FailureClass
 from unbroken.mcp.questions import answer_of, question_of
 from unbroken.mcp.recovery import saved_task
+from unbroken.mcp.redaction import Redaction
 from unbroken.mcp.results import completed
 from unbroken.mcp.tools import Tool
 from unbroken.messages import StreamState
@@ -34,8 +35,9 @@ Ask = Callable[[str, Object], Awaitable[object]]
 class Following:
     """Follows one task to its end."""
 
-    def __init__(self, context: RunContext, session: Session, ask: Ask) -> None:
+    def __init__(self, context: RunContext, session: Session, ask: Ask, redact: Redaction) -> None:
         self._context = context
+        self._redact = redact
         self._session = session
         self._ask = ask
         self._id = ""
@@ -46,11 +48,12 @@ class Following:
         """The run's end, from the task that `created` describes or that the stream holds."""
         context = self._context
         if created is not None:
-            await context.put("task", _stored(created, context.attempt))
+            self._id = _id_of(created)
+            await context.put("task", {**_stored(created, context.attempt), "taskId": self._redact(self._id)})
             await context.durable()
         task = saved_task(context.history)
         assert task is not None
-        self._id = task.task_id
+        self._id = self._id or task.task_id
         interval = task.poll_interval_ms
         try:
             with context.waiting():  # every look is bounded in time, so silence of the task is no silence of the server
@@ -133,13 +136,16 @@ class Following:
                 await self._session.request("tasks/cancel", {"taskId": self._id})
 
 
-def _stored(created: Object, attempt: int) -> Object:
+def _id_of(created: Object) -> str:
     identity = created.get("taskId")
     if not isinstance(identity, str) or not 0 < len(identity) <= ID_CHARACTERS_MAX:
         raise Failure(kind=FailureClass.BAD_RESPONSE, message="the task has no usable id", answered=True)
+    return identity
+
+
+def _stored(created: Object, attempt: int) -> Object:
     return {
         "attempt": attempt,
-        "taskId": identity,
         "status": str(created.get("status") or "working")[:50],
         "pollIntervalMs": _number(created.get("pollIntervalMs")),
         "ttlMs": _number(created.get("ttlMs")),

@@ -29,7 +29,8 @@ class Options:
     `trusted`: its tools' own word that they only read, or may be repeated, is believed. `retry`: what becomes of a call that
     broke off and may have run; `ask` repeats only what is known to be safe, `always` everything, `never` nothing. `session`
     `server` keeps one session for all calls, for servers that remember. `shared` calls use one process at one time, of at
-    most `max_processes`.
+    most `max_processes`. `output_from_progress` names tools that say in the messages of their progress what they put out.
+    `public` names variables and headers whose values are no secrets.
     """
 
     trusted: bool = False
@@ -42,6 +43,8 @@ class Options:
     total_seconds: float = DEFAULT_LIMITS.mcp_total_seconds
     connect_seconds: float | None = None
     start_seconds: float | None = None
+    output_from_progress: frozenset[str] = frozenset()
+    public: frozenset[str] = frozenset()
 
     def applied(self, limits: Limits) -> Limits:
         """The limits of one server: `limits` with what is said here."""
@@ -58,7 +61,9 @@ _SECONDS: Final = {
     "start_timeout": "start_seconds",
 }
 _WORDS: Final = {"retry": ("ask", "always", "never"), "session": ("call", "server")}
-OPTION_NAMES: Final = tuple(sorted(("trusted", *_WORDS, *_WHOLE, *_SECONDS)))
+_NAMES: Final = {"outputFromProgress": "output_from_progress", "public": "public"}
+NAMES_MAX: Final = 1_000
+OPTION_NAMES: Final = tuple(sorted(("trusted", *_WORDS, *_WHOLE, *_SECONDS, *_NAMES)))
 
 
 def parse_options(server: str, raw: object, limits: Limits = DEFAULT_LIMITS) -> Options:
@@ -90,6 +95,10 @@ def _option(server: str, name: str, value: object, limits: Limits) -> tuple[str,
         return name, value
     if name in _SECONDS:
         return _SECONDS[name], _duration(place, value, limits)
+    if name in _NAMES:
+        if not isinstance(value, list) or len(value) > NAMES_MAX or not all(isinstance(item, str) for item in value):
+            raise ConfigurationError(f"{place} is a list of names")
+        return _NAMES[name], frozenset(value)
     raise ConfigurationError(f"{place} is no option; there are {', '.join(OPTION_NAMES)}")
 
 

@@ -14,13 +14,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from unbroken.limits import Limits
-from unbroken.mcp.config import StdioServer
+from unbroken.mcp.config import INHERITED, StdioServer
 
 __all__ = ["Child", "LineTooLongError", "child_environment", "started"]
 
 READ_BYTES: Final = 64 * 1024
-INHERITED: Final = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
-"""What the official SDK passes on: a server gets no secret that it was not configured with."""
 
 
 class LineTooLongError(Exception):

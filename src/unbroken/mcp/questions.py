@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from unbroken.limits import Limits
 from unbroken.mcp.failures import Failure, FailureClass
+from unbroken.mcp.redaction import Redaction
 from unbroken.runs.history import History
 
 __all__ = ["Round", "answer_of", "question_of", "round_of", "saved_round"]
 
+METHOD_CHARACTERS_MAX: Final = 100
 Object = Mapping[str, object]
 
 
@@ -32,9 +35,10 @@ class Round:
         """The id of each question, by its key."""
         return {key: f"sent-{self.sent}-{number}" for number, key in enumerate(self.requests, start=1)}
 
-    def stored(self) -> dict[str, object]:
-        """As it is stored with its first question."""
-        return {"sent": self.sent, "requests": self.requests, "state": self.state}
+    def stored(self, redact: Redaction) -> dict[str, object]:
+        """As it is stored with its first question. A state without its secret is refused later, and asked anew."""
+        state = None if self.state is None else redact(self.state)
+        return {"sent": self.sent, "requests": self.requests, "state": state}
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -47,14 +51,14 @@ class _Asked(msgspec.Struct, frozen=True):
     round: _Stored | None = None
 
 
-def round_of(result: Object, sent: int, limits: Limits) -> Round:
+def round_of(result: Object, sent: int, limits: Limits, redact: Redaction) -> Round:
     """The round that an `input_required` result begins; `Failure` for one that cannot be stored or asked."""
     requests, state = result.get("inputRequests"), result.get("requestState")
     requests = requests if isinstance(requests, dict) else {}
     found = Round(sent=sent, requests=requests, state=state if isinstance(state, str) else None)
     if len(requests) > limits.mcp_input_requests_max:
         raise _bad(f"the server asks more than {limits.mcp_input_requests_max} questions at once")
-    if len(msgspec.json.encode(found.stored())) > limits.run_checkpoint_bytes_max:
+    if len(msgspec.json.encode(found.stored(redact))) > limits.run_checkpoint_bytes_max:
         raise _bad(f"the server's questions have more than {limits.run_checkpoint_bytes_max} bytes")
     for request in requests.values():
         question_of(request)
@@ -75,7 +79,8 @@ def question_of(request: Object) -> dict[str, object]:
     """A request of the server as it is asked; `Failure` for what we did not say that we can do."""
     params = request.get("params")
     if request.get("method") != "elicitation/create" or not isinstance(params, Mapping):
-        raise _bad("the server asks for something that this client does not offer")
+        method = str(request.get("method"))[:METHOD_CHARACTERS_MAX]
+        raise _bad(f"the server asks for {method}, which this client does not offer")
     return elicitation(params)
 
 

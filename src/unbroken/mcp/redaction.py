@@ -1,15 +1,17 @@
-"""Takes an operator's secrets out of what a server says about its own failure.
+"""Takes an operator's secrets out of what a server says: results, progress, logs, questions, errors, and its last words.
 
-A process that cannot start often prints the setting it did not like, and a proxy the token it refused. Results are not
-touched: they are what the tool was asked for.
+A process that cannot start often prints the setting it did not like, a proxy the token it refused, and a tool may tell its
+whole environment. What is written down stays written down, so it goes out before anything else of ours reads it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+import base64
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 from unbroken.mcp.config import HttpServer, ServerConfig
 
@@ -17,20 +19,63 @@ __all__ = ["Redaction"]
 
 SECRET_CHARACTERS_MIN: Final = 6
 """Shorter values are words like `true`, which would be struck out of every sentence."""
+LEARNED_MAX: Final = 64
+"""Secrets that were learned on the way, like renewed tokens: the newest are remembered."""
 HIDDEN: Final = "[hidden]"
 
 
 class Redaction:
-    """Knows what one server was given in confidence: its environment, headers, and what its URL holds besides the host."""
+    """Knows what one server was given in confidence: its environment, headers, and what its URL holds besides the host.
+
+    A secret is found as it is, and as JSON, URLs and base64 write it.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
-        secrets = {value for value in _given(config) if len(value) >= SECRET_CHARACTERS_MIN}
-        ordered = sorted(secrets, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        shown = tuple(_shown(config))
+        given = {value for value in _given(config) if not any(value in text for text in shown)}
+        self._given = frozenset(filter(_long_enough, given))
+        self._learned: deque[str] = deque(maxlen=LEARNED_MAX)
+        self._forms = _forms_of(self._given)
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """Hide the values of these headers too."""
+        for value in _of_headers(headers):
+            if _long_enough(value) and value not in self._given and value not in self._learned:
+                self._learned.append(value)
+        self._forms = _forms_of({*self._given, *self._learned})
 
     def __call__(self, text: str) -> str:
         """`text` without them."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        for form, instead in self._forms:
+            if form in text:
+                text = text.replace(form, instead)
+        return text
+
+    def value(self, value: object) -> object:
+        """A JSON value without them, its keys included."""
+        if not self._forms:
+            return value
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, Mapping):
+            return {self(str(name)): self.value(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        return value
+
+    def unfinished(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of a secret that goes on in the next text."""
+        longest = 0
+        for form, _ in self._forms:
+            for size in range(min(len(form) - 1, len(text)), longest, -1):
+                if text.endswith(form[:size]):
+                    longest = size
+                    break
+        return longest
+
+
+def _long_enough(value: str) -> bool:
+    return len(value) >= SECRET_CHARACTERS_MIN
 
 
 def _given(config: ServerConfig) -> Iterable[str]:
@@ -39,11 +84,53 @@ def _given(config: ServerConfig) -> Iterable[str]:
     if not isinstance(reach, HttpServer):
         yield from reach.env.values()
         return
-    for value in reach.headers.values():
-        yield value
-        yield from value.split()[1:]  # the first word of several is a scheme
+    yield from _of_headers(reach.headers)
     parts = urlsplit(reach.url)
     yield parts.username or ""
     yield parts.password or ""
     yield parts.query
     yield from (value for _, value in parse_qsl(parts.query))
+
+
+def _shown(config: ServerConfig) -> Iterable[str]:
+    """Values that the operator calls public."""
+    table = config.reach.headers if isinstance(config.reach, HttpServer) else config.reach.env
+    return (value for name, value in table.items() if name in config.options.public)
+
+
+def _of_headers(headers: Mapping[str, str]) -> Iterable[str]:
+    for value in headers.values():
+        yield value
+        scheme, *words = value.split() or [""]  # the first word of several is a scheme
+        yield from words
+        if scheme.lower() == "basic" and words:
+            yield from _basic(words[0])
+
+
+def _basic(word: str) -> Iterable[str]:
+    """The user and the password that the word holds."""
+    try:
+        text = base64.b64decode(word, validate=True).decode()
+    except ValueError:
+        return
+    yield text
+    yield text.partition(":")[2]
+
+
+def _forms_of(secrets: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """How the secrets may be written, and what stands there instead; the longest first."""
+    forms = {form: instead for secret in secrets for form, instead in _written(secret)}
+    return tuple(sorted(forms.items(), key=lambda item: len(item[0]), reverse=True))
+
+
+def _written(secret: str) -> Iterable[tuple[str, str]]:
+    for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        yield form, HIDDEN
+    for form in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
+        yield form, HIDDEN
+    data = secret.encode(errors="replace")
+    for before in range(3):  # three bytes are four characters: a secret inside of more has one of three forms
+        whole = base64.b64encode(bytes(before) + data).decode().rstrip("=")
+        inner = whole[-(-8 * before // 6) : 8 * (before + len(data)) // 6]
+        for form in (inner, inner.translate(str.maketrans("+/", "-_"))):
+            yield form, "A" * len(form)  # still base64

@@ -28,7 +28,10 @@ from unbroken.limits import Limits
 from unbroken.mcp.config import ServerConfig, StdioServer
 from unbroken.mcp.failures import FACTS_KEY, Facts, Failure, FailureClass
 from unbroken.mcp.guard import PLACEHOLDER_URL
+from unbroken.mcp.incoming import cleaned
 from unbroken.mcp.process import Child, started
+from unbroken.mcp.redaction import Redaction
+from unbroken.mcp.sdk_logs import keep_quiet_about
 from unbroken.mcp.stdio import Lines
 
 __all__ = ["Era", "Listener", "Session", "failure_of", "http_session", "stdio_session"]
@@ -39,6 +42,8 @@ TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
 LOST: Final = ("SSE stream ended", "Connection closed")
 """How the SDK's own errors for a lost connection begin; their code is one that servers use for errors of their own."""
 EXIT_SECONDS: Final = 0.5
+OFFERED: Final = frozenset({"elicitation/create", "ping"})
+"""What a server may ask of us."""
 _OBJECT: Final[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
 Object = dict[str, object]
 Era = types.DiscoverResult | None
@@ -49,6 +54,14 @@ class Listener(Protocol):
     """Who hears what a server says during a call. Nothing but `elicit` waits."""
 
     def log(self, level: str, logger: str, data: object) -> None: ...
+
+    def missed(self) -> None:
+        """A log message that may have been of this call, or of another one in the same session."""
+        ...
+
+    def refused(self, method: str) -> None:
+        """The server asked for something that this client does not offer, and was told so."""
+        ...
 
     async def elicit(self, params: Object) -> Object:
         """The answer to a question of the old protocol, as an elicitation result."""
@@ -62,14 +75,20 @@ class _NamedRequest(types.Request[dict[str, Any], str]):
 
 
 class Session:
-    """One connection to a server. `listener` may change between calls, where only one call uses it."""
+    """One connection to a server. `listeners` are the calls that use it now.
 
-    def __init__(self, transport: str, limits: Limits) -> None:
+    What a server says in no call's answer belongs to the one call there is. Of several it might be anybody's, and calls may
+    have different owners: then nobody gets it.
+    """
+
+    def __init__(self, transport: str, limits: Limits, redact: Redaction) -> None:
         self.transport = transport
-        self.listener: Listener | None = None
+        self.listeners: list[Listener] = []
         self.child: Child | None = None
         self.lines: Lines | None = None
         self._limits = limits
+        self._redact = redact
+        keep_quiet_about(redact)
         self._client: Client | None = None
 
     @property
@@ -156,23 +175,32 @@ class Session:
     # --- callbacks of the SDK ------------------------------------------------------------------------------------------
 
     async def _log(self, params: types.LoggingMessageNotificationParams) -> None:
-        if self.listener is not None:
-            self.listener.log(params.level, params.logger or "", params.data)
+        if len(self.listeners) == 1:
+            self.listeners[0].log(params.level, params.logger or "", params.data)
+            return
+        for listener in self.listeners:
+            listener.missed()
 
     async def _elicit(
         self, context: ClientRequestContext, params: types.ElicitRequestParams
     ) -> types.ElicitResult | types.ErrorData:
-        if self.listener is None:
-            return types.ErrorData(code=types.INVALID_REQUEST, message="nobody is called")
+        if len(self.listeners) != 1:
+            return types.ErrorData(code=types.INVALID_REQUEST, message="it is not known which call asks")
         asked = params.model_dump(by_alias=True, mode="json", exclude_none=True)
-        return types.ElicitResult.model_validate(await self.listener.elicit(asked))
+        return types.ElicitResult.model_validate(await self.listeners[0].elicit(asked))
+
+    def _asked(self, method: str) -> None:
+        """The SDK refuses what we did not say that we can do; the calls that it may be about hear of it."""
+        if method not in OFFERED:
+            for listener in self.listeners:
+                listener.refused(method)
 
     @asynccontextmanager
     async def connected(self, transport: Any, era: Era, *, known: bool) -> AsyncIterator[Session]:
         """Shake hands within `mcp_start_seconds`; `Failure` when that does not succeed."""
         mode = "auto" if not known else "legacy" if era is None else self._version_of(era)
         client = Client(
-            transport,
+            cleaned(transport, self._redact, self._asked),
             mode=mode,
             prior_discover=era,
             logging_callback=self._log,
@@ -225,20 +253,24 @@ def _unwrapped() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def http_session(client: httpx2.AsyncClient, limits: Limits, era: Era, *, known: bool) -> AsyncIterator[Session]:
+async def http_session(
+    client: httpx2.AsyncClient, limits: Limits, redact: Redaction, era: Era, *, known: bool
+) -> AsyncIterator[Session]:
     """A session of its own over the server's one HTTP client."""
     transport = streamable_http_client(
         PLACEHOLDER_URL, http_client=client, max_sse_event_size=limits.mcp_result_bytes_max
     )
-    async with Session("http", limits).connected(transport, era, known=known) as session:
+    async with Session("http", limits, redact).connected(transport, era, known=known) as session:
         yield session
 
 
 @asynccontextmanager
-async def stdio_session(config: ServerConfig, limits: Limits, on_end: Callable[[], None]) -> AsyncIterator[Session]:
+async def stdio_session(
+    config: ServerConfig, limits: Limits, redact: Redaction, on_end: Callable[[], None]
+) -> AsyncIterator[Session]:
     """A session over a process of its own; `on_end` is told when it ends by itself."""
     assert isinstance(config.reach, StdioServer)
-    session = Session("stdio", limits)
+    session = Session("stdio", limits, redact)
     try:
         with _unwrapped():
             async with started(config.reach, limits) as child:

@@ -19,6 +19,7 @@ from unbroken.limits import Limits
 from unbroken.messages import NewMessage, StreamInfo, StreamState
 from unbroken.runs.files import FileReference, NewFile
 from unbroken.runs.history import History
+from unbroken.runs.items import as_messages
 from unbroken.runs.spec import RunSpec
 
 __all__ = ["Outlet", "RunContext", "RunEnded"]
@@ -178,6 +179,11 @@ class RunContext:
     async def put(self, kind: str, body: Mapping[str, object]) -> None:
         """Add a message of this kind with `body` as JSON."""
         await self._outlet.put(NewMessage(kind=kind, json=msgspec.Raw(msgspec.json.encode(body))))
+
+    async def put_text(self, kind: str, text: str) -> None:
+        """Add `text` as a message of this kind, or as several when it is too large for one."""
+        for message in as_messages(text, self.limits):
+            await self._outlet.put(msgspec.structs.replace(message, kind=kind))
 
     async def durable(self) -> None:
         """Wait until everything said so far is durable."""

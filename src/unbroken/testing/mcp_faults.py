@@ -63,6 +63,12 @@ class McpFault(StrEnum):
     IS_ERROR = "is error"
     UNKNOWN_CONTENT = "unknown content"
     UNKNOWN_VERSION = "unknown version"
+    SPOKEN = "spoken"
+    SAMPLING = "sampling"
+    LEAK_ERROR = "leak error"
+    LEAK_BAD_JSON = "leak bad json"
+    LEAK_QUESTION = "leak question"
+    LEAK_TASK = "leak task"
 
 
 Behaviour = Callable[["MockMcpServer", McpRequest, Wire], Awaitable[bool]]
@@ -250,6 +256,71 @@ async def _rpc_error(_server: MockMcpServer, request: McpRequest, wire: Wire) ->
     return True
 
 
+async def _spoken(server: MockMcpServer, request: McpRequest, wire: Wire) -> bool:
+    """Says numbers in the messages of its progress, as many as the argument `words` says, and `pad` characters with each."""
+    await wire.sse()
+    arguments = request.body["params"]["arguments"]
+    pad = "." * int(arguments.get("pad", 0))
+    for number in range(int(arguments.get("words", 10))):
+        await wire.progress(request, number, f"word {number} {pad}\n")
+    server.said_all.set()
+    await wire.event({"jsonrpc": "2.0", "id": request.id, "result": text("said")})
+    return False
+
+
+async def _sampling(_server: MockMcpServer, request: McpRequest, wire: Wire) -> bool:
+    """Asks for what nobody offers, in the manner of the new protocol."""
+    message = {"role": "user", "content": {"type": "text", "text": "think for me"}}
+    question = {"method": "sampling/createMessage", "params": {"messages": [message], "maxTokens": 10}}
+    await wire.result(request, {"resultType": "input_required", "inputRequests": {"q": question}})
+    return True
+
+
+def _leaked(request: McpRequest) -> str:
+    return json.dumps([dict(request.headers), request.path])
+
+
+async def _leak_error(_server: MockMcpServer, request: McpRequest, wire: Wire) -> bool:
+    await wire.error(request, -32_000, _leaked(request), {"data": _leaked(request)}, status=500)
+    return True
+
+
+async def _leak_bad_json(_server: MockMcpServer, request: McpRequest, wire: Wire) -> bool:
+    await wire.sse()
+    params = {"level": _leaked(request), "data": _leaked(request)}
+    await wire.event({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+    await wire.progress(request, 1, _leaked(request))
+    await wire.raw(f"data: {{{_leaked(request)}\n\n".encode())
+    await wire.gone()
+    return False
+
+
+async def _leak_question(_server: MockMcpServer, request: McpRequest, wire: Wire) -> bool:
+    """Asks with its secrets in the question and in the state, which it wants back as it was."""
+    params, state = request.body["params"], _leaked(request)[:1_000]
+    if "requestState" in params:
+        right = request.headers["authorization"] in params["requestState"]
+        await wire.result(request, text("the state came back" if right else "the state is another"))
+        return True
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    question = {"method": "elicitation/create", "params": {"message": state, "requestedSchema": schema}}
+    asked = {"resultType": "input_required", "inputRequests": {"q": question}, "requestState": state}
+    await wire.result(request, asked)
+    return True
+
+
+async def _leak_task(_server: MockMcpServer, request: McpRequest, wire: Wire) -> bool:
+    await wire.result(request, {"resultType": "task", **task_of(request, "working")})
+    return True
+
+
+def task_of(request: McpRequest, status: str) -> Json:
+    """The task that `LEAK_TASK` makes of a call; its id is the secret that the call came with."""
+    when = "2026-11-26T00:00:00Z"
+    about = {"taskId": request.headers["authorization"], "status": status, "statusMessage": _leaked(request)}
+    return {**about, "createdAt": when, "lastUpdatedAt": when, "ttlMs": None, "pollIntervalMs": 20}
+
+
 FAULTS: Final[Mapping[McpFault, Behaviour]] = {
     McpFault.RESET: _reset_now,
     McpFault.CLOSE: _close,
@@ -287,5 +358,11 @@ FAULTS: Final[Mapping[McpFault, Behaviour]] = {
     McpFault.ENDLESS_BODY: _endless_body,
     McpFault.RPC_ERROR: _rpc_error,
     McpFault.IS_ERROR: _result({**text("broken"), "isError": True}),
+    McpFault.SPOKEN: _spoken,
+    McpFault.SAMPLING: _sampling,
+    McpFault.LEAK_ERROR: _leak_error,
+    McpFault.LEAK_BAD_JSON: _leak_bad_json,
+    McpFault.LEAK_QUESTION: _leak_question,
+    McpFault.LEAK_TASK: _leak_task,
     McpFault.UNKNOWN_CONTENT: _result({"content": [{"type": "hologram", "x": 1}], "resultType": "complete"}),
 }

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from unbroken.testing.mcp_faults import FAULTS, McpFault
+from unbroken.testing.mcp_faults import FAULTS, McpFault, task_of
 from unbroken.testing.mcp_wire import CHALLENGE, Json, McpRequest, Wire, read_request, reset, text
 
 __all__ = ["McpFault", "McpRequest", "MockMcpServer"]
@@ -27,7 +27,7 @@ class MockMcpServer:
     """One server on a port of its own. `fault` may change at any time; `token`, when set, is wanted in every request.
 
     `release` lets calls of `steady` end. `calls` counts calls by tool, `cancelled` those whose caller went away, and
-    `requests` holds what came.
+    `requests` holds what came. `said_all` is set when `SPOKEN` has sent all its words.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class MockMcpServer:
         self.cancelled = 0
         self.requests: list[McpRequest] = []
         self.called = asyncio.Event()
+        self.said_all = asyncio.Event()
         self.release = asyncio.Event()
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -135,6 +136,10 @@ class MockMcpServer:
             return {"supportedVersions": [MODERN], **about, **more}
         if request.rpc == "initialize" and self.era == "legacy":
             return {"protocolVersion": LEGACY, **about}
+        if request.rpc == "tasks/get" and self.fault is McpFault.LEAK_TASK:
+            known = request.body["params"]["taskId"] == request.headers["authorization"]
+            done = {**task_of(request, "completed"), "result": text("the id came back")}
+            return {"resultType": "complete", **done} if known else None
         if request.rpc == "tools/list":
             schema = {"type": "object"}
             return {

@@ -6,6 +6,7 @@ the tool `faulty`; `steady` waits until the file in its argument `until` is ther
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -14,15 +15,16 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 __all__ = ["STDIO_FAULTS", "stdio_command"]
 
 STDIO_FAULTS = (
     *("none", "exit", "killed", "frozen", "hang", "junk", "invalid utf-8", "endless line", "large", "stderr flood"),
     *("exit at start", "slow start", "bad answer", "wrong id", "stubborn", "grandchild", "is error", "rpc error"),
-    *("log flood", "close stdout", "unknown version", "environment", "progress", "ask"),
+    *("log flood", "close stdout", "unknown version", "environment", "progress", "ask", "leak", "sampling"),
 )
-"""What can go wrong (or, for the last three, what it does)."""
+"""What can go wrong (or, for the last ones, what it does)."""
 
 VERSION = "2025-11-25"
 Json = dict[str, Any]
@@ -71,8 +73,8 @@ class _Server:
             about = {"capabilities": {"tools": {}}, "serverInfo": {"name": "mock", "version": "1"}}
             self.result(identity, {"protocolVersion": version, **about})
         elif method == "tools/list":
-            names = ("faulty", "steady")
-            self.result(identity, {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]})
+            about = {"inputSchema": {"type": "object"}, "description": os.environ.get("SECRET", "a tool")}
+            self.result(identity, {"tools": [{"name": name, **about} for name in ("faulty", "steady")]})
         elif method == "tools/call":
             self.call(identity, message["params"])
         else:
@@ -169,6 +171,46 @@ class _Server:
         self.send({"jsonrpc": "2.0", "id": "ask-1", "method": "elicitation/create", "params": params})
         answer = json.loads(sys.stdin.buffer.readline())
         self.result(identity, text(json.dumps(answer.get("result"))))
+
+    def do_leak(self, identity: object, params: Json) -> None:
+        """Tell the variable SECRET wherever one can; the argument `end` says how the call ends."""
+        secret = os.environ["SECRET"]
+        end = params["arguments"].get("end", "result")
+        token = params.get("_meta", {}).get("progressToken")
+        print(f"stderr: {secret}", file=sys.stderr, flush=True)
+        self.notify("notifications/message", {"level": "info", "logger": secret, "data": {secret: [secret, "logged"]}})
+        for part in (f"whole: {secret} ", secret[:5], secret[5:]):
+            self.notify("notifications/progress", {"progressToken": token, "progress": 1, "message": part})
+        self.raw(f"junk: {secret}\n".encode())
+        schema = {"type": "object", "properties": {"name": {"type": "string", "description": secret}}}
+        self.send(
+            {
+                "jsonrpc": "2.0",
+                "id": "ask-1",
+                "method": "elicitation/create",
+                "params": {"message": f"is it {secret}?", "requestedSchema": schema},
+            }
+        )
+        sys.stdin.buffer.readline()
+        if end == "exit":
+            os._exit(3)
+        if end == "error":
+            self.send({"jsonrpc": "2.0", "id": identity, "error": {"code": -1, "message": secret, "data": secret}})
+            return
+        forms = [secret, json.dumps(secret), quote(secret), base64.b64encode(f"(({secret}))".encode()).decode()]
+        self.result(identity, {**text(" ".join(forms)), "structuredContent": {secret: forms}})
+
+    def do_sampling(self, identity: object, _params: Json) -> None:
+        """Ask for what was not offered, and give the refusals as the result."""
+        refusals = []
+        message = {"role": "user", "content": {"type": "text", "text": "think for me"}}
+        for method, params in (
+            ("sampling/createMessage", {"messages": [message], "maxTokens": 10}),
+            ("roots/list", {}),
+        ):
+            self.send({"jsonrpc": "2.0", "id": method, "method": method, "params": params})
+            refusals.append(json.loads(sys.stdin.buffer.readline()).get("error"))
+        self.result(identity, text(json.dumps(refusals)))
 
     def result(self, identity: object, result: Json) -> None:
         self.send({"jsonrpc": "2.0", "id": identity, "result": result})

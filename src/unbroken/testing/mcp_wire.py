@@ -89,10 +89,10 @@ class Wire:
         """One event."""
         await self.raw(b"event: message\ndata: " + json.dumps(message).encode() + b"\n\n")
 
-    async def progress(self, request: McpRequest, done: float) -> None:
+    async def progress(self, request: McpRequest, done: float, message: str | None = None) -> None:
         """A progress notification of the call."""
         token = request.body["params"].get("_meta", {}).get("progressToken")
-        params = {"progressToken": token, "progress": done, "total": 1_000_000, "message": f"at {done:g}"}
+        params = {"progressToken": token, "progress": done, "total": 1_000_000, "message": message or f"at {done:g}"}
         await self.event({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
 
     async def gone(self) -> None:

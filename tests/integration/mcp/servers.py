@@ -107,6 +107,16 @@ async def record(ctx: Context, marker: str, steps: int = 100, pause: float = 0.0
     return "recorded"
 
 
+async def talk(ctx: Context, lines: int, until: str) -> str:
+    """Logs, then waits for a file."""
+    for line in range(lines):
+        await ctx.info(f"line {line}")
+    await ctx.report_progress(1, 1)
+    while not Path(until).exists():
+        await asyncio.sleep(0.01)
+    return f"{lines} lines"
+
+
 def build(directory: Path | None) -> MCPServer:
     security = RequestStateSecurity(keys=["k" * 32], audience="test")
     extensions = [] if directory is None else [Tasks(directory)]
@@ -127,6 +137,7 @@ def build(directory: Path | None) -> MCPServer:
         return f"{steps} steps"
 
     server.tool()(record)
+    server.tool()(talk)
 
     @server.tool()
     async def add(left: int, right: int) -> int:

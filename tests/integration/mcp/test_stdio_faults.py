@@ -98,7 +98,7 @@ def children() -> list[psutil.Process]:
 
 
 async def test_the_table_knows_every_fault_of_the_kit() -> None:
-    elsewhere = {"none", "grandchild", "environment", "ask"}
+    elsewhere = {"none", "grandchild", "environment", "ask", "leak", "sampling"}
     assert {row.fault for row in ROWS} | elsewhere == set(STDIO_FAULTS)
 
 

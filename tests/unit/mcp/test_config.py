@@ -99,6 +99,8 @@ def test_the_form_of_vs_code_is_read_and_an_input_without_a_value_refused() -> N
         ({"command": "x", "unbroken": {"retry": "often"}}, "unbroken.retry is one of ask, always, never"),
         ({"command": "x", "unbroken": {"max_processes": 0}}, "max_processes is a whole number from 1 to"),
         ({"command": "x", "unbroken": {"shared": True}}, "shared is a whole number from 1 to"),
+        ({"command": "x", "unbroken": {"public": "HOME"}}, "unbroken.public is a list of names"),
+        ({"command": "x", "unbroken": {"outputFromProgress": [1]}}, "outputFromProgress is a list of names"),
         ({"command": "x", "unbroken": {"idle_timeout": "soon"}}, "idle_timeout is a duration like"),
         ({"command": "x", "unbroken": {"total_timeout": 0}}, "total_timeout is a duration like"),
         ({"command": "x", "unbroken": []}, '"unbroken" is an object'),
@@ -150,6 +152,8 @@ def test_options_are_read() -> None:
         "total_timeout": "1h",
         "connect_timeout": 5,
         "start_timeout": "1500ms",
+        "outputFromProgress": ["talk"],
+        "public": ["HOME"],
     }
     assert parse_options("s", given) == Options(
         trusted=True,
@@ -162,6 +166,8 @@ def test_options_are_read() -> None:
         total_seconds=3600.0,
         connect_seconds=5.0,
         start_seconds=1.5,
+        output_from_progress=frozenset({"talk"}),
+        public=frozenset({"HOME"}),
     )
 
 
@@ -182,3 +188,26 @@ def test_everything_given_in_confidence_is_taken_out_of_error_texts() -> None:
     assert told == "[hidden], [hidden] and [hidden]; Bearer is true"
     program = parse({"command": "x", "args": ["--token", "${TOKEN}"], "env": {"E": "planted-env"}})
     assert Redaction(program)("planted-secret planted-env") == "[hidden] [hidden]"
+
+
+def test_a_beginning_of_a_secret_is_known_and_what_is_public_is_none() -> None:
+    env = {"E": "planted-env", "F": "planted-env-too", "SHOWN": "some/path"}
+    redact = Redaction(parse({"command": "x", "env": env, "unbroken": {"public": ["SHOWN"]}}))
+    assert redact("some/path planted-env planted-env-too") == "some/path [hidden] [hidden]"
+    assert [redact.unfinished(text) for text in ("", "x", "plan", "xp", "planted-envy", "planted-env-")] == [
+        0,
+        0,
+        4,
+        1,
+        0,
+        12,
+    ]
+
+
+def test_secrets_that_are_learned_are_hidden_and_the_oldest_of_many_forgotten() -> None:
+    redact = Redaction(parse({"command": "x", "env": {"E": "planted-env"}}))
+    for number in range(100):
+        redact.learn({"Authorization": f"Bearer planted-{number:03}"})
+    assert redact("planted-env planted-099") == "[hidden] [hidden]"
+    assert redact("planted-000") == "planted-000"
+    assert redact.value({"planted-099": ["planted-099", 1, None]}) == {"[hidden]": ["[hidden]", 1, None]}

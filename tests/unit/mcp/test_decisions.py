@@ -8,19 +8,21 @@ import msgspec
 import pytest
 
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.mcp.config import HttpServer
+from unbroken.mcp.config import HttpServer, ServerConfig
 from unbroken.mcp.failures import Failure, FailureClass
 from unbroken.mcp.guard import parse_challenge, proxy_for
 from unbroken.mcp.options import Options
 from unbroken.mcp.process import child_environment
 from unbroken.mcp.questions import answer_of, identity, question_of, round_of, saved_round
 from unbroken.mcp.recovery import recovery_of, saved_task
+from unbroken.mcp.redaction import Redaction
 from unbroken.mcp.results import fits_schema
 from unbroken.mcp.tools import Tool, tools_of
 from unbroken.messages import NewMessage
 from unbroken.runs.history import History
 
 FORM = {"method": "elicitation/create", "params": {"message": "who?", "requestedSchema": {"type": "object"}}}
+NOTHING_HIDDEN = Redaction(ServerConfig(name="s", reach=HttpServer(url="http://127.0.0.1/")))
 
 
 def history(*messages: tuple[str, dict[str, Any]]) -> History:
@@ -82,9 +84,11 @@ def test_a_saved_task_is_what_its_message_says() -> None:
 
 
 def test_a_round_is_saved_with_its_first_question_and_found_again() -> None:
-    begun = round_of({"inputRequests": {"a": FORM, "b": FORM}, "requestState": "opaque"}, 3, DEFAULT_LIMITS)
+    begun = round_of(
+        {"inputRequests": {"a": FORM, "b": FORM}, "requestState": "opaque"}, 3, DEFAULT_LIMITS, NOTHING_HIDDEN
+    )
     assert begun.ids() == {"a": "sent-3-1", "b": "sent-3-2"}
-    stored = {"id": "sent-3-1", "message": "who?", "round": begun.stored()}
+    stored = {"id": "sent-3-1", "message": "who?", "round": begun.stored(NOTHING_HIDDEN)}
     messages = [started(), sent(), sent(), sent(), ("input_required", stored)]
     assert saved_round(history(*messages)) == begun
     assert saved_round(history(*messages, sent())) is None, "it was answered, and sent"
@@ -102,7 +106,7 @@ def test_a_round_is_saved_with_its_first_question_and_found_again() -> None:
 )
 def test_questions_that_cannot_be_asked_are_a_bad_response(result: dict[str, Any]) -> None:
     with pytest.raises(Failure) as caught:
-        round_of(result, 1, DEFAULT_LIMITS)
+        round_of(result, 1, DEFAULT_LIMITS, NOTHING_HIDDEN)
     assert caught.value.kind is FailureClass.BAD_RESPONSE
 
 
