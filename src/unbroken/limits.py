@@ -158,6 +158,8 @@ class Limits:
     mcp_processes_max: int = 4
     mcp_connect_seconds: float = 10.0
     mcp_start_seconds: float = 30.0
+    mcp_headers_seconds: float = 10.0
+    mcp_headers_bytes_max: int = 64 * KIB
     mcp_close_seconds: float = 2.0
     mcp_view_seconds: float = 10.0
     mcp_idle_seconds: float = 120.0

@@ -117,6 +117,8 @@ MEANING: Final = {
     "mcp_processes_max": "Processes of one MCP server, where `max_processes` says nothing else; more calls wait.",
     "mcp_connect_seconds": "How long a connection to an MCP server may take, and each request before a call is sent.",
     "mcp_start_seconds": "How long an MCP server's process may take to answer for the first time.",
+    "mcp_headers_seconds": "How long the `headersHelper` of an MCP server may take.",
+    "mcp_headers_bytes_max": "What such a helper may print.",
     "mcp_close_seconds": "How long such a process has to leave after its input has ended, and again after SIGTERM.",
     "mcp_view_seconds": "How long an MCP server is asked for its tools before the list is shown without them.",
     "mcp_idle_seconds": "How long a tool call may be silent, where `idle_timeout` says nothing else.",

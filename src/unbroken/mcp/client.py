@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unbroken.errors import ConfigurationError
 from unbroken.limits import Limits
 from unbroken.mcp.config import HttpServer, ServerConfig, StdioServer
+from unbroken.mcp.credentials import Credentials, HeadersHook, helper_of
 from unbroken.mcp.failures import Failure, FailureClass
 from unbroken.mcp.pool import Lease, Place, Pool
 from unbroken.mcp.redaction import Redaction
@@ -31,10 +32,11 @@ __all__ = ["McpClient"]
 class McpClient:
     """How one server is reached. Belongs to one event loop; `close` lets go of everything."""
 
-    def __init__(self, config: ServerConfig, limits: Limits) -> None:
+    def __init__(self, config: ServerConfig, limits: Limits, headers: HeadersHook | None = None) -> None:
         self.config = config
         self.limits = limits = config.options.applied(limits)
         self.redact = Redaction(config)
+        self._credentials = _credentials(config, self.limits, headers, self.redact)
         self._places = asyncio.Semaphore(config.options.max_calls)
         self._http: httpx2.AsyncClient | None = None
         self._pool: Pool[Session] | None = None
@@ -58,6 +60,7 @@ class McpClient:
         Left by an exception, a session that nobody shares is not used again.
         """
         self._breaker.check()
+        self._credentials.begin()
         sdk = await _sdk()
         started = False
         try:
@@ -113,7 +116,9 @@ class McpClient:
     def _over_http(self, sdk: Any) -> AbstractAsyncContextManager[Session]:
         if self._http is None:
             assert isinstance(self.config.reach, HttpServer)
-            self._http = import_module("unbroken.mcp.guard").guarded_client(self.config.reach, self.limits)
+            self._http = import_module("unbroken.mcp.guard").guarded_client(
+                self.config.reach, self.limits, self._credentials
+            )
         opened: AbstractAsyncContextManager[Session] = sdk.http_session(
             self._http, self.limits, self.redact, self._era, known=self._era_known
         )
@@ -167,6 +172,13 @@ class McpClient:
             await pool.close()
         if http is not None:
             await http.aclose()
+
+
+def _credentials(config: ServerConfig, limits: Limits, headers: HeadersHook | None, redact: Redaction) -> Credentials:
+    reach = config.reach
+    if not isinstance(reach, HttpServer):
+        return Credentials({}, None, redact)
+    return Credentials(reach.headers, headers or helper_of(config.name, reach, limits), redact)
 
 
 class _Breaker:

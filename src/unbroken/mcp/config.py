@@ -19,7 +19,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp.options import Options, parse_options
 
-__all__ = ["INHERITED", "HttpServer", "ServerConfig", "StdioServer", "load_servers", "parse_servers"]
+__all__ = ["INHERITED", "HttpServer", "ServerConfig", "StdioServer", "load_servers", "parse_servers", "sendable"]
 
 INHERITED: Final = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
 """Variables that a process gets of ours, as with the official SDK; every other one is a secret until it is configured."""
@@ -27,7 +27,7 @@ _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _STDIO_FIELDS: Final = frozenset({"command", "args", "env", "cwd"})
-_HTTP_FIELDS: Final = frozenset({"url", "headers"})
+_HTTP_FIELDS: Final = frozenset({"url", "headers", "headersHelper"})
 _HTTP_TYPES: Final = frozenset({"http", "streamable-http", "streamableHttp"})
 
 
@@ -43,10 +43,11 @@ class StdioServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServer:
-    """A Streamable HTTP endpoint. Its URL and headers may hold secrets."""
+    """A Streamable HTTP endpoint. Its URL and headers may hold secrets; `helper` is a command that prints headers as JSON."""
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    helper: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def origin(self) -> tuple[str, str, int | None]:
@@ -233,7 +234,24 @@ def _http(expand: _Expansion, entry: Mapping[str, object]) -> StdioServer | Http
     if not usable:
         raise ConfigurationError(f"MCP server {expand.server!r}: url is an http or https URL")
     headers = expand.table("headers", entry.get("headers"))
-    for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\x20-\x7e\t]*", value):
-            raise ConfigurationError(f"MCP server {expand.server!r}: headers holds one that HTTP does not allow")
-    return HttpServer(url=url, headers=headers)
+    if not all(sendable(name, value) for name, value in headers.items()):
+        raise ConfigurationError(f"MCP server {expand.server!r}: headers holds one that HTTP does not allow")
+    return HttpServer(url=url, headers=headers, helper=_helper(expand, entry.get("headersHelper")))
+
+
+def _helper(expand: _Expansion, value: object) -> tuple[str, ...]:
+    """A text is the shell's, as in the programs that read the same file; a list is a command and its arguments."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        command: tuple[str, ...] = ("/bin/sh", "-c", expand.text("headersHelper", value))
+    else:
+        command = expand.texts("headersHelper", value)
+    if not command or not command[-1] or not command[0] or any("\0" in text for text in command):
+        raise ConfigurationError(f"MCP server {expand.server!r}: headersHelper is a command")
+    return command
+
+
+def sendable(name: str, value: str) -> bool:
+    """Whether HTTP allows this header."""
+    return bool(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and re.fullmatch(r"[\x20-\x7e\t]*", value))

@@ -20,6 +20,7 @@ import msgspec
 
 from unbroken.limits import Limits
 from unbroken.mcp.config import HttpServer
+from unbroken.mcp.credentials import Credentials, HelperError, SentHeaders
 from unbroken.mcp.failures import FACTS_KEY, Facts, FailureClass
 
 __all__ = ["PLACEHOLDER_URL", "Guard", "guarded_client", "parse_challenge", "proxy_for"]
@@ -27,7 +28,6 @@ __all__ = ["PLACEHOLDER_URL", "Guard", "guarded_client", "parse_challenge", "pro
 PLACEHOLDER_URL: Final = "http://mcp.invalid/"
 """What the SDK believes to be the server's address."""
 INTERNAL_ERROR: Final = -32603
-OWN_HEADERS: Final = frozenset({"accept", "accept-encoding", "content-type", "content-length", "host", "connection"})
 CHALLENGE_NAMES: Final = ("error", "error_description", "realm", "resource_metadata", "scope")
 UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 _PARAMETER: Final = re.compile(r'([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
@@ -60,13 +60,13 @@ class _Asked:
         return self.method != "tools/call"
 
 
-def guarded_client(server: HttpServer, limits: Limits) -> httpx2.AsyncClient:
+def guarded_client(server: HttpServer, limits: Limits, credentials: Credentials) -> httpx2.AsyncClient:
     """One client for all calls of `server`, without a cap on connections: a call that waits for one would block them all."""
     bounds = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30.0)
     inner = httpx2.AsyncHTTPTransport(limits=bounds, proxy=proxy_for(server))
     seconds = limits.mcp_connect_seconds
     timeout = httpx2.Timeout(connect=seconds, write=seconds, pool=seconds, read=None)
-    return httpx2.AsyncClient(transport=Guard(inner, server, limits), timeout=timeout, trust_env=False)
+    return httpx2.AsyncClient(transport=Guard(inner, server, limits, credentials), timeout=timeout, trust_env=False)
 
 
 def proxy_for(server: HttpServer) -> str | None:
@@ -80,42 +80,67 @@ def proxy_for(server: HttpServer) -> str | None:
 class Guard(httpx2.AsyncBaseTransport):
     """Sends requests for the placeholder to the real server. Nothing but cancellation leaves it for a POST."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, server: HttpServer, limits: Limits) -> None:
+    def __init__(
+        self, inner: httpx2.AsyncBaseTransport, server: HttpServer, limits: Limits, credentials: Credentials
+    ) -> None:
         self._inner = inner
         self._url = httpx2.URL(server.url)
         self._origin = server.origin
         self._limits = limits
-        names = {name: value for name, value in server.headers.items() if name.lower() not in OWN_HEADERS}
-        self._headers = {name: value for name, value in names.items() if not name.lower().startswith("mcp-")}
+        self._credentials = credentials
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._inner.aclose()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The server's response, or one that says what went wrong."""
+        """The server's response, or one that says what went wrong. Refused headers are renewed once, where they can be."""
         content = await request.aread()
-        if request.method != "POST":
-            return await self._send(request, self._url, content)
-        asked = _asked(content)
+        post = request.method == "POST"
+        asked = _asked(content) if post else None
+        try:
+            headers = await self._credentials.current()
+            if asked is None:
+                return await self._send(request, self._url, content, headers)
+            response, status = await self._bounded(request, asked, content, headers)
+            if status == 401 and await self._credentials.renewed(headers):
+                headers = await self._credentials.current()
+                response, status = await self._bounded(request, asked, content, headers)
+        except HelperError as error:
+            if asked is None:
+                raise httpx2.ConnectError(str(error)) from None
+            return _refusal(asked, str(error), Facts(kind=FailureClass.AUTH, unsent=True))
+        if status not in {None, 401}:
+            self._credentials.accepted()
+        return response
+
+    async def _bounded(
+        self, request: httpx2.Request, asked: _Asked, content: bytes, headers: SentHeaders
+    ) -> tuple[httpx2.Response, int | None]:
+        """One exchange, and the server's status; None when it did not get that far."""
         try:
             async with asyncio.timeout(self._limits.mcp_connect_seconds if asked.bounded else None):
-                return await self._exchange(request, asked, content)
+                return await self._exchange(request, asked, content, headers)
         except TimeoutError:
             seconds = self._limits.mcp_connect_seconds
-            return _refusal(
-                asked, f"no answer within {seconds:g} s", Facts(kind=FailureClass.TRANSPORT, exception="Timeout")
-            )
+            facts = Facts(kind=FailureClass.TRANSPORT, exception="Timeout")
+            return _refusal(asked, f"no answer within {seconds:g} s", facts), None
         except httpx2.TransportError as error:
             name = type(error).__name__
             facts = Facts(kind=FailureClass.TRANSPORT, exception=name, unsent=isinstance(error, UNSENT))
-            return _refusal(asked, f"the connection failed ({name})", facts)
+            return _refusal(asked, f"the connection failed ({name})", facts), None
 
-    async def _exchange(self, request: httpx2.Request, asked: _Asked, content: bytes) -> httpx2.Response:
-        response = await self._send(request, self._url, content)
+    async def _exchange(
+        self, request: httpx2.Request, asked: _Asked, content: bytes, headers: SentHeaders
+    ) -> tuple[httpx2.Response, int]:
+        response = await self._send(request, self._url, content, headers)
         if response.status_code in {307, 308} and (again := self._same_origin(response)) is not None:
             await response.aclose()
-            response = await self._send(request, again, content)
+            response = await self._send(request, again, content, headers)
+        return await self._judged(response, asked), response.status_code
+
+    async def _judged(self, response: httpx2.Response, asked: _Asked) -> httpx2.Response:
+        """The response, or what is wrong with it."""
         status = response.status_code
         if status >= 300:
             return await self._failed(response, asked)
@@ -134,12 +159,14 @@ class Guard(httpx2.AsyncBaseTransport):
             return _refusal(asked, text, Facts(kind=FailureClass.BAD_RESPONSE, http_status=status))
         return await self._whole(response, asked) if kind == "application/json" else response
 
-    async def _send(self, request: httpx2.Request, url: httpx2.URL, content: bytes) -> httpx2.Response:
-        headers = httpx2.Headers(request.headers)
-        headers.update(self._headers)
-        headers["accept-encoding"] = "identity"
-        headers["host"] = url.netloc.decode("ascii")
-        real = httpx2.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
+    async def _send(
+        self, request: httpx2.Request, url: httpx2.URL, content: bytes, headers: SentHeaders
+    ) -> httpx2.Response:
+        sent = httpx2.Headers(request.headers)
+        sent.update(headers.values)
+        sent["accept-encoding"] = "identity"
+        sent["host"] = url.netloc.decode("ascii")
+        real = httpx2.Request(request.method, url, headers=sent, content=content, extensions=request.extensions)
         return await self._inner.handle_async_request(real)
 
     def _same_origin(self, response: httpx2.Response) -> httpx2.URL | None:

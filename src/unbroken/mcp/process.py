@@ -15,8 +15,9 @@ from typing import Final
 
 from unbroken.limits import Limits
 from unbroken.mcp.config import INHERITED, StdioServer
+from unbroken.runs.lifeline import tied
 
-__all__ = ["Child", "LineTooLongError", "child_environment", "started"]
+__all__ = ["Child", "LineTooLongError", "child_environment", "close_pipes", "started"]
 
 READ_BYTES: Final = 64 * 1024
 
@@ -131,13 +132,13 @@ class Child:
 @asynccontextmanager
 async def started(server: StdioServer, limits: Limits) -> AsyncIterator[Child]:
     """Start a process of `server` in a group of its own; it is gone when the block is left. `OSError` when it cannot be."""
+    environment = child_environment(server.env, os.environ)
     process = await asyncio.create_subprocess_exec(
-        server.command,
-        *server.args,
+        *await tied((server.command, *server.args), environment=environment, cwd=server.cwd),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=child_environment(server.env, os.environ),
+        env=environment,
         cwd=server.cwd,
         start_new_session=True,  # and so a group of its own, with any event loop
         limit=READ_BYTES,
@@ -152,10 +153,10 @@ async def started(server: StdioServer, limits: Limits) -> AsyncIterator[Child]:
                 await child.leave()
             finally:
                 reader.cancel()
-                _close_pipes(process)
+                close_pipes(process)
 
 
-def _close_pipes(process: asyncio.subprocess.Process) -> None:
+def close_pipes(process: asyncio.subprocess.Process) -> None:
     """Let go of the pipes, which somebody who left the group may still hold; nothing public of asyncio does that."""
     transport = getattr(process, "_transport", None)
     if transport is not None:

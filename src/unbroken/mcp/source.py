@@ -12,6 +12,7 @@ from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp.call import ToolCall
 from unbroken.mcp.client import McpClient
 from unbroken.mcp.config import ServerConfig
+from unbroken.mcp.credentials import HeadersHook
 from unbroken.mcp.failures import Failure
 from unbroken.mcp.tools import Tool
 from unbroken.runs.spec import RunSpec, RunType, SourceView
@@ -26,10 +27,13 @@ class McpServer:
 
     type: RunType = "tool"
 
-    def __init__(self, config: ServerConfig, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, config: ServerConfig, limits: Limits = DEFAULT_LIMITS, *, headers: HeadersHook | None = None
+    ) -> None:
+        """`headers` gives what is sent to an HTTP server besides its configured headers, as its `headersHelper` would."""
         self.server = config.name
         self._limits = limits
-        self._client = McpClient(config, limits)
+        self._client = McpClient(config, limits, headers)
 
     async def find(self, spec: RunSpec) -> ToolCall:
         """As `Source.find`. A server that is away is not waited for: the call itself finds out, and is tried again."""

@@ -26,6 +26,7 @@ from unbroken.messages import NewMessage, StreamState
 from unbroken.runs.context import RunContext, RunEnded
 from unbroken.runs.files import FileReference
 from unbroken.runs.items import Item, as_messages
+from unbroken.runs.lifeline import end_with_parent
 
 __all__ = ["ChildContext", "in_process", "main"]
 
@@ -60,7 +61,7 @@ class _Reply(msgspec.Struct, omit_defaults=True):
 async def in_process(place: str, context: RunContext) -> AsyncIterator[Item]:
     """What the task at `place` (module:name) yields in a process of its own; killed when the run leaves it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "unbroken.runs.process"),
+        *(sys.executable, "-m", "unbroken.runs.process", str(os.getpid())),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -184,7 +185,8 @@ class ChildContext:
 
 
 def main() -> None:
-    """One execution: the order on stdin, lines on stdout. What the task prints goes to stderr."""
+    """One execution, for the parent whose id is the argument: the order on stdin, lines on stdout. Prints go to stderr."""
+    end_with_parent(int(sys.argv[1]))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=_Order)

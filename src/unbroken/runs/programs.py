@@ -22,6 +22,7 @@ from unbroken.runs.context import RunContext, RunEnded
 from unbroken.runs.framing import Framer
 from unbroken.runs.history import History
 from unbroken.runs.items import Item
+from unbroken.runs.lifeline import tied
 from unbroken.runs.program import Outcome
 from unbroken.runs.spec import RunnableView, RunSpec, RunType, SourceView
 
@@ -110,14 +111,15 @@ class ProgramRunnable:
     async def execute(self, context: RunContext) -> AsyncIterator[Item]:
         """Run the command; its exit code is the run's end. Cancelled, its group gets SIGTERM, then SIGKILL."""
         program = self._program
+        environment = os.environ | program.env
         try:
             process = await asyncio.create_subprocess_exec(
-                *program.command,
+                *await tied(program.command, environment=environment, cwd=program.cwd),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=program.cwd,
-                env=os.environ | program.env,
+                env=environment,
                 start_new_session=True,  # a process group of its own, which uvloop knows no other way to make
             )
         except OSError as error:

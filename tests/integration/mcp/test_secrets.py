@@ -84,6 +84,18 @@ async def test_a_server_over_http_that_tells_its_headers(tmp_path: Path, fault: 
             await assert_nothing_leaked(server, client, found)
 
 
+async def test_a_server_over_http_that_tells_what_a_helper_gave(tmp_path: Path) -> None:
+    printed = json.dumps({"Authorization": "Bearer planted-fresh", "X-More": "planted-more"})
+    async with MockMcpServer(McpFault.LEAK_ERROR).running() as mock:
+        entry = {"type": "http", "url": mock.url, "headersHelper": f"echo '{printed}'"}
+        async with serving(tmp_path, entry) as (server, client):
+            await start(client, "faulty")
+            found, _ = await followed(client)
+            assert mock.requests[-1].headers["x-more"] == "planted-more"
+            assert mock.bitten == 1
+            await assert_nothing_leaked(server, client, found)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [(McpFault.LEAK_QUESTION, "the state came back"), (McpFault.LEAK_TASK, "the id came back")],

@@ -58,6 +58,16 @@ def test_an_endpoint_is_read_with_its_headers(kind: dict[str, str]) -> None:
     assert "planted" not in repr(found)
 
 
+def test_a_headers_helper_is_a_line_for_the_shell_or_a_command() -> None:
+    line = parse({"url": "http://x", "headersHelper": "get-token --for ${HOST}"}).reach
+    assert isinstance(line, HttpServer)
+    assert line.helper == ("/bin/sh", "-c", "get-token --for example.org")
+    command = parse({"url": "http://x", "headersHelper": ["get-token", "${TOKEN}"]})
+    assert isinstance(command.reach, HttpServer)
+    assert command.reach.helper == ("get-token", "planted-secret")
+    assert "planted" not in repr(command)
+
+
 def test_the_form_of_vs_code_is_read_and_an_input_without_a_value_refused() -> None:
     document = {
         "inputs": [{"id": "region", "type": "pickString", "default": "eu"}, {"id": "key", "type": "promptString"}],
@@ -99,6 +109,9 @@ def test_the_form_of_vs_code_is_read_and_an_input_without_a_value_refused() -> N
         ({"command": "x", "unbroken": {"retry": "often"}}, "unbroken.retry is one of ask, always, never"),
         ({"command": "x", "unbroken": {"max_processes": 0}}, "max_processes is a whole number from 1 to"),
         ({"command": "x", "unbroken": {"shared": True}}, "shared is a whole number from 1 to"),
+        ({"url": "http://x", "headersHelper": []}, "'one': headersHelper is a command"),
+        ({"url": "http://x", "headersHelper": {"a": 1}}, "'one': headersHelper is a list of texts"),
+        ({"command": "x", "headersHelper": "y"}, "'one': headersHelper does not go with command"),
         ({"command": "x", "unbroken": {"public": "HOME"}}, "unbroken.public is a list of names"),
         ({"command": "x", "unbroken": {"outputFromProgress": [1]}}, "outputFromProgress is a list of names"),
         ({"command": "x", "unbroken": {"idle_timeout": "soon"}}, "idle_timeout is a duration like"),
