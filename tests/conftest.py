@@ -16,6 +16,7 @@ from playwright.async_api import Browser, BrowserContext, Page
 from tests.support.browser import open_browser
 from tests.support.provision import everything_required
 from tests.support.provision_chromium import find_chromium
+from tests.support.provision_mcp_legacy import LegacySdk, find_mcp_legacy
 from tests.support.provision_node import Node, find_node
 from tests.support.requirement import missing
 
@@ -48,6 +49,15 @@ def node() -> Node:
     found = find_node()
     if found is None:
         missing("Node")
+    return found
+
+
+@pytest.fixture(scope="session")
+def mcp_legacy() -> LegacySdk:
+    """A Python with the MCP SDK of the old protocol."""
+    found = find_mcp_legacy()
+    if found is None:
+        missing("the old MCP SDK")
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.support.provision_chromium import ProvisionError, provide_chromium
+from tests.support.provision_mcp_legacy import provide_mcp_legacy
 from tests.support.provision_node import NPM_PROJECTS, find_node, install_npm_projects, playwright_node, version_of
 
 EXIT_UNAVAILABLE = 69
@@ -41,6 +42,9 @@ def provision() -> list[Piece]:
     chromium = provide_chromium(node)
     found = f"{chromium.version} ({chromium.source})" if chromium else None
     pieces.append(Piece("chromium", found, "install Chromium, or set UNBROKEN_CHROMIUM to a browser that starts"))
+    legacy = provide_mcp_legacy()
+    cure = "run pip with requirements/mcp-legacy.txt and read its complaint"
+    pieces.append(Piece("old MCP SDK", legacy.version if legacy else None, cure))
     installed = install_npm_projects(node) if node else []
     for folder in NPM_PROJECTS:
         name = f"tests/{folder.name}"
