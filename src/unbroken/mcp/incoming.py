@@ -1,12 +1,12 @@
 """Whatever a server says, before anything of ours or of the SDK reads it: without the operator's secrets, and looked at.
 
-It stands between a transport and the SDK. Two values stay as they are, because the server wants them back: the state of a
-round of questions and the id of a task; who stores them redacts them.
+It stands between a transport and the SDK. What the server wants back stays as it is: names of tools, arguments and answers,
+and the state of a round of questions and the id of a task; who stores the last two redacts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["cleaned"]
 
 OPAQUE: Final = frozenset({"requestState", "taskId"})
+SCHEMAS: Final = frozenset({"inputSchema", "outputSchema", "requestedSchema"})
+Object = Mapping[str, object]
 
 
 @asynccontextmanager
@@ -78,13 +80,38 @@ class _Cleaned:
             case JSONRPCRequest() | JSONRPCNotification():
                 if isinstance(message, JSONRPCRequest):
                     self._on_request(message.method)
-                message = message.model_copy(update={"params": self._redact.value(message.params)})
+                params = None if message.params is None else self._told(message.params)
+                message = message.model_copy(update={"params": params})
             case JSONRPCResponse():
-                kept = {name: value for name, value in message.result.items() if name in OPAQUE}
-                result = self._redact.value(message.result)
-                assert isinstance(result, dict)
-                message = message.model_copy(update={"result": {**result, **kept}})
+                message = message.model_copy(update={"result": self._result(message.result)})
             case JSONRPCError():
                 told = {"message": self._redact(message.error.message), "data": self._redact.value(message.error.data)}
                 message = message.model_copy(update={"error": message.error.model_copy(update=told)})
         return SessionMessage(message, item.metadata)
+
+    def _result(self, result: Object) -> dict[str, object]:
+        found = self._told(result)
+        found |= {name: value for name, value in result.items() if name in OPAQUE}
+        tools, requests = result.get("tools"), result.get("inputRequests")
+        if isinstance(tools, list):
+            found["tools"] = [self._tool(tool) for tool in tools]
+        if isinstance(requests, Mapping):
+            found["inputRequests"] = {key: self._request(request) for key, request in requests.items()}
+        return found
+
+    def _tool(self, tool: object) -> object:
+        if not isinstance(tool, Mapping):
+            return self._redact.value(tool)
+        return {**self._told(tool), "name": tool.get("name")}
+
+    def _request(self, request: object) -> object:
+        if not isinstance(request, Mapping) or not isinstance(request.get("params"), Mapping):
+            return self._redact.value(request)
+        return {**self._told(request), "params": self._told(request["params"])}
+
+    def _told(self, told: Object) -> dict[str, object]:
+        """An object without secrets; a schema in it keeps its names."""
+        clean = self._redact.value(told)
+        assert isinstance(clean, Mapping)
+        schemas = {name: self._redact.schema(value) for name, value in told.items() if name in SCHEMAS}
+        return {**clean, **schemas}

@@ -22,6 +22,7 @@ SECRET_CHARACTERS_MIN: Final = 6
 LEARNED_MAX: Final = 64
 """Secrets that were learned on the way, like renewed tokens: the newest are remembered."""
 HIDDEN: Final = "[hidden]"
+EXACT: Final = frozenset({"required", "enum", "const"})
 
 
 class Redaction:
@@ -62,6 +63,14 @@ class Redaction:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         return value
+
+    def schema(self, value: object) -> object:
+        """A JSON Schema whose texts are without them; its names and choices stay: they must be met exactly."""
+        if isinstance(value, Mapping):
+            return {name: item if name in EXACT else self.schema(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.schema(item) for item in value]
+        return self(value) if isinstance(value, str) else value
 
     def unfinished(self, text: str) -> int:
         """How many characters at the end of `text` may be the beginning of a secret that goes on in the next text."""

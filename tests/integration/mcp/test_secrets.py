@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
+from tests.integration.mcp.calls import SERVER
 from tests.integration.mcp.test_recovery import followed, kinds, serving, start, text, until
 from tests.support.server import ServerProcess
 from unbroken import Client
@@ -110,6 +112,16 @@ async def test_what_the_server_wants_back_it_gets_as_it_was(tmp_path: Path, faul
             found, state = await followed(client)
             assert (state, text(found)) == ("completed", words)
             await assert_nothing_leaked(server, client, found)
+
+
+async def test_a_value_that_is_also_a_name_of_the_server_hinders_no_call(tmp_path: Path) -> None:
+    marker = tmp_path / "calls"
+    entry = {"command": sys.executable, "args": [str(SERVER), "stdio"], "env": {"A": "record", "B": "marker"}}
+    async with serving(tmp_path, entry) as (_, client):
+        await start(client, "record", marker=str(marker), steps=1)
+        found, state = await followed(client)
+        assert (state, text(found)) == ("completed", "[hidden]ed")
+        assert marker.read_text() == "called\n"
 
 
 async def test_what_the_operator_calls_public_is_shown(tmp_path: Path) -> None:

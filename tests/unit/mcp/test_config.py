@@ -217,6 +217,13 @@ def test_a_beginning_of_a_secret_is_known_and_what_is_public_is_none() -> None:
     ]
 
 
+def test_a_schema_keeps_the_names_that_must_be_met() -> None:
+    redact = Redaction(parse({"command": "x", "env": {"E": "planted"}}))
+    given = {"properties": {"planted": {"enum": ["planted"], "description": "a planted one"}}, "required": ["planted"]}
+    described = {"enum": ["planted"], "description": "a [hidden] one"}
+    assert redact.schema(given) == {"properties": {"planted": described}, "required": ["planted"]}
+
+
 def test_secrets_that_are_learned_are_hidden_and_the_oldest_of_many_forgotten() -> None:
     redact = Redaction(parse({"command": "x", "env": {"E": "planted-env"}}))
     for number in range(100):
