@@ -90,6 +90,12 @@ describe("the card of a run", () => {
     expect(made.lines).toEqual([{ kind: "warning", text: "hot" }, { kind: "stderr", text: "one" }, { kind: "stderr", text: "two" }, { kind: "info", text: '{"a":1}' }]);
   });
 
+  test("what a tool puts out while it works is output, and parts of its result are not", () => {
+    const made = card({}, [["output", "one "], ["progress", { progress: 1 }], ["output", "two"], ["output", { attempt: 1, part: 1, of: 1, text: "{}" }]]);
+    expect(made.output).toBe("one two");
+    expect(noteOf({ kind: "output", text: "one " }), "it flows").toBeNull();
+  });
+
   test("a bad end says whether it may have run", () => {
     expect(card({ state: "interrupted" }, [["interrupted", { cause: "worker_lost", may_have_run: true }]]).mayHaveRun).toBe(true);
     expect(card({ state: "interrupted", reason: { may_have_run: true } }).mayHaveRun).toBe(true);

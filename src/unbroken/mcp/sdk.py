@@ -1,6 +1,6 @@
 """The official SDK, held at arm's length: sessions over guarded transports, and its exceptions as `Failure`s.
 
-This is the one module (with `stdio`) that imports `mcp`; `client` imports it when it is first needed. A session sends raw
+With `stdio` and `incoming` it is what imports `mcp`; `client` imports it when it is first needed. A session sends raw
 requests and gives raw results: nothing that a server answered is lost because the SDK does not like it.
 """
 
