@@ -1,20 +1,29 @@
 """The life cycle of streams: who may produce, how a stream ends, and what happens to one whose producer is gone.
 
 `StreamStateManager` is called by the faces with streams that `Streams` gave out, and runs the reaper. The table of states
-is in `messages`; this module never touches messages or viewers.
+is in `messages`; this module touches no message but the last one of a run that nobody took over, and no viewer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 
 import msgspec
 
-from unbroken.errors import DrainingError, EndedError, InvalidError, TransitionError, UnbrokenError
-from unbroken.messages import Principal, StreamInfo, StreamState
-from unbroken.store.base import Done, Producer, SetLease, SetState, UpdateStream
-from unbroken.streams import Streams, check_producer
+from unbroken.errors import (
+    DrainingError,
+    EndedError,
+    FencedError,
+    InvalidError,
+    NotFoundError,
+    TransitionError,
+    UnbrokenError,
+)
+from unbroken.messages import NewMessage, Principal, StreamInfo, StreamState
+from unbroken.store.base import Close, Done, Producer, SetLease, SetState, UpdateStream
+from unbroken.streams import AppendOptions, Streams, check_producer
 
 __all__ = ["StreamStateManager"]
 
@@ -111,18 +120,31 @@ class StreamStateManager:
     async def reap(self) -> int:
         """End each running stream whose lease has run out as interrupted; how many.
 
-        A run is left to a supervisor for `run_takeover_seconds` first, which may continue it.
+        A run is left to a supervisor for `run_takeover_seconds` first, which may continue it; its end is also its last
+        message, and says that it may have run.
         """
         now = self._streams.clock.now_ms()
         takeover_ms = int(self._limits.run_takeover_seconds * 1000)
         late = await self._streams.store.leased(now, limit=self._limits.page_items_max)
-        dead = [
-            _interruption(stream, now, before_ms)
-            for stream in late
-            if (stream.lease_until_ms or 0) < (before_ms := now if stream.run is None else now - takeover_ms)
-        ]
+        dead = [_interruption(stream, now) for stream in late if stream.run is None]
         results = await self._streams.log.write_all(dead)
-        return sum(isinstance(result, Done) for result in results)  # others were renewed, ended or deleted meanwhile
+        runs = [stream for stream in late if stream.run and (stream.lease_until_ms or 0) < now - takeover_ms]
+        told = await asyncio.gather(*map(self._end_run, runs))
+        return sum(isinstance(result, Done) for result in results) + sum(told)  # others live, or are over
+
+    async def _end_run(self, run: StreamInfo) -> bool:
+        """End a run that nobody took over, with its last message: first its lease is taken, which fences whoever had it."""
+        body = {**_facts(run), "may_have_run": True}
+        producer = Producer(f"reaper-{secrets.token_hex(6)}", run.lease_epoch + 1, 0)
+        reason = msgspec.json.encode(body)
+        close = Close(StreamState.INTERRUPTED, reason.decode())
+        message = NewMessage(kind="interrupted", json=msgspec.Raw(reason))
+        try:
+            await self.lease(run, producer.id, producer.epoch, None)
+            await self._streams.append_durably(run, [message], AppendOptions(producer=producer, close=close))
+        except (FencedError, EndedError, NotFoundError, TransitionError):
+            return False  # it was taken over, renewed, ended, paused or deleted meanwhile
+        return True
 
     async def run(self) -> None:
         """Reap for ever, every `reap_interval_seconds`.
@@ -164,18 +186,21 @@ class StreamStateManager:
         return result.stream
 
 
-def _interruption(stream: StreamInfo, now_ms: int, before_ms: int) -> SetState:
-    """What ends a stream whose producer's lease ran out before `before_ms`, unless it is renewed first."""
-    reason = {
+def _facts(stream: StreamInfo) -> dict[str, object]:
+    return {
         "cause": "lease_expired",
         "producer": stream.lease_producer,
         "cancel_requested": stream.cancel_requested_ms is not None,
     }
+
+
+def _interruption(stream: StreamInfo, now_ms: int) -> SetState:
+    """What ends a stream whose producer's lease has run out, unless it is renewed first."""
     return SetState(
         stream=stream.id,
         epoch=stream.epoch,
         state=StreamState.INTERRUPTED,
         now_ms=now_ms,
-        reason=msgspec.json.encode(reason).decode(),
-        only_if_lease_before_ms=before_ms,
+        reason=msgspec.json.encode(_facts(stream)).decode(),
+        only_if_lease_before_ms=now_ms,
     )

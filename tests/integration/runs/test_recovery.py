@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.server import ServerProcess, WorkerProcess
@@ -116,6 +117,27 @@ async def test_runs_go_on_in_a_worker_while_the_server_is_away_and_in_another_wh
         found, state = await watching
         assert (state.state, numbers(found)) == ("completed", list(range(1, 301)))
         assert [one.kind for one in found].count("started") == 2
+
+
+async def test_a_run_that_no_worker_takes_over_ends_with_a_last_message_that_says_what_is_not_known(
+    tmp_path: Path,
+) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(tmp_path, "--no-worker"))
+        client = await stack.enter_async_context(Client(server.url))
+        environment = ENVIRONMENT | {"UNBROKEN_LEASE": "1.5"}
+        worker = await stack.enter_async_context(WorkerProcess(tmp_path, arguments=TASKS, environment=environment))
+        for name in ("a", "b"):
+            await client.runs.task("count", {"upto": 10_000, "pause": 0.02}, RunOptions(name=name))
+            await reaches(client, name, 20)
+        await client.pause("b")
+        await worker.kill()
+        found, state = await follow(client, "a")
+        assert state.state == "interrupted"
+        assert [one.kind for one in found].count("interrupted") == 1
+        assert (found[-1].kind, found[-1].json) == ("interrupted", msgspec.json.decode(state.reason))
+        assert (found[-1].json["cause"], found[-1].json["may_have_run"]) == ("lease_expired", True)
+        assert (await client.state("b")).state == "paused", "what rests waits for a worker"
 
 
 async def test_a_cancel_reaches_a_blocked_run_in_a_worker_within_a_second(tmp_path: Path) -> None:
