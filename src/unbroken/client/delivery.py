@@ -77,6 +77,7 @@ class Delivery:
         async with asyncio.TaskGroup() as group:
             helpers = []
             if self._lease_seconds is not None:
+                self._link.hold(self._outbox.header.run, self._lease_seconds)
                 helpers.append(group.create_task(self._renew(self._lease_seconds), name="lease of the run"))
                 helpers.append(group.create_task(self._save(), name="saving of the run"))
             await self._deliver()

@@ -101,13 +101,13 @@ class Link:
         if self._watchers.pop(stream, None) is not None:
             self._perform(self.session.unfollow(stream))
 
-    def hold(self, stream: str, lease_seconds: float) -> None:
+    def hold(self, holder: str, lease_seconds: float) -> None:
         """Come back in time to renew a lease."""
-        self.session.hold(stream, lease_seconds)
+        self.session.hold(holder, lease_seconds)
 
-    def let_go(self, stream: str) -> None:
-        """The lease of the stream is not kept any more."""
-        self.session.let_go(stream)
+    def let_go(self, holder: str) -> None:
+        """`holder` keeps no lease any more."""
+        self.session.let_go(holder)
 
     def pause(self, stream: str) -> None:
         self._perform(self.session.pause(stream))

@@ -176,13 +176,13 @@ class ClientSession:
             return [subscription.subscribe()]
         return [out.Send(Resume(stream=stream))]
 
-    def hold(self, stream: str, lease_seconds: float) -> None:
-        """A lease is kept for the stream: from now on it waits at most a third of that before it connects again."""
-        self._leases[stream] = lease_seconds
+    def hold(self, holder: str, lease_seconds: float) -> None:
+        """`holder` keeps a lease: from now on it waits at most a third of that before it connects again."""
+        self._leases[holder] = lease_seconds
 
-    def let_go(self, stream: str) -> None:
-        """No lease is kept for the stream any more."""
-        self._leases.pop(stream, None)
+    def let_go(self, holder: str) -> None:
+        """`holder` keeps no lease any more."""
+        self._leases.pop(holder, None)
 
     def request(self, frame: Request) -> tuple[int, list[Output]]:
         """Keep and send a request until it is answered; its outcome carries the key."""

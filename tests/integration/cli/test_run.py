@@ -134,16 +134,14 @@ def is_zombie(pid: int) -> bool:
 
 
 async def test_a_willing_command_is_cancelled_at_once(commands: Commands) -> None:
-    process = await commands.start("run", "--name", "job", "--", "sh", "-c", "echo started; exec sleep 600")
+    command = ("sh", "-c", "echo started; exec sleep 600")
+    process = await commands.start("run", "--name", "job", "--grace", "600", "--", *command)
     assert process.stdout is not None
     await process.stdout.readline()
     await eventually_open(commands, "job")
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
     await commands("cancel", "job")
     done = await finish(process)
-    assert done.status == 128 + signal.SIGTERM
-    assert loop.time() - begun < 5, "no grace had to pass"
+    assert done.status == 128 + signal.SIGTERM, "no grace had to pass"
     assert (await stream_of(commands, "job"))[1]["state"] == "cancelled"
 
 

@@ -10,6 +10,12 @@ import pytest
 
 from tests.support.server import ServerProcess, free_port
 from unbroken.client import Appended, Client, SyncClient
+from unbroken.client.delivery import Delivery
+from unbroken.client.link import Link
+from unbroken.client.outbox import Outbox
+from unbroken.client.spill import SpillHeader
+from unbroken.client.transport import Address, Connector
+from unbroken.clock import SystemClock
 from unbroken.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -20,6 +26,7 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.limits import Limits
+from unbroken.messages import StreamState
 
 pytestmark = pytest.mark.anyio
 CEILING = 60.0
@@ -213,3 +220,32 @@ async def test_a_producer_comes_back_in_time_for_its_lease_however_long_the_serv
                 await producer.append("after")
             await producer.close()
         assert (await client.state("leased")).state == "completed"
+
+
+async def test_what_a_command_prints_is_delivered_under_its_lease_however_long_the_server_was_away(
+    tmp_path: Path,
+) -> None:
+    patient = Limits(backoff_seconds_min=50.0, backoff_seconds_max=60.0)
+    async with ServerProcess(tmp_path, arguments=["--lease", "2"]) as server, asyncio.timeout(CEILING):
+        link = Link(Connector(Address.parse(server.url), patient, SystemClock(), None), lambda _: None)
+        header = SpillHeader(run="run-1", stream="job", server=server.url)
+        outbox = Outbox(tmp_path / "run-1.spill", header, patient, wake=lambda: None)
+        delivery = Delivery(link, outbox, patient, lease_seconds=2.0, notice=lambda _: None)
+        async with asyncio.TaskGroup() as tasks:
+            linked = tasks.create_task(link.run())
+            delivering = tasks.create_task(delivery.run())
+            await delivery.opened.wait()
+            for number in range(2):
+                await server.restart(kill=True)
+                outbox.output("stdout", b"line %d\n" % number)
+                outbox.flush()
+                delivery.wake()
+                while outbox.waiting_bytes:
+                    await asyncio.sleep(0.01)
+            outbox.finish(StreamState.COMPLETED, b"{}")
+            delivery.wake()
+            await delivering
+            linked.cancel()
+        async with Client(server.url) as client:
+            assert (await client.state("job")).state == "completed"
+            assert [message.text for message in (await client.read("job")).messages] == ["line 0\n", "line 1\n"]

@@ -161,7 +161,7 @@ async def test_a_cancel_in_the_middle_of_a_file_leaves_nothing_of_it(tmp_path: P
 
 async def test_a_kill_in_the_middle_of_a_file_leaves_one_whole_file_in_the_end(tmp_path: Path) -> None:
     async with serving(tmp_path) as server, Client(server.url) as client:
-        await client.runs.task("restartable_report", {"bytes": 20_000_000}, RunOptions(name="r"))
+        await client.runs.task("restartable_report", {"bytes": 60_000_000}, RunOptions(name="r"))
         for kill in range(3):
             await _filled(client, "r", messages_min=10 * (kill + 1))
             await server.restart(kill=True)
@@ -170,7 +170,7 @@ async def test_a_kill_in_the_middle_of_a_file_leaves_one_whole_file_in_the_end(t
         (kept,) = [one.json for one in found if one.kind == "file"]
         assert len((await client.list(prefix="r/files/")).streams) == 1
         target = tmp_path / "saved"
-        assert await client.download(kept["stream"], target) == 20_000_000
+        assert await client.download(kept["stream"], target) == 60_000_000
         assert hashlib.sha256(target.read_bytes()).hexdigest() == kept["sha256"]
         assert not [name for name in names(tmp_path) if name.startswith(".saved")]
 
