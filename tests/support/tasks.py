@@ -168,3 +168,60 @@ def crashing() -> None:
     """Die without a word but on stderr."""
     os.write(2, b"out of luck\n")
     os._exit(7)
+
+
+@task
+async def exiting() -> AsyncIterator[str]:
+    """Leave as a program would."""
+    yield "begun"
+    sys.exit(3)
+
+
+@task
+def exiting_thread() -> Iterator[str]:
+    """As `exiting`, in a thread."""
+    yield "begun"
+    sys.exit(3)
+
+
+class NoException(BaseException):
+    """What panics of foreign code look like."""
+
+
+@task
+async def panicking() -> AsyncIterator[str]:
+    """Raise what is no `Exception`."""
+    yield "begun"
+    raise NoException
+
+
+@task(options=TaskOptions(resume="start"))
+async def unspeakable() -> object:
+    """Return what is no JSON value."""
+    return object()
+
+
+@task(options=TaskOptions(resume="start"))
+async def unbearable(characters: int) -> str:
+    """Return more than a message may hold."""
+    return "x" * characters
+
+
+async def _fail() -> None:
+    raise ValueError("s3cret")
+
+
+@task(options=TaskOptions(resume="start"))
+async def failing_beside(run: RunContext) -> AsyncIterator[str]:
+    """Fail in what it has begun beside itself."""
+    yield "begun"
+    run.spawn(_fail())
+    await asyncio.Event().wait()
+
+
+@task(options=TaskOptions(resume="start"))
+async def unspeakable_progress(run: RunContext) -> AsyncIterator[str]:
+    """Tell a progress that is no number."""
+    yield "begun"
+    await run.progress(object())  # type: ignore[arg-type]
+    await asyncio.Event().wait()

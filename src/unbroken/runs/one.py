@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 QUEUE_MAX: Final = 1_000
 RETRY_SECONDS: Final = 0.5
 WATCH_SECONDS_MAX: Final = 1.0
+PASSING: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+"""What is not the application's failure."""
 TIME_MS: Final = 10**13
 """Stands for the time of an append where only the size of the message matters."""
 
@@ -81,7 +83,7 @@ class Run:
         self._put = 0
         self._stored = 0
         self._stored_more = asyncio.Event()
-        self._progress: Mapping[str, object] | None = None
+        self._progress: msgspec.Raw | None = None
         self._progress_news = asyncio.Event()
         self._running = asyncio.Event()
         self._running.set()
@@ -166,18 +168,28 @@ class Run:
         await self._buffer.put(message, size)
 
     def note_progress(self, body: Mapping[str, object]) -> None:
-        """Keep the newest progress, to be stored soon; never waits."""
+        """Keep the newest progress, to be stored soon; never waits. Raises `TypeError` for what is no JSON value."""
         self._heard_at = asyncio.get_running_loop().time()
-        self._progress = body
+        self._progress = msgspec.Raw(msgspec.json.encode(body))
         self._progress_news.set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin `work` as a task that is cancelled when the run ends."""
+        """Begin `work` as a task that is cancelled when the run ends, and ends it as failed with what it raises."""
         assert self._tasks is not None, "a run spawns while it executes"
-        task = self._tasks.create_task(work)
+        task = self._tasks.create_task(self._beside(work))
         self._helpers = [helper for helper in self._helpers if not helper.done()]
         self._helpers.append(task)
         return task
+
+    async def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except PASSING:
+            raise
+        except BaseException as error:  # as in `_consume`
+            if self._interruption is None:
+                logger.warning("run %s failed beside its source", self.stream.name, exc_info=True)
+            self._interrupt(_End(StreamState.FAILED, why(error)))
 
     async def durable(self) -> None:
         """Wait until everything put so far is durable."""
@@ -230,8 +242,12 @@ class Run:
                 raise  # the stream is lost, and this run with it
             end = _End(StreamState.FAILED, {"error": "CancelledError"})
         except RunEnded as ended:
-            end = _End(ended.state, ended.reason, ended.body)
-        except Exception as error:  # whatever the application's code raises is how its stream ends
+            end = self._tellable(_End(ended.state, ended.reason, ended.body))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except (
+            BaseException
+        ) as error:  # whatever the application's code raises is how its stream ends, `SystemExit` too
             if self._interruption is None:
                 logger.warning("run %s failed", self.stream.name, exc_info=True)
             end = _End(StreamState.FAILED, why(error))
@@ -239,6 +255,15 @@ class Run:
             await leave(source, self._limits.run_grace_seconds)
         if not self._end.done():
             self._end.set_result(self._interruption or end)
+
+    def _tellable(self, end: _End) -> _End:
+        """`end`, or the failure that it is when its last message cannot be stored."""
+        try:
+            encode_message(end.message, time_ms=TIME_MS, producer=self._producer, limits=self._limits)
+        except (TypeError, ValueError, UnbrokenError) as error:
+            logger.warning("run %s ends with what cannot be stored", self.stream.name, exc_info=True)
+            return _End(StreamState.FAILED, why(error))
+        return end
 
     async def _take_all(self, source: AsyncIterator[Item]) -> None:
         async for item in source:
@@ -264,7 +289,7 @@ class Run:
         body, self._progress = self._progress, None
         self._progress_news.clear()
         if body is not None:
-            await self.put(NewMessage(kind="progress", json=msgspec.Raw(msgspec.json.encode(body))))
+            await self.put(NewMessage(kind="progress", json=body))
 
     async def _watch(self) -> None:
         """Time the run out when it is silent or lasts for too long."""
@@ -353,7 +378,9 @@ async def leave(source: AsyncIterator[Item], seconds: float) -> None:
             return
         async with asyncio.timeout(seconds):
             await close()
-    except Exception:  # the source belongs to the application, and its run is over
+    except PASSING:
+        raise
+    except BaseException:  # the source belongs to the application, and its run is over
         logger.warning("a source did not close", exc_info=True)
 
 
@@ -378,7 +405,7 @@ class _End:
         return NewMessage(kind=kind, json=msgspec.Raw(msgspec.json.encode(body)))
 
 
-def why(error: Exception) -> dict[str, object]:
+def why(error: BaseException) -> dict[str, object]:
     """What viewers are told of a failure: its kind. What it says may be a secret, and is in the log only."""
     facts: dict[str, object] = {"error": type(error).__name__[:100]}
     if isinstance(error, UnbrokenError):

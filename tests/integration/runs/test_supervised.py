@@ -96,6 +96,33 @@ async def test_a_failure_is_told_by_its_kind_only(server: Served) -> None:
     assert "s3cret" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("task", "arguments", "error"),
+    [
+        ("exiting", {}, "SystemExit"),
+        ("exiting_thread", {}, "SystemExit"),
+        ("panicking", {}, "NoException"),
+        ("unspeakable", {}, "TypeError"),
+        ("unbearable", {"characters": DEFAULT_LIMITS.message_bytes_max}, "TooLargeError"),
+        ("failing_beside", {}, "ValueError"),
+        ("unspeakable_progress", {}, "TypeError"),
+    ],
+)
+async def test_whatever_a_task_does_ends_its_own_run_and_no_other(
+    server: Served, task: str, arguments: dict[str, Any], error: str
+) -> None:
+    await start(server, "stuck", "other")
+    await until(server, "text", "other")
+    await start(server, task, **arguments)
+    view = await ended(server)
+    assert (view["state"], view["reason"]["error"]) == ("failed", error)
+    found = await messages(server)
+    assert [one["kind"] for one in found].count("started") == 1
+    assert (found[-1]["kind"], found[-1]["json"]["error"]) == ("failed", error)
+    assert "s3cret" not in str(found)
+    assert (await state(server, "other"))["state"] == "running"
+
+
 async def test_a_process_that_dies_is_a_failure_with_its_last_words(server: Served) -> None:
     await start(server, "crashing")
     view = await ended(server)
