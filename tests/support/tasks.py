@@ -81,6 +81,12 @@ async def curious(run: RunContext) -> str:
 
 
 @task
+async def asking(run: RunContext, request: dict[str, Any], called: str = "") -> object:
+    """Ask this."""
+    return await run.ask(request, id=called or None)
+
+
+@task
 async def patient(run: RunContext) -> str:
     """As `curious`, and able to go on after a crash."""
     await run.checkpoint("begun")

@@ -35,14 +35,20 @@ class _Question(msgspec.Struct, frozen=True):
 def check_answer(kind: RunType, question: msgspec.Raw, response: msgspec.Raw, limits: Limits) -> None:
     """Raise `InvalidError`, with field and reason, for a response that the question's schema does not allow.
 
-    A schema that is invalid, refers to itself or to another document, has a pattern that needs backtracking, or is too much
-    work (`run_schema_values_max`, `run_schema_steps_max`) allows everything. A question of a tool may always be declined. The
-    schema is read as JSON Schema 2020-12, formats included, whatever it calls itself. It may block for a moment: call it in
-    a thread.
+    A schema that is invalid, has a number that cannot be held, refers to itself or to another document, has a pattern that
+    needs backtracking, or is too much work (`run_schema_values_max`, `run_schema_steps_max`) allows everything. A question of
+    a tool may always be declined. The schema is read as JSON Schema 2020-12, formats included, whatever it calls itself. It
+    may block for a moment: call it in a thread.
     """
-    schema = msgspec.json.decode(question, type=_Question).schema
     check_depth(bytes(response), limits)
-    answer: object = msgspec.json.decode(response)
+    try:
+        answer: object = msgspec.json.decode(response)
+    except msgspec.DecodeError:
+        raise InvalidError("the answer has a number that cannot be held", field="response") from None
+    try:
+        schema = msgspec.json.decode(question, type=_Question).schema
+    except msgspec.DecodeError:
+        return
     if not isinstance(schema, dict) or (kind == "tool" and _declines(answer)):
         return
     try:

@@ -20,7 +20,7 @@ from unbroken.messages import NewMessage, StreamInfo, StreamState
 from unbroken.runs.files import FileReference, NewFile
 from unbroken.runs.history import History
 from unbroken.runs.items import as_messages
-from unbroken.runs.spec import RunSpec
+from unbroken.runs.spec import INPUT_ID_CHARACTERS_MAX, RunSpec
 
 __all__ = ["Outlet", "RunContext", "RunEnded"]
 
@@ -158,11 +158,14 @@ class RunContext:
 
         `request` is shown as it is: `message`, and `schema`, the JSON Schema of the answer. The same question (by `id`, or by
         its place among the questions of an execution) is asked once, also by an execution that goes on after a crash.
+        `InvalidError` for an `id` that is too long.
         """
         self._asked += 1
         key = id or f"question-{self._asked}"
+        if len(key) > INPUT_ID_CHARACTERS_MAX:
+            raise InvalidError(f"an id has 1 to {INPUT_ID_CHARACTERS_MAX} characters", field="id")
         if key not in self.history.asked:
-            await self.put("input_required", {"id": key, **request})
+            await self.put("input_required", {**request, "id": key})
             await self.durable()
         answer = self.history.answered.get(key)
         if answer is None:

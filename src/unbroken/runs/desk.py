@@ -27,7 +27,7 @@ from unbroken.messages import NewMessage, Principal, StreamId, StreamInfo, check
 from unbroken.runs.answers import check_answer
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.history import read_history
-from unbroken.runs.spec import RunRequest, RunSpec, RunSummary, SourceView, run_name
+from unbroken.runs.spec import INPUT_ID_CHARACTERS_MAX, RunRequest, RunSpec, RunSummary, SourceView, run_name
 from unbroken.runs.summary import read_summary
 from unbroken.store.base import Appended, Created, Producer
 from unbroken.streams import AppendOptions, NewStream, Streams
@@ -35,7 +35,6 @@ from unbroken.streams import AppendOptions, NewStream, Streams
 __all__ = ["RunDesk"]
 
 _RETRY: Final = re.compile(r"(?P<base>.*)\.(?P<number>[1-9][0-9]{0,5})", re.DOTALL)
-INPUT_ID_CHARACTERS_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,6 +19,7 @@ from unbroken.messages import check_depth
 from unbroken.protocol.frames import StreamView
 
 __all__ = [
+    "INPUT_ID_CHARACTERS_MAX",
     "RunOptions",
     "RunRequest",
     "RunSpec",
@@ -31,6 +33,8 @@ __all__ = [
 
 RunType = str
 """`task`, `tool` or `program`."""
+INPUT_ID_CHARACTERS_MAX: Final = 200
+"""How long the id of a question may be."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -166,10 +170,10 @@ def _object(field: str, text: bytes, limits: Limits) -> bytes:
         raise InvalidError(f"{field} has at most {limits.run_spec_bytes_max} bytes", field=field)
     check_depth(text, limits)
     try:
-        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        msgspec.json.decode(text, type=dict[str, object])  # all of it: its numbers too are read later
         return msgspec.json.format(text, indent=-1)
     except (msgspec.DecodeError, RecursionError):
-        raise InvalidError(f"{field} is a JSON object", field=field) from None
+        raise InvalidError(f"{field} is a JSON object with numbers that can be held", field=field) from None
 
 
 def run_name(spec: RunSpec, unique: str) -> str:

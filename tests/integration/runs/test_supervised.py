@@ -215,6 +215,17 @@ async def test_a_question_waits_for_its_answer_which_counts_once(server: Served)
     assert [one["json"]["response"] for one in found if one["kind"] == "input"] == ["green"]
 
 
+async def test_a_question_has_the_id_that_its_answer_needs(server: Served) -> None:
+    await start(server, "asking", request={"id": "mine", "message": "?"})
+    asked = (await until(server, "input_required"))["json"]
+    await server.problem(400, "invalid", "POST", "/v1/answer/r", content=f'{{"id":"{asked["id"]}","response":1e400}}')
+    await server.answer(200, "POST", "/v1/answer/r", json={"id": asked["id"], "response": 7})
+    assert (await ended(server))["state"] == "completed"
+    assert (await messages(server))[-1]["json"] == {"value": 7}
+    await start(server, "asking", "long", request={"message": "?"}, called="q" * 201)
+    assert (await ended(server, "long"))["reason"] == {"error": "InvalidError", "code": "invalid"}
+
+
 async def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays_open(server: Served) -> None:
     await start(server, "curious")
     asked = (await until(server, "input_required"))["json"]

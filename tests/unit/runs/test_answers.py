@@ -173,6 +173,16 @@ def test_in_a_thread_with_a_small_stack_nothing_overflows() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 5_000])
+def test_a_number_that_cannot_be_held_is_no_answer_and_no_rule(number: str) -> None:
+    for answer in (number, f'{{"count":{number}}}'):
+        with pytest.raises(InvalidError, match="number") as caught:
+            check_answer("task", msgspec.Raw(b'{"id":"q"}'), msgspec.Raw(answer.encode()), DEFAULT_LIMITS)
+        assert caught.value.detail["field"] == "response"
+    question = msgspec.Raw(f'{{"id":"q","schema":{{"minimum":{number}}}}}'.encode())
+    check_answer("task", question, msgspec.Raw(b"1"), DEFAULT_LIMITS)
+
+
 def test_a_pattern_costs_time_in_proportion_to_the_text() -> None:
     error = check({"pattern": "^(a+)+$"}, "a" * 60_000 + "b")
     assert error is not None

@@ -70,6 +70,11 @@ def test_a_start_that_is_none_names_the_field(request_: RunRequest, field: str) 
     assert caught.value.detail["field"] == field
 
 
+def test_arguments_with_a_number_that_cannot_be_held_are_refused() -> None:
+    with pytest.raises(InvalidError):
+        RunRequest(task="t", arguments=raw('{"size":1e400}')).spec(DEFAULT_LIMITS)
+
+
 def test_arguments_nested_too_deep_are_refused() -> None:
     deep = '{"a":' * 200 + "1" + "}" * 200
     with pytest.raises(TooLargeError):
