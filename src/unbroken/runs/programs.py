@@ -29,6 +29,8 @@ from unbroken.runs.spec import RunnableView, RunSpec, RunType, SourceView
 __all__ = ["ProgramSpec", "Programs", "load_programs"]
 
 READ_BYTES = 64 * 1024
+LOOK_SECONDS = 0.5
+"""How often it is looked whether a silent program has ended."""
 
 
 class ProgramSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,21 +138,27 @@ class ProgramRunnable:
 
 
 async def _output(process: asyncio.subprocess.Process, context: RunContext) -> AsyncIterator[NewMessage]:
-    """Both outputs as messages, in the order in which they were read, none older than `run_flush_seconds`."""
+    """Both outputs as messages, in the order in which they were read, none older than `run_flush_seconds`.
+
+    What a program leaves behind may hold its pipes open: `run_grace_seconds` of silence after its end are the end of them.
+    """
     framer = Framer(context.limits.run_message_bytes_max)
     pieces: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(maxsize=16)
     assert process.stdout is not None
     assert process.stderr is not None
     for kind, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
         context.spawn(_read(kind, pipe, pieces))
-    open_pipes = 2
-    while open_pipes:
+    open_pipes, silent = 2, 0.0
+    while open_pipes and silent < context.limits.run_grace_seconds:
+        pause = context.limits.run_flush_seconds if framer.pending else LOOK_SECONDS
         try:
-            async with asyncio.timeout(context.limits.run_flush_seconds if framer.pending else None):
+            async with asyncio.timeout(pause):
                 kind, data = await pieces.get()
         except TimeoutError:
             found = framer.flush()
+            silent = 0.0 if process.returncode is None else silent + pause
         else:
+            silent = 0.0
             open_pipes -= not data
             found = framer.feed(kind, data) if data else []
         for message in found:

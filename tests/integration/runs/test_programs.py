@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,26 @@ async def test_a_cancel_ends_it_and_everything_that_it_has_started() -> None:
         async with asyncio.timeout(20):
             while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
                 await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+async def test_it_ends_though_what_it_leaves_behind_holds_its_pipes(own_session: bool) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "code = 'import time; time.sleep(600)'\n"
+        f"child = subprocess.Popen([sys.executable, '-c', code], start_new_session={own_session})\n"
+        "print(child.pid)\n"
+    )
+    limits = replace(LIMITS, run_grace_seconds=1.0)
+    async with served(limits=limits, catalog=Catalog([Programs({"a": python(code)})])) as server:
+        await start(server, "a")
+        left = int((await until(server, "stdout", "a"))["text"])
+        try:
+            view = await ended(server, "a")
+            assert (view["state"], view["reason"]) == ("completed", {"exit_code": 0})
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
 
 
 async def test_what_cannot_be_started_says_so() -> None:
