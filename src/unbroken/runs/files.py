@@ -62,8 +62,9 @@ class NewFile:
         """A path gives its last part as name, the name gives the media type, unless they are given."""
         if not name and isinstance(content, Path):
             name = content.name
-        if not 1 <= len(name) <= NAME_CHARACTERS_MAX or "/" in name:
-            raise InvalidError(f"a file's name has 1 to {NAME_CHARACTERS_MAX} characters, and no /", field="name")
+        if not 1 <= len(name) <= NAME_CHARACTERS_MAX or "/" in name or not name.isprintable():
+            text = f"a file's name has 1 to {NAME_CHARACTERS_MAX} characters that can be seen, and no /"
+            raise InvalidError(text, field="name")
         return cls(name, content, media_type or mimetypes.guess_type(name)[0] or "application/octet-stream")
 
     def open(self) -> IO[bytes]:

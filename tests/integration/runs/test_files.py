@@ -116,7 +116,7 @@ async def test_an_empty_file_is_a_file(server: Served) -> None:
     assert (await content(server, empty["stream"])).content == b""
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "x" * 201, "a\nb", ".."])
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 201, "a\nb", "..", "a\u202egpj.exe", "a\u200b.txt"])
 async def test_a_name_that_is_none_fails_the_task(server: Served, name: str) -> None:
     await start(server, "reporting", lines=1, called=name)
     assert (await ended(server))["reason"] == {"error": "InvalidError", "code": "invalid"}
