@@ -80,10 +80,9 @@ class StreamStateManager:
         """
         while not stream.state.terminal:
             if stream.state is not StreamState.RUNNING:
-                reason = msgspec.json.encode({"by": principal.subject}).decode()
                 try:
-                    return await self._set(stream, StreamState.CANCELLED, reason)
-                except EndedError:
+                    return await self._cancel_resting(stream, msgspec.json.encode({"by": principal.subject}))
+                except (EndedError, FencedError):
                     pass
             elif stream.cancel_requested_ms is None:
                 return await self._done(
@@ -101,6 +100,16 @@ class StreamStateManager:
                 return stream
             stream = found
         return stream
+
+    async def _cancel_resting(self, stream: StreamInfo, reason: bytes) -> StreamInfo:
+        """End what nobody produces; the end of a run is also its last message."""
+        if stream.run is None:
+            return await self._set(stream, StreamState.CANCELLED, reason.decode())
+        message = NewMessage(kind="cancelled", json=msgspec.Raw(reason))
+        close = Close(StreamState.CANCELLED, reason.decode())
+        await self._streams.append_durably(stream, [message], AppendOptions(close=close))
+        found = await self._streams.store.get_by_id(stream.id)
+        return stream if found is None else found
 
     async def pause(self, stream: StreamInfo) -> StreamInfo:
         """Rest on purpose: the lease is given up and the reaper leaves the stream alone."""

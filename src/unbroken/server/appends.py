@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unbroken.errors import UnbrokenError
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import Ack, AppendFrame
-from unbroken.server.specs import close_of, producer_of
+from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.store.base import Appended, WriteResult
 from unbroken.streams import AppendOptions
 
@@ -72,6 +72,7 @@ class Appends:
 
         Raises at once what `Streams.append` does; then it was not taken.
         """
+        check_written(stream)
         producer = frame.producer
         if producer is None and frame.expected_head is None and frame.close is None:
             self._gather(frame, stream)

@@ -50,7 +50,7 @@ from unbroken.protocol.views import stream_view
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
-from unbroken.server.specs import object_text, producer_of
+from unbroken.server.specs import check_written, object_text, producer_of
 from unbroken.store.base import Appended, Rejected, WriteResult
 from unbroken.streams import NewStream
 
@@ -313,7 +313,7 @@ class Connection:
                 info = await services.states.cancel(await self._stream(frame.stream), self.principal)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case LeaseFrame():
-                stream = await self._stream(frame.stream)
+                stream = check_written(await self._stream(frame.stream))
                 info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case StartFrame() | RetryFrame() | AnswerFrame():

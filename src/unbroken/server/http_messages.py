@@ -20,7 +20,7 @@ from unbroken.protocol.views import stream_view
 from unbroken.server.departure import LongResponses, unless, while_connected
 from unbroken.server.http_streams import StreamBody, create
 from unbroken.server.resource import Body, Call, Whole, json_response
-from unbroken.server.specs import close_of, producer_of
+from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.server.sse import SseResponse
 from unbroken.store.base import Read
 from unbroken.streams import AppendOptions, check_producer
@@ -53,7 +53,7 @@ async def append_messages(call: Call) -> Response:
         expected_head=body.expected_head,
         close=None if body.close is None else close_of(body.close, limits),
     )
-    stream = await _stream_for(call, body.create, options)
+    stream = check_written(await _stream_for(call, body.create, options))
     done = await call.services.streams.append_durably(stream, body.messages, options)
     answer = {
         "first": done.first,

@@ -17,7 +17,7 @@ from unbroken.protocol.views import stream_view
 from unbroken.server.departure import while_connected
 from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.services import Services
-from unbroken.server.specs import STATES, close_of, object_text, producer_of
+from unbroken.server.specs import STATES, check_written, close_of, object_text, producer_of
 from unbroken.store.base import Created, StreamFilter
 from unbroken.streams import NewStream
 
@@ -108,7 +108,7 @@ async def delete_stream(call: Call) -> Response:
 
 async def close_stream(call: Call) -> Response:
     close = close_of(await call.body(CloseSpec), call.services.limits)
-    return _view(await call.services.states.close(await _stream(call), close.state, close.reason))
+    return _view(await call.services.states.close(check_written(await _stream(call)), close.state, close.reason))
 
 
 async def cancel_stream(call: Call) -> Response:
@@ -119,7 +119,7 @@ async def cancel_stream(call: Call) -> Response:
 
 async def lease_stream(call: Call) -> Response:
     body = await call.body(LeaseBody)
-    stream, producer = await _stream(call), body.producer
+    stream, producer = check_written(await _stream(call)), body.producer
     return _view(await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
 
 
@@ -135,7 +135,7 @@ async def resume_stream(call: Call) -> Response:
 
 async def trim_stream(call: Call) -> Response:
     body = await call.body(TrimBody)
-    stream = await _stream(call)
+    stream = check_written(await _stream(call))
     return _view(await call.services.streams.trim(stream, body.first))
 
 

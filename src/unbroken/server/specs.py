@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
-from unbroken.errors import InvalidError
+from unbroken.errors import InvalidError, TransitionError
 from unbroken.limits import Limits
-from unbroken.messages import StreamState, check_depth
+from unbroken.messages import StreamInfo, StreamState, check_depth
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.store.base import Close, Producer
 
-__all__ = ["STATES", "close_of", "object_text", "producer_of"]
+__all__ = ["STATES", "check_written", "close_of", "object_text", "producer_of"]
 
 STATES: Final = {state.value: state for state in StreamState}
 
@@ -36,6 +36,17 @@ def close_of(spec: CloseSpec, limits: Limits) -> Close:
         raise InvalidError(f"a reason is a JSON object of at most {limits.reason_bytes_max} bytes", field="reason")
     check_depth(reason.encode(), limits)
     return Close(state, reason)
+
+
+def check_written(stream: StreamInfo) -> StreamInfo:
+    """`stream`, if a client may write to it, lease, close or trim it; `TransitionError` for a run that has not ended.
+
+    What its stream holds says where a run goes on after a crash and what it has done: only who executes it may say that.
+    """
+    if stream.run is not None and not stream.state.terminal:
+        text = "the stream of a run is written by what executes it: cancel it, pause it, or answer its questions"
+        raise TransitionError(text, state=stream.state.value)
+    return stream
 
 
 def producer_of(spec: ProducerSpec) -> Producer:

@@ -57,6 +57,26 @@ async def test_a_run_is_started_answered_and_tried_again_in_frames(server: Runni
     assert (await server.services.streams.get(LOCAL, "b")).state is StreamState.FAILED
 
 
+async def test_nobody_else_writes_to_the_stream_of_a_run_in_frames(server: Running) -> None:
+    async with server.peer() as peer:
+        await peer.send(type="start", id=1, run={"task": "stuck", "name": "r"})
+        await peer.receive("result")
+        forged = {"kind": "checkpoint", "json": {"state": 9}}
+        producer = {"id": "p", "epoch": 99, "seq": 0}
+        frames: list[dict[str, Any]] = [
+            {"type": "append", "messages": [forged]},
+            {"type": "append", "messages": [forged], "producer": producer},
+            {"type": "append", "messages": [], "close": {"state": "completed"}},
+            {"type": "lease", "producer": {"id": "p", "epoch": 99}, "seconds": 5},
+        ]
+        for number, frame in enumerate(frames, start=2):
+            await peer.send(id=number, stream="r", **frame)
+            refused = await peer.receive("ack", "result", "error")
+            assert (refused["type"], refused.get("code"), refused.get("id")) == ("error", "transition", number), refused
+        await peer.send(type="cancel", id=9, stream="r")
+        assert (await peer.receive("result", "error"))["id"] == 9
+
+
 @pytest.mark.parametrize(
     ("frame", "code"),
     [

@@ -285,6 +285,43 @@ async def test_a_silent_run_and_one_that_lasts_too_long_time_out(server: Served)
     assert (await messages(server, "total"))[-1]["kind"] == "timed_out"
 
 
+async def test_nobody_else_writes_to_the_stream_of_a_run(server: Served) -> None:
+    await start(server, "stuck")
+    await until(server, "text")
+    await server.answer(200, "POST", "/v1/pause/r", json={})
+    before = await messages(server)
+    forged = {"messages": [{"kind": "checkpoint", "json": {"state": 9}}]}
+    for path, body in (
+        ("messages", forged),
+        ("messages", {**forged, "producer": {"id": "p", "epoch": 99, "seq": 0}}),
+        ("messages", {"close": {"state": "completed"}}),
+        ("close", {"state": "completed"}),
+        ("lease", {"producer": {"id": "p", "epoch": 99, "seq": 0}}),
+        ("trim", {"first": 3}),
+    ):
+        await server.problem(409, "transition", "POST", f"/v1/{path}/r", json=body)
+    response = await server.client.post("/v1/stream/r", content="[9]", headers={"content-type": "application/json"})
+    assert response.status_code == 409
+    assert await messages(server) == before
+    await server.answer(202, "POST", "/v1/cancel/r", json={})
+    assert (await ended(server))["state"] == "cancelled"
+
+
+async def test_a_run_that_is_cancelled_while_it_rests_or_waits_says_so_last() -> None:
+    limits = replace(LIMITS, supervised_runs_max=1)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        await start(server, "stuck", "first")
+        await until(server, "text", "first")
+        await start(server, "stuck", "second")
+        await server.answer(200, "POST", "/v1/pause/first", json={})
+        for name in ("second", "first"):
+            await server.answer(202, "POST", f"/v1/cancel/{name}", json={})
+            view = await ended(server, name)
+            last = (await messages(server, name))[-1]
+            assert (view["state"], last["kind"]) == ("cancelled", "cancelled")
+            assert last["json"] == view["reason"]
+
+
 async def test_a_paused_run_rests_and_goes_on(server: Served) -> None:
     await start(server, "plain", upto=100_000, pause=0.005)
     await until(server, "text")

@@ -32,6 +32,7 @@ from unbroken.server.durable_streams.headers import (
     type_header,
 )
 from unbroken.server.durable_streams.read import expiry_headers
+from unbroken.server.specs import check_written
 from unbroken.store.base import Appended, Close, Fork
 from unbroken.streams import AppendOptions, NewStream
 
@@ -73,7 +74,7 @@ async def append(exchange: Exchange) -> None:
     """204, or 200 for new messages of a producer; with `Stream-Closed` the stream ends with them."""
     request = append_request(exchange.headers)
     body = await exchange.body()
-    info = await exchange.stream()
+    info = check_written(await exchange.stream())
     if not body and not request.closed:
         raise InvalidError("an append has a body", field="body")
     messages = []
