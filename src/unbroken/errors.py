@@ -19,6 +19,7 @@ __all__ = [
     "EpochMismatchError",
     "FencedError",
     "ForbiddenOriginError",
+    "InUseError",
     "InvalidError",
     "LifespanError",
     "NotFoundError",
@@ -266,6 +267,15 @@ class CorruptError(StoreError):
     http_status = 500
     retryable = False
     cure = "Restore the file from a backup (`unbroken verify` names what is damaged), or name the right file."
+
+
+class InUseError(StoreError):
+    """Another process has the database open."""
+
+    code = "in_use"
+    http_status = 409
+    retryable = True
+    cure = "Stop the server and the workers that use this file, then run the same command again."
 
 
 class VerificationError(UnbrokenError):

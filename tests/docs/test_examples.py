@@ -23,6 +23,7 @@ from unbroken import Client
 pytestmark = pytest.mark.anyio
 
 README = "README.md"
+BACKUP = "docs/howto/backup.md"
 EMBED = "docs/howto/embed.md"
 MCP = "docs/howto/mcp.md"
 OPERATE = "docs/howto/operate.md"
@@ -52,8 +53,9 @@ RUN_BY = {
     f"{PROXY} sh 1": "test_serve_under_another_name",
     **dict.fromkeys((f"{MCP} python 1", f"{MCP} sh 1", f"{MCP} json 1", f"{MCP} json 2"), "test_mcp.py"),
     f"{OPERATE} sh 1": "test_health_and_metrics",
-    f"{OPERATE} python 1": "test_a_backup_of_a_running_server",
-    f"{OPERATE} sh 2": "test_a_backup_of_a_running_server",
+    f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
+    f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
+    f"{BACKUP} sh 2": "test_a_backup_of_a_running_server",
     f"{TASKS} python 1": "test_tasks_howto.py",
     f"{TASKS} sh 1": "test_tasks_howto.py",
     f"{TASKS} sh 2": "test_tasks_howto.py",
@@ -287,17 +289,14 @@ async def test_a_backup_of_a_running_server(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path) as process, Client(process.url) as client:
         await client.create("a")
         await client.append("a", [f"line {number}" for number in range(500)])
-        done = await run([sys.executable, "-c", the(OPERATE, "python", 1)], tmp_path)
-        assert done.returncode == 0, done.stderr
+        assert "500 messages, verified" in await shell(the(BACKUP, "sh", 1), tmp_path)
         await client.append("a", "after the backup")
-    backup = tmp_path / "backup.db"
-    assert backup.stat().st_mode & 0o077 == 0
-    assert "a" in await shell(the(OPERATE, "sh", 2), tmp_path)
-    again = await run([sys.executable, "-c", the(OPERATE, "python", 1)], tmp_path)
-    assert again.returncode != 0, "it never overwrites"
-    for left in ("unbroken.db", "unbroken.db-wal", "unbroken.db-shm"):
-        (tmp_path / left).unlink(missing_ok=True)
-    backup.rename(tmp_path / "unbroken.db")
+    schedule, command = the(BACKUP, "text", 1).split("  ", 1)
+    assert len(schedule.split()) == 5
+    nightly = command.replace("\\%", "%").replace("/var/lib/unbroken", ".").replace("/backups", ".")
+    for _ in range(2):
+        assert "501 messages, verified" in await shell(nightly, tmp_path)
+    await shell(the(BACKUP, "sh", 2), tmp_path)
     async with ServerProcess(tmp_path) as process, Client(process.url) as client:
         assert (await client.state("a")).head == 500
         assert (await client.verify("a")).ok

@@ -37,6 +37,8 @@ VERBS: Final = (
     ("delete", "streams:delete", "Delete a stream and its messages."),
     ("download", "download:download", "Save a file that a run has stored."),
     ("verify", "verify:verify", "Recompute hash chains and say where they break."),
+    ("backup", "backup:backup", "Copy a database while servers use it, and verify the copy."),
+    ("restore", "backup:restore", "Put a backup in the place of a database."),
     ("deliver", "deliver:deliver", "Deliver what earlier runs could not."),
     ("doctor", "doctor:doctor", "Check this machine, a store and a server."),
     ("demo", "demo:demo", "Start a demonstration: a server, its page, and streams that survive."),

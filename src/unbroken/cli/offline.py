@@ -15,7 +15,7 @@ from unbroken.errors import InvalidError, NotFoundError
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.streams import Streams
 
-__all__ = ["database_path", "opened"]
+__all__ = ["database_path", "local_path", "opened"]
 
 PREFIX = "sqlite:///"
 
@@ -28,6 +28,11 @@ def database_path(url: str) -> Path:
     if not path.is_file():
         raise NotFoundError(f"there is no database {path}", store=url)
     return path
+
+
+def local_path(database: str) -> Path:
+    """The file that is meant by `FILE` or by `sqlite:///FILE`."""
+    return Path(unquote(database.removeprefix(PREFIX))) if database.startswith(PREFIX) else Path(database)
 
 
 @asynccontextmanager

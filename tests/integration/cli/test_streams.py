@@ -9,10 +9,10 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-import apsw
 import pytest
 
 from tests.support.commands import Commands, finish
+from tests.support.database import connect
 from tests.support.server import ServerProcess
 from unbroken.messages import StreamId
 from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
@@ -256,7 +256,7 @@ async def test_verify_finds_what_was_changed_below_the_server(
 
 def change_a_message(database: Path, text: bytes, *, skilled: bool) -> None:
     """Overwrite a stored message with another of the same length, as somebody with access to the file could."""
-    connection = apsw.Connection(str(database))
+    connection = connect(database)
     columns = "id, n, flags, crc, hash, body"
     rows = [ChunkRow(*row) for row in connection.execute(f"SELECT {columns} FROM chunk ORDER BY id DESC")]
     row = next(row for row in rows if text in row.body)

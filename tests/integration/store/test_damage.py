@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import apsw
 import pytest
 
 from tests.support.builders import append, appending, create, numbered, read_all
+from tests.support.database import connect
 from unbroken.store.base import Appended, Producer
 from unbroken.store.sqlite import SQLiteStore
 
@@ -21,7 +21,7 @@ async def test_a_repeat_whose_chunk_is_damaged_is_answered_and_harms_no_other_st
     op = appending(stream, numbered(1, 2), producer=Producer("p", 0, 0))
     await sqlite.write([op])
     await append(sqlite, stream, numbered(3, 3))
-    connection = apsw.Connection(str(path))
+    connection = connect(path)
     connection.execute("UPDATE chunk SET body = zeroblob(length(body)) WHERE id = ?", (stream.id << 32 | 2,))
     connection.close()
     repeat, other = await sqlite.write([op, appending(healthy, numbered(1, 1))])

@@ -16,6 +16,7 @@ import apsw
 import pytest
 
 from tests.support.builders import ALICE, append, appending, create, done, encoded, numbered, read_all, texts
+from tests.support.database import connect
 from unbroken.errors import (
     CorruptError,
     StoreFullError,
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def execute(path: Path, sql: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
     """Run a statement on a connection of our own, behind the store's back."""
-    connection = apsw.Connection(str(path))
+    connection = connect(path)
     try:
         return list(connection.execute(sql, values))
     finally:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import apsw
 import pytest
 
+from tests.support.database import connect
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamId, StreamInfo
@@ -42,7 +42,7 @@ async def written(parts: Parts, name: str, *sizes: int) -> StreamInfo:
 
 def change(path: Path, stream: StreamInfo, seq: int) -> None:
     """Overwrite a message in the file, and mend the checksum, as somebody skilled could."""
-    connection = apsw.Connection(str(path))
+    connection = connect(path)
     old, new = f"no {seq:04}.".encode(), b"no other"
     columns = "id, n, flags, crc, hash, body"
     for values in list(connection.execute(f"SELECT {columns} FROM chunk WHERE id >> 32 = ?", (stream.id,))):
@@ -105,7 +105,7 @@ async def test_a_fork_ends_the_stretch_where_it_branches_off(parts: Parts, path:
 
 async def test_a_stored_head_that_does_not_fit_names_the_last_stretch(parts: Parts, path: Path) -> None:
     stream = await written(parts, "a", 10, 10)
-    connection = apsw.Connection(str(path))
+    connection = connect(path)
     connection.execute("UPDATE stream SET hash = zeroblob(32) WHERE id = ?", (stream.id,))
     connection.close()
     found = await verified(parts, "a")

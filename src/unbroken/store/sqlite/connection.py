@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import apsw
 
 from unbroken.errors import StoreUnavailableError, StoreUnsupportedError
 from unbroken.limits import Limits
 from unbroken.store.sqlite.failures import translated
+from unbroken.store.sqlite.page_checksums import PAGE_CHECKSUM_BYTES, checking_vfs
 
-__all__ = ["SQLITE_OLDEST", "Connection", "Row", "Value", "check_sqlite"]
+__all__ = ["SQLITE_OLDEST", "Connection", "Row", "StillConnection", "Value", "check_sqlite"]
 
 Value = str | int | float | bytes | None
 Row = tuple[Value, ...]
@@ -53,15 +55,16 @@ class Connection:
         self._on_wal = on_wal
         self._raw: apsw.Connection | None = None
         self._closed = False
-        with self._failing():
+        with self.failing():
             self._open()
 
     def _open(self) -> apsw.Connection:
         if self._closed:
             raise StoreUnavailableError("the store is closed")
-        raw = apsw.Connection(str(self._path))
+        vfs = checking_vfs()
+        raw = apsw.Connection(str(self._path), vfs=vfs)
         try:
-            self._configure(raw)
+            self._configure(raw, checksums=vfs is not None)
         except BaseException:
             raw.close(force=True)
             raise
@@ -69,11 +72,18 @@ class Connection:
         self._cursor = raw.cursor()
         return raw
 
-    def _configure(self, raw: apsw.Connection) -> None:
+    def _configure(self, raw: apsw.Connection, *, checksums: bool) -> None:
         raw.set_busy_timeout(int(self._limits.store_busy_seconds_max * 1000))
         execute = raw.execute
         if execute("PRAGMA page_count").fetchall() == [(0,)]:
+            if checksums:
+                raw.reserve_bytes("main", PAGE_CHECKSUM_BYTES)
             execute("PRAGMA auto_vacuum = INCREMENTAL")  # in a file that has it already this would be a write
+        elif not checksums and raw.reserve_bytes("main", -1) == PAGE_CHECKSUM_BYTES:
+            raise StoreUnsupportedError(
+                f"the pages of {self._path.name} carry checksums, and this apsw cannot keep them. "
+                "The apsw package from PyPI can"
+            )
         mode = execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
         if mode != "wal":
             raise StoreUnavailableError(
@@ -122,19 +132,20 @@ class Connection:
         """Read: everything within sees the same moment."""
         self._begin("BEGIN")
         try:
-            with self._failing():
+            with self.failing():
                 yield
         finally:
             self._roll_back()
 
     def _begin(self, statement: str) -> None:
-        with self._failing():
+        with self.failing():
             if self._raw is None:
                 self._open()
             self._cursor.execute(statement)
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def failing(self) -> Iterator[None]:
+        """What SQLite raises inside becomes one of the store's typed errors."""
         try:
             yield
         except apsw.Error as error:
@@ -183,7 +194,7 @@ class Connection:
 
     def data_version(self) -> int:
         """A number that changes when another connection has written; our own writes leave it."""
-        with self._failing():
+        with self.failing():
             raw = self._raw or self._open()
             version = raw.pragma("data_version")
         assert isinstance(version, int)
@@ -191,9 +202,27 @@ class Connection:
 
     def checkpoint(self, mode: int) -> int:
         """Copy the write-ahead log into the database as far as `mode` goes; how many pages it has."""
-        with self._failing():
+        with self.failing():
             raw = self._raw or self._open()
             return raw.wal_checkpoint(mode=mode)[0]
+
+    def copy_to(self, target: Path, step_pages: int) -> Iterator[tuple[int, int]]:
+        """Copy this moment's whole database over the file `target`, in steps; gives (pages copied, pages in all) after each.
+
+        Others may write meanwhile: they wait for nothing, and the copy has none of it.
+        """
+        with self.snapshot():
+            self.one("SELECT count(*) FROM sqlite_schema")  # from here on the snapshot stands
+            copy = apsw.Connection(str(target), vfs=checking_vfs())
+            try:
+                copy.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+                assert self._raw is not None
+                with copy.backup("main", self._raw, "main") as backup:
+                    while not backup.done:
+                        backup.step(step_pages)
+                        yield backup.page_count - backup.remaining, backup.page_count
+            finally:
+                copy.close(force=True)
 
     def close(self) -> None:
         """Let go of the file for good."""
@@ -205,3 +234,17 @@ class Connection:
         if raw is not None:
             with suppress(apsw.Error):
                 raw.close(force=True)
+
+
+class StillConnection(Connection):
+    """A connection for reading a file that nobody changes: it takes no locks and makes no files beside it."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        super().__init__(path, limits, full=False, read_only=True)
+
+    def _open(self) -> apsw.Connection:
+        address = f"file:{quote(str(self._path.absolute()))}?immutable=1"
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        self._raw = apsw.Connection(address, flags=flags, vfs=checking_vfs())
+        self._cursor = self._raw.cursor()
+        return self._raw

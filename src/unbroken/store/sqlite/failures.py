@@ -13,6 +13,7 @@ __all__ = ["translated"]
 
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 _WAITED = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
+_DAMAGED_PAGE = apsw.SQLITE_IOERR_DATA
 _ENVIRONMENT = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.NoMemError)
 
 
@@ -31,6 +32,8 @@ def translated(error: apsw.Error, *, committing: bool = False) -> StoreError | N
         return CorruptError(what)
     if committing:
         return UnknownOutcomeError(what)
+    if getattr(error, "extendedresult", 0) == _DAMAGED_PAGE:  # an error that a VFS in Python raised has none
+        return CorruptError("a page of the database does not match its checksum")
     if isinstance(error, _ENVIRONMENT):
         return StoreUnavailableError(what)
     return None

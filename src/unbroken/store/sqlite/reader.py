@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from unbroken.errors import NotFoundError
+from unbroken.errors import CorruptError, NotFoundError
 from unbroken.messages import Principal, Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store import reading
 from unbroken.store.base import Batch, Page, Read, StreamFilter
@@ -58,12 +59,12 @@ class Reader:
         return {stream: entry.info for stream, entry in found if entry is not None and not entry.fixed.deleted}
 
     def read(self, stream: StreamId, after: Seq, messages_max: int, bytes_max: int) -> Read:
-        with self._db.snapshot():
+        with _named(stream), self._db.snapshot():
             entry = self._shown(stream)
             return reading.read(self, entry, after, messages_max=messages_max, bytes_max=bytes_max)
 
     def hash_at(self, stream: StreamId, seq: Seq) -> bytes:
-        with self._db.snapshot():
+        with _named(stream), self._db.snapshot():
             return reading.hash_at(self, self._shown(stream), seq)
 
     def list_streams(
@@ -111,6 +112,16 @@ class Reader:
 
     def close(self) -> None:
         self._db.close()
+
+
+@contextmanager
+def _named(stream: StreamId) -> Iterator[None]:
+    """Whatever is damaged below names at least the stream that was read."""
+    try:
+        yield
+    except CorruptError as error:
+        error.detail.setdefault("stream", stream)
+        raise
 
 
 def _listing(principal: Principal, where: StreamFilter, limit: int, below: int) -> tuple[str, Row]:

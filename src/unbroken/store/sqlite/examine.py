@@ -1,0 +1,117 @@
+"""Examines a whole database: SQLite's structure, every page's checksum, every chunk, every hash chain, every count.
+
+`backup` and `restore` call it before they trust a file, `verify` when it is given one. It reads and never writes, and goes on
+after each fault, so that what it gives is all there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from unbroken.errors import CorruptError
+from unbroken.messages import StreamId, split_encoded
+from unbroken.protocol.chain import chain
+from unbroken.store.entry import Entry
+from unbroken.store.sqlite.connection import Connection
+from unbroken.store.sqlite.rows import entry_from_row
+from unbroken.store.sqlite.tables import QUERIES, stored_batches
+
+__all__ = ["Examination", "Fault", "examine", "is_database"]
+
+PAGE_STREAMS = 500
+STRUCTURE_FAULTS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that does not verify: what, and of which stream and which messages where that can be told."""
+
+    reason: str
+    stream: str | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a database holds, and what of it does not verify."""
+
+    streams: int
+    messages: int
+    faults: tuple[Fault, ...]
+
+
+def is_database(connection: Connection) -> bool:
+    """Whether the file is one of Unbroken's databases."""
+    with connection.snapshot():
+        return connection.one(QUERIES["migrations_exist"]) is not None
+
+
+def examine(connection: Connection, told: Callable[[int], None] = lambda _streams: None) -> Examination:
+    """Read everything in one snapshot; `told` is called with the number of streams examined so far."""
+    faults: list[Fault] = []
+    streams = messages = 0
+    with connection.snapshot():
+        faults += _structure(connection)
+        for entry in _entries(connection, faults):
+            streams += 1
+            found, fault = _stream(connection, entry)
+            messages += found
+            if fault is not None:
+                faults.append(fault)
+            told(streams)
+    return Examination(streams, messages, tuple(faults))
+
+
+def _structure(connection: Connection) -> Iterator[Fault]:
+    try:
+        with connection.failing():
+            rows = connection.all(f"PRAGMA integrity_check({STRUCTURE_FAULTS_MAX})")
+    except CorruptError as error:
+        yield Fault(error.message)
+        return
+    for row in rows:
+        if row != ("ok",):
+            yield Fault(f"structure: {row[0]!s}")
+
+
+def _entries(connection: Connection, faults: list[Fault]) -> Iterator[Entry]:
+    """Every stream that can be read; one fault where a listing ends early."""
+    after = 0
+    while True:
+        try:
+            with connection.failing():
+                rows = connection.all(QUERIES["streams_all"], (after, PAGE_STREAMS))
+        except CorruptError as error:
+            faults.append(Fault(f"the list of streams ends behind id {after}: {error.message}"))
+            return
+        for row in rows:
+            yield entry_from_row(row)
+        if len(rows) < PAGE_STREAMS:
+            return
+        after = int(rows[-1][0] or 0)
+
+
+def _stream(connection: Connection, entry: Entry) -> tuple[int, Fault | None]:
+    """How many messages of its own the stream has that verify, and its first fault."""
+    info = entry.info
+    last, value = entry.base_seq, entry.base_hash
+
+    def fault(reason: str, upto: int) -> tuple[int, Fault]:
+        return last - entry.base_seq, Fault(reason, info.name, last + 1, upto)
+
+    try:
+        with connection.failing():
+            for batch in stored_batches(connection, StreamId(info.id), entry.base_seq):
+                if batch.first != last + 1 or batch.last > info.head:
+                    return fault("messages are missing, or are there that should not be", info.head)
+                value = chain(value, batch.first, split_encoded(batch.body))
+                if value != batch.hash:
+                    return fault("the hash chain does not hold", batch.last)
+                last = batch.last
+    except CorruptError as error:
+        return fault(error.message, info.head)
+    if last != info.head or value != info.hash:
+        return fault("the stream's head is not what its messages lead to", info.head)
+    return last - entry.base_seq, None
