@@ -25,6 +25,7 @@ pytestmark = pytest.mark.anyio
 README = "README.md"
 BACKUP = "docs/howto/backup.md"
 EMBED = "docs/howto/embed.md"
+KIT_DISK = "docs/howto/fault-kit-disk.md"
 MCP = "docs/howto/mcp.md"
 OPERATE = "docs/howto/operate.md"
 TASKS = "docs/howto/tasks.md"
@@ -56,6 +57,8 @@ RUN_BY = {
     f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} sh 2": "test_a_backup_of_a_running_server",
+    **dict.fromkeys([f"{KIT_DISK} python {number}" for number in (1, 2, 3)], "test_the_disk_of_the_fault_kit"),
+    f"{KIT_DISK} sh 1": "test_the_disk_of_the_fault_kit",
     f"{TASKS} python 1": "test_tasks_howto.py",
     f"{TASKS} sh 1": "test_tasks_howto.py",
     f"{TASKS} sh 2": "test_tasks_howto.py",
@@ -300,3 +303,13 @@ async def test_a_backup_of_a_running_server(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path) as process, Client(process.url) as client:
         assert (await client.state("a")).head == 500
         assert (await client.verify("a")).ok
+
+
+@pytest.mark.parametrize(("number", "printed"), [(1, ""), (2, "Sweep(runs="), (3, "")])
+async def test_the_disk_of_the_fault_kit(tmp_path: Path, number: int, printed: str) -> None:
+    done = await run([sys.executable, "-c", the(KIT_DISK, "python", number)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(printed)
+    command, folder = the(KIT_DISK, "sh", 1).split()[0], the(KIT_DISK, "sh", 1).split()[-1]
+    assert (ROOT / command).exists()
+    assert list((ROOT / folder).glob("test_*.py"))

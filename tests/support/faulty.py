@@ -1,4 +1,4 @@
-"""A store with a fault in front of it: it can fail its next writes, or hold them back until released."""
+"""A memory store with the faults that most tests want at hand: it fails its next writes, or holds calls until released."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from unbroken.errors import StoreError
 from unbroken.messages import StreamId, StreamInfo
 from unbroken.store.base import WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
+from unbroken.testing import disk
 
 if TYPE_CHECKING:
     from unbroken.limits import Limits
@@ -17,20 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["FaultyStore"]
 
 
-class FaultyStore(MemoryStore):
+class FaultyStore(disk.FaultyStore):
     """A memory store whose writes fail or wait on demand; counts how often each fault bit."""
 
     def __init__(self, *, limits: Limits) -> None:
-        super().__init__(limits=limits)
+        super().__init__(MemoryStore(limits=limits))
         self.failures: list[StoreError] = []
         self.failed = 0
         self.writes: list[int] = []
+        self.waiting = asyncio.Event()
+        self.looking = asyncio.Event()
         self._go = asyncio.Event()
         self._go.set()
-        self.waiting = asyncio.Event()
         self._look = asyncio.Event()
         self._look.set()
-        self.looking = asyncio.Event()
 
     def hold(self) -> None:
         """Let no write through until `release`."""
@@ -38,6 +39,7 @@ class FaultyStore(MemoryStore):
 
     def release(self) -> None:
         """Let writes through again."""
+        super().release()
         self._go.set()
 
     def hold_lookups(self) -> None:

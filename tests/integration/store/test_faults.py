@@ -30,6 +30,7 @@ from unbroken.store.base import Appended, CreateStream, DeleteStream, Durability
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection, check_sqlite
 from unbroken.store.sqlite.failures import translated
+from unbroken.testing import DiskError, DiskFault, DiskFile, DiskFull, DiskHarm, DiskOperation, FaultDisk, TornWrite
 
 pytestmark = pytest.mark.anyio
 WRITER = Path(__file__).with_name("writing_process.py")
@@ -267,71 +268,36 @@ async def fill_delete_and_close(store: SQLiteStore, path: Path) -> StreamId:
 
 
 @pytest.fixture
-def faults() -> Iterator[FaultyDisk]:
-    """The disk below every connection that is opened from now on, with a switch."""
-    disk = FaultyDisk()
-    yield disk
-    disk.unregister()
-
-
-class FaultyDisk(apsw.VFS):
-    """Passes everything on to the real files, except while `failing` names a method of the file of that `kind`."""
-
-    def __init__(self) -> None:
-        self.failing: dict[str, type[apsw.Error]] = {}
-        self.failed = 0
-        self.kind = apsw.SQLITE_OPEN_WAL
-        self.real = apsw.vfs_names()[0]
-        super().__init__("faulty", self.real, makedefault=True)
-
-    def xOpen(self, name: object, flags: list[int]) -> FaultyFile:  # noqa: N802 - SQLite's name
-        return FaultyFile(self, name, flags)
-
-
-class FaultyFile(apsw.VFSFile):
-    def __init__(self, disk: FaultyDisk, name: object, flags: list[int]) -> None:
-        self._disk = disk
-        self._kind = flags[0]
-        super().__init__(disk.real, name, flags)  # type: ignore[arg-type]
-
-    def _maybe_fail(self, method: str) -> None:
-        error = self._disk.failing.get(method)
-        if self._kind & self._disk.kind and error is not None:
-            self._disk.failed += 1
-            raise error
-
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's name
-        self._maybe_fail("xWrite")
-        super().xWrite(data, offset)
-
-    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
-        self._maybe_fail("xSync")
-        super().xSync(flags)
+def faults() -> Iterator[FaultDisk]:
+    """The disk below every connection that is opened from now on."""
+    with FaultDisk() as disk:
+        yield disk
 
 
 @pytest.mark.parametrize(
-    ("method", "error", "meaning"),
+    ("operation", "harm", "meaning"),
     [
-        ("xSync", apsw.IOError, UnknownOutcomeError),
-        ("xWrite", apsw.IOError, UnknownOutcomeError),
-        ("xWrite", apsw.FullError, StoreFullError),
+        (DiskOperation.SYNC, DiskError(), UnknownOutcomeError),
+        (DiskOperation.WRITE, DiskError(), UnknownOutcomeError),
+        (DiskOperation.WRITE, TornWrite(), UnknownOutcomeError),
+        (DiskOperation.WRITE, DiskFull(), StoreFullError),
     ],
 )
 async def test_a_failing_commit_is_told_for_what_it_is_and_a_retry_takes_effect_once(
-    faults: FaultyDisk, path: Path, method: str, error: type[apsw.Error], meaning: type[Exception]
+    faults: FaultDisk, path: Path, operation: DiskOperation, harm: DiskHarm, meaning: type[Exception]
 ) -> None:
     store = SQLiteStore(path, durability=Durability.DISK)
     await store.open()
     stream = await create(store, "a", messages=numbered(1, 1))
     op = appending(stream, numbered(2, 2), producer=Producer("p", 1, 0))
-    faults.failing = {method: error}
+    fault = faults.plant(DiskFault(harm, frozenset({operation}), frozenset({DiskFile.LOG}), times=None))
     for _ in range(2):
         with pytest.raises(meaning):
             await store.write([op])
     with pytest.raises(meaning):
         await store.probe()
-    assert faults.failed >= 3
-    faults.failing = {}
+    assert fault.bites >= 3
+    faults.heal()
     await store.probe()
     await store.write([op])
     (again,) = await store.write([op])
@@ -346,18 +312,19 @@ async def test_a_failing_commit_is_told_for_what_it_is_and_a_retry_takes_effect_
 
 
 async def test_a_failing_checkpoint_loses_nothing_and_is_made_up_for(
-    faults: FaultyDisk, path: Path, caplog: pytest.LogCaptureFixture
+    faults: FaultDisk, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = replace(DEFAULT_LIMITS, store_wal_bytes=4096 * 4)
     store = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
     await store.open()
     stream = await create(store, "a")
-    faults.kind, faults.failing = apsw.SQLITE_OPEN_MAIN_DB, {"xSync": apsw.IOError}
+    syncs, database = frozenset({DiskOperation.SYNC}), frozenset({DiskFile.DATABASE})
+    fault = faults.plant(DiskFault(DiskError(), syncs, database, times=None))
     n = 0
-    while not faults.failed:
+    while not fault.bites:
         n += 1
         await append(store, stream, [encoded(str(n))])
-    faults.failing = {}
+    faults.heal()
     for _ in range(20):
         n += 1
         await append(store, stream, [encoded(str(n))])

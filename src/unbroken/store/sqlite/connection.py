@@ -215,7 +215,7 @@ class Connection:
             self.one("SELECT count(*) FROM sqlite_schema")  # from here on the snapshot stands
             copy = apsw.Connection(str(target), vfs=checking_vfs())
             try:
-                copy.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+                copy.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").fetchall()
                 assert self._raw is not None
                 with copy.backup("main", self._raw, "main") as backup:
                     while not backup.done:

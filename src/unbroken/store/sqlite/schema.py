@@ -22,9 +22,10 @@ class SQLiteTarget:
         return self._db.transaction()
 
     def applied(self) -> list[Applied]:
-        if self._db.one(QUERIES["migrations_exist"]) is None:
-            return []
-        rows = self._db.all(QUERIES["migrations_applied"])
+        with self._db.failing():
+            if self._db.one(QUERIES["migrations_exist"]) is None:
+                return []
+            rows = self._db.all(QUERIES["migrations_applied"])
         return [Applied(*cast("tuple[int, str, str]", row)) for row in rows]
 
     def apply(self, migration: Migration, now_ms: int) -> None:
