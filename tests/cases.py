@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 46
+DEFERRED_CEILING = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ NETWORK = (
 )
 
 DATABASE = (
-    Case("TC-EDGE-005", "a hanging database gives a bounded wait, a clear error and recovery", _DISK),
-    Case("TC-EDGE-006", "a full disk refuses appends clearly, loses nothing, and resumes", _DISK),
-    Case("TC-EDGE-007", "another process holding the write lock costs a bounded wait and no loss", _DISK),
+    Case("TC-EDGE-005", "a hanging database gives a bounded wait, a clear error and recovery"),
+    Case("TC-EDGE-006", "a full disk refuses appends clearly, loses nothing, and resumes"),
+    Case("TC-EDGE-007", "another process holding the write lock costs a bounded wait and no loss"),
     Case("TC-EDGE-008", "overwritten pages are found at once and recovered with a list of what was lost", _DISK),
 )
 
@@ -89,7 +89,7 @@ LOAD = (
     Case("LOAD-003", "24 hours of continuous streaming, simulated and real", _LOAD),
     Case("LOAD-004", "a database of a million messages is as fast as one of 10,000", _LOAD),
     Case("STRESS-001", "no memory leak over many connect and stream cycles", _LOAD),
-    Case("STRESS-002", "an exhausted connection pool gives a bounded wait and a clear error", _ENGINES),
+    Case("STRESS-002", "an exhausted connection pool gives a bounded wait and a clear error"),
     Case("STRESS-003", "the growth of the hot queries' cost is reported", _LOAD),
     Case("STRESS-004", "a burst is delivered in batches, in order, and a slow reader slows nobody else"),
 )

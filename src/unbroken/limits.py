@@ -78,7 +78,10 @@ class Limits:
 
     # the store
     store_bytes_max: int = 16 * 1024 * 1024 * MIB
+    store_ballast_bytes: int = 16 * MIB
     store_pending_max: int = 65_536
+    store_seconds_max: float = 10.0
+    store_check_seconds_max: float = 0.5
     store_busy_seconds_max: float = 5.0
     store_cache_bytes: int = 32 * MIB
     store_cached_streams_max: int = 10_000

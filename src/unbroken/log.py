@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from unbroken.errors import DrainingError, OverloadedError, StoreError, UnbrokenError, UnknownOutcomeError
+from unbroken.errors import (
+    CorruptError,
+    DrainingError,
+    OverloadedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnbrokenError,
+    UnknownOutcomeError,
+)
 from unbroken.limits import Limits
 from unbroken.messages import START, Epoch, Seq, StreamId, StreamInfo
 from unbroken.observe.metrics import Metrics
@@ -30,6 +39,7 @@ from unbroken.store.base import (
     StreamingMessageRepository,
     WriteOp,
     WriteResult,
+    grows,
 )
 
 __all__ = ["Change", "Decided", "Log", "weight"]
@@ -104,6 +114,7 @@ class Log:
         self.abandoned = False
         """Whether the store was given up because it did not answer."""
         self._degraded: StoreError | None = None
+        self._late: StoreError | None = None
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
         self._health_listeners: list[Callable[[StoreError | None], None]] = []
 
@@ -129,8 +140,8 @@ class Log:
         """Queue `op` for the next commit and return at once.
 
         The future gets the result when it is durable, or the `StoreError` of the commit. Cancelling the future does not
-        take the operation back. Raises `OverloadedError` when `pending_bytes_max` is reached and `DrainingError` after
-        `drain`.
+        take the operation back. Raises `OverloadedError` when `pending_bytes_max` is reached, `StoreUnavailableError` while
+        the store has not answered for `store_seconds_max`, and `DrainingError` after `drain`.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # asking each time costs a system call
@@ -153,6 +164,8 @@ class Log:
         """Raise what `submit` would raise now, or after `promised_bytes` more that the caller is about to submit."""
         if self._draining:
             raise DrainingError
+        if self._late is not None:
+            raise self._late
         if self._pending_bytes + promised_bytes >= self._limits.pending_bytes_max:
             raise OverloadedError(
                 "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
@@ -222,7 +235,7 @@ class Log:
                 await self._work.wait()
         except TimeoutError:
             try:
-                await self._asked(self._store.probe())
+                await self._asked(self._store.probe(), [])
             except StoreError as error:
                 self._degraded = error
             except _HungError:
@@ -246,25 +259,33 @@ class Log:
         return taken
 
     async def _commit(self, taken: list[_Queued]) -> None:
-        ops = [op for op, _, _ in taken]
         with self.metrics.commit_seconds.time():
             try:
-                results = await self._asked(self._store.write(ops))
-            except StoreError as error:
-                self._failed(taken, error)
-                return
-            except _HungError:
-                self._give_up(taken)
-                return
-            except BaseException:
-                self._give_up(taken)
-                raise
+                await self._carry_out(taken)
             finally:
                 self._release(taken)
+
+    async def _carry_out(self, taken: list[_Queued]) -> None:
+        """Commit `taken` together, or in parts where only some of it cannot be: what needs room, what is damaged."""
+        ops = [op for op, _, _ in taken]
+        try:
+            results = await self._asked(self._store.write(ops), taken)
+        except StoreError as error:
+            refused, *parts = _apart(taken, error)
+            if refused:
+                self._failed(refused, error)
+            await self._carry_out_each(parts)
+            return
+        except _HungError:
+            self._give_up(taken)
+            return
+        except BaseException:
+            self._give_up(taken)
+            raise
         changes = changes_of(ops, results)
         self.metrics.committed(changes)
         self._count_ends(ops, results)
-        if self._degraded is not None:
+        if self._degraded is not None and (not isinstance(self._degraded, StoreFullError) or any(map(grows, ops))):
             self._set_health(None)
         self._announce(changes)
         for (_, _, decided), result in zip(taken, results, strict=True):
@@ -283,8 +304,21 @@ class Log:
                 if info.run is not None:
                     self.metrics.run_ends.labels(info.kind, info.state.value).inc()
 
-    async def _asked(self, work: Coroutine[object, object, T]) -> T:
-        """What the store gives; `_HungError` when it was to hurry and did not."""
+    async def _carry_out_each(self, parts: list[list[_Queued]]) -> None:
+        while parts:
+            try:
+                await self._carry_out(parts.pop(0))
+            except BaseException:
+                for part in parts:
+                    self._give_up(part)
+                raise
+
+    async def _asked(self, work: Coroutine[object, object, T], taken: list[_Queued]) -> T:
+        """What the store gives to `taken`; `_HungError` when it was to hurry and did not.
+
+        When it takes longer than `store_seconds_max`, everybody who waits is told, and its answer is waited for all the same.
+        """
+        late = asyncio.get_running_loop().call_later(self._limits.store_seconds_max, self._is_late, taken)
         life = self._life = asyncio.timeout(None)
         try:
             async with life:
@@ -297,7 +331,26 @@ class Log:
                 raise _HungError from None
             raise
         finally:
+            late.cancel()
+            self._late = None
             self._life = None
+
+    def _is_late(self, taken: list[_Queued]) -> None:
+        """The store hangs: tell those of `taken` that nobody knows, and all others that nothing was written."""
+        seconds = self._limits.store_seconds_max
+        self._late = StoreUnavailableError(f"the store has not answered for {seconds:g} s; nothing was written")
+        waiting = list(self._queue)
+        self._queue.clear()
+        logger.error("the store has not answered for %g s: %d operations undecided", seconds, len(taken))
+        self.metrics.refused(self._late)
+        self._set_health(self._late)
+        self._release(waiting)
+        undecided = [decided for _, _, decided in taken]
+        taken[:] = [(op, size, _nobody) for op, size, _ in taken]
+        for decided in undecided:
+            decided(UnknownOutcomeError(f"the store has not answered for {seconds:g} s"))
+        for _, _, decided in waiting:
+            decided(self._late)
 
     def _bound(self) -> None:
         """Bound what the store is asked for now, if it is."""
@@ -333,7 +386,8 @@ class Log:
 
     def _failed(self, taken: list[_Queued], error: StoreError) -> None:
         self.metrics.refused(error)
-        self._set_health(error)
+        if not isinstance(error, CorruptError):  # one stream's damage is that stream's alone
+            self._set_health(error)
         if isinstance(error, UnknownOutcomeError):
             changes: dict[StreamId, Change] = {}
             for op, _, _ in taken:
@@ -354,6 +408,22 @@ class Log:
         if changed:
             for listener in self._health_listeners:
                 listener(error)
+
+
+def _apart(taken: list[_Queued], error: StoreError) -> list[list[_Queued]]:
+    """What of a commit that failed is refused, and then the parts that are to be tried again by themselves."""
+    if isinstance(error, StoreFullError):
+        growing = [entry for entry in taken if grows(entry[0])]
+        if 0 < len(growing) < len(taken):
+            return [growing, [entry for entry in taken if not grows(entry[0])]]
+    if isinstance(error, CorruptError) and len(taken) > 1:
+        middle = len(taken) // 2
+        return [[], taken[:middle], taken[middle:]]
+    return [taken]
+
+
+def _nobody(_outcome: WriteResult | UnbrokenError) -> None:
+    """Whoever waited has been told already."""
 
 
 def _settle(future: asyncio.Future[WriteResult], outcome: WriteResult | UnbrokenError) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.limits import DEFAULT_LIMITS, MIB, Limits
 
 __all__ = ["Settings", "is_loopback"]
 
@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     store: str = Field("sqlite:///unbroken.db", description="Where messages are kept: sqlite:///FILE or memory:.")
     durability: Literal["disk", "process"] = Field(
         "disk", description="What an acknowledged append survives: disk (power loss too) or process (a crash)."
+    )
+    ballast: int = Field(
+        DEFAULT_LIMITS.store_ballast_bytes // MIB,
+        ge=0,
+        le=65_536,
+        description="Mebibytes beside the database that are held in reserve for the day when the disk is full; 0 for none.",
     )
     long_poll_timeout: float = Field(
         DEFAULT_LIMITS.long_poll_seconds, gt=0, le=300, description="Seconds that a long poll waits for news."
@@ -88,6 +94,7 @@ class Settings(BaseSettings):
             heartbeat_seconds=seconds,
             silence_seconds_max=seconds * 8 / 3,
             lease_seconds=self.lease,
+            store_ballast_bytes=self.ballast * MIB,
         )
 
 

@@ -20,7 +20,7 @@ from unbroken.errors import (
 )
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
-from unbroken.store.base import Appended, WriteResult
+from unbroken.store.base import Appended, DeleteStream, Done, WriteOp, WriteResult, grows
 
 pytestmark = pytest.mark.anyio
 
@@ -281,3 +281,89 @@ async def test_a_stop_whose_own_bound_ends_in_the_same_moment_ends_all_the_same(
         with pytest.raises(UnknownOutcomeError):
             await waiting
         store.release()
+
+
+async def test_a_store_that_does_not_answer_is_told_to_all_who_wait_and_its_late_answer_is_used() -> None:
+    limits = replace(DEFAULT_LIMITS, store_seconds_max=0.05)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        heard: list[tuple[int, int]] = []
+        parts.log.on_commit(lambda changes: heard.extend((change.first, change.last) for change in changes))
+        health: list[str | None] = []
+        parts.log.on_health(lambda error: health.append(None if error is None else error.code))
+        store.hold()
+        taken = parts.streams.append(stream, texts("taken"))
+        await store.waiting.wait()
+        waiting = parts.streams.append(stream, texts("waiting"))
+        with pytest.raises(UnknownOutcomeError):
+            await asyncio.wait_for(taken, 20)
+        with pytest.raises(StoreUnavailableError):
+            await asyncio.wait_for(waiting, 20)
+        with pytest.raises(StoreUnavailableError, match="not answered"):
+            parts.streams.append(stream, texts("refused at once"))
+        assert (heard, health) == ([], ["store_unavailable"])
+        store.release()
+        async with asyncio.timeout(20):
+            while parts.log.degraded is not None:
+                await asyncio.sleep(0.005)
+        assert (heard, health) == ([(1, 1)], ["store_unavailable", None])
+        assert (await parts.streams.append_durably(stream, texts("again"))).first == 2
+        assert parts.log.pending_bytes == 0
+
+
+async def test_a_probe_that_does_not_return_holds_nobody_up() -> None:
+    limits = replace(DEFAULT_LIMITS, store_seconds_max=0.05, probe_seconds=0.01)
+    store = FaultyStore(limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        stream = await parts.stream()
+        store.failures.append(StoreUnavailableError())
+        with pytest.raises(StoreUnavailableError):
+            await parts.streams.append(stream, texts("fails"))
+        store.hold()
+        await store.waiting.wait()
+        with pytest.raises(StoreUnavailableError):
+            await asyncio.wait_for(parts.streams.append(stream, texts("waits")), 20)
+        store.release()
+        async with asyncio.timeout(20):
+            while parts.log.degraded is not None:
+                await asyncio.sleep(0.005)
+        assert (await parts.streams.append_durably(stream, texts("again"))).first == 1
+
+
+class FullStore(FaultyStore):
+    """Has no room for anything that stays, until told otherwise."""
+
+    full = False
+
+    async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
+        if self.full and any(map(grows, ops)):
+            raise StoreFullError
+        return await super().write(ops)
+
+    async def probe(self) -> None:
+        if self.full:
+            raise StoreFullError
+
+
+async def test_what_needs_no_room_passes_a_full_store_although_it_came_together_with_what_does() -> None:
+    store = FullStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream, other = await parts.stream("a"), await parts.stream("b")
+        health: list[str | None] = []
+        parts.log.on_health(lambda error: health.append(None if error is None else error.code))
+        store.hold()
+        first = parts.streams.append(stream, texts("first"))
+        await store.waiting.wait()
+        store.full = True
+        append = parts.streams.append(stream, texts("more"))
+        delete = parts.log.submit(DeleteStream(stream=other.id, epoch=other.epoch))
+        store.release()
+        await first
+        with pytest.raises(StoreFullError):
+            await append
+        assert isinstance(await delete, Done)
+        assert health == ["store_full"], "deleting does not mean that there is room"
+        store.full = False
+        assert (await parts.streams.append_durably(stream, texts("again"))).first == 2
+        assert health == ["store_full", None]

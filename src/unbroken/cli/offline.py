@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,6 +19,8 @@ from unbroken.streams import Streams
 __all__ = ["database_path", "local_path", "opened"]
 
 PREFIX = "sqlite:///"
+OFFLINE = replace(DEFAULT_LIMITS, store_ballast_bytes=0)
+"""Nothing is made beside a file that is only looked at."""
 
 
 def database_path(url: str) -> Path:
@@ -43,10 +46,10 @@ async def opened(url: str) -> AsyncIterator[Streams]:
     from unbroken.server.app import open_store
 
     database_path(url)
-    store = open_store(url)
+    store = open_store(url, limits=OFFLINE)
     await store.open()
     try:
-        log = Log(store, limits=DEFAULT_LIMITS, metrics=Metrics())
-        yield Streams(log, store, limits=DEFAULT_LIMITS, clock=SystemClock())
+        log = Log(store, limits=OFFLINE, metrics=Metrics())
+        yield Streams(log, store, limits=OFFLINE, clock=SystemClock())
     finally:
         await store.close()

@@ -89,6 +89,9 @@ class Place:
         Literal["disk", "process"] | None,
         Parameter(help="What an acknowledged append survives: loss of power too, or a crash [disk]."),
     ] = None
+    ballast: Annotated[
+        int | None, Parameter(help="Mebibytes held in reserve for the day when the disk is full [16].")
+    ] = None
 
 
 DEFAULT_PLACE: Final = Place()

@@ -129,6 +129,7 @@ class Connection:
                 append_messages_max=limits.append_messages_max,
             )
         )
+        services.connections.greet(self)
 
     # --- what the face calls ------------------------------------------------------------------------------------------
 

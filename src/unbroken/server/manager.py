@@ -41,6 +41,7 @@ class WebSocketConnectionManager:
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
+        self._degraded: StoreError | None = None
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -91,10 +92,15 @@ class WebSocketConnectionManager:
 
     def health_changed(self, error: StoreError | None) -> None:
         """Tell every viewer that the store is away, or back."""
-        notice = Notice(code="recovered") if error is None else Notice(code="degraded", message=error.message)
-        payload = encode_server(notice)
+        self._degraded = error
+        payload = encode_server(_notice(error))
         for connection in self:
             connection.send(payload)
+
+    def greet(self, connection: Connection) -> None:
+        """Tell a connection that has just begun what it cannot know: that the store is away."""
+        if self._degraded is not None:
+            connection.send(encode_server(_notice(self._degraded)))
 
     async def run(self) -> None:
         """Watch over the connections for ever: heartbeats out, silent peers off."""
@@ -139,3 +145,7 @@ class WebSocketConnectionManager:
             logger.warning("%d connections did not close in time", len(self._connections))
             for connection in self:
                 connection.abort(CLOSE_SERVICE_RESTART, "restarting")
+
+
+def _notice(error: StoreError | None) -> Notice:
+    return Notice(code="recovered") if error is None else Notice(code="degraded", message=error.message)

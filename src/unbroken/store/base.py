@@ -44,6 +44,7 @@ __all__ = [
     "UpdateStream",
     "WriteOp",
     "WriteResult",
+    "grows",
 ]
 
 
@@ -261,6 +262,12 @@ WriteOp = (
     | PutSession
     | DeleteSession
 )
+
+
+def grows(op: WriteOp) -> bool:
+    """Whether the operation adds something that stays; what does not may use the room that a store keeps in reserve."""
+    return isinstance(op, CreateStream | PutSession) or (isinstance(op, Append) and bool(op.messages))
+
 
 # --- results ----------------------------------------------------------------------------------------------------------
 

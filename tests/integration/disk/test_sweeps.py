@@ -22,6 +22,7 @@ HARMS: dict[str, DiskHarm] = {"error": DiskError(), "full": DiskFull(), "torn": 
 STEP = {"append": 1, "close": 3, "trim": 5, "compaction": 3, "migration": 7, "backup": 5}
 
 
+@pytest.mark.scenario("TC-EDGE-006")
 @pytest.mark.parametrize("times", [1, None], ids=["once", "for ever"])
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", WORKS)

@@ -27,7 +27,9 @@ from unbroken.testing import FaultDisk, History, Rule
 
 __all__ = ["LIMITS", "WORKS", "Case", "Work", "judge_file", "sound", "store_at"]
 
-LIMITS = replace(DEFAULT_LIMITS, store_readers=1, store_wal_bytes=4096 * 24, compact_chunks_min=4)
+LIMITS = replace(
+    DEFAULT_LIMITS, store_ballast_bytes=0, store_readers=1, store_wal_bytes=4096 * 24, compact_chunks_min=4
+)
 OLD = 40
 """Messages that a stream has before the work begins, in as many chunks."""
 _UNCLAIMED = frozenset({Rule.FRESH_READ, Rule.ONE_END, Rule.LIVE, Rule.CURSOR})

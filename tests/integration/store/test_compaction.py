@@ -18,6 +18,7 @@ from unbroken.protocol.chain import chain
 from unbroken.store.base import Batch, Close, DeleteStream, Durability, Fork, StreamingMessageRepository, Trim
 from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.ballast import Ballast
 from unbroken.store.sqlite.connection import Connection
 from unbroken.store.sqlite.writer import Writer
 from unbroken.store.threads import InlineWorker
@@ -171,7 +172,7 @@ async def test_giving_back_goes_in_bounded_steps_and_is_taken_up_again_after_a_r
     await done(store, DeleteStream(stream=stream.id, epoch=stream.epoch))
     await store.close()
     assert rows(path, "SELECT count(*) FROM chunk") == [(35,)]
-    writer = Writer(Connection(path, limits, full=False), limits, compress=False)
+    writer = Writer(Connection(path, limits, full=False), Ballast(path, 0), limits, compress=False)
     left = []
     while writer.give_back():
         left.append(rows(path, "SELECT count(*) FROM chunk")[0][0])

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.builders import ALICE, append, appending, create, done, encoded, numbered, read_all, texts
 from tests.support.database import connect
+from tests.support.sqlite_program import LOCKER, program
 from unbroken.errors import (
     CorruptError,
     StoreFullError,
@@ -54,36 +55,6 @@ for _ in sys.stdin:
     (body,), = reader.execute("SELECT body FROM chunk ORDER BY id DESC LIMIT 1").fetchall()
     print(head, body.decode(), flush=True)
 """
-LOCKER = """
-import sqlite3, sys
-locker = sqlite3.connect(sys.argv[1], isolation_level=None)
-locker.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-sys.stdin.readline()
-"""
-
-
-@contextmanager
-def program(source: str, path: Path) -> Iterator[Callable[[str], str]]:
-    """Another process, with Python's own sqlite3 (another build than the store's). Calling sends a line and gets one."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", source, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    sending, receiving = child.stdin, child.stdout
-
-    def ask(line: str) -> str:
-        if line:
-            sending.write(line + "\n")
-            sending.flush()
-        return receiving.readline().strip()
-
-    with child:
-        try:
-            yield ask
-        finally:
-            child.kill()
 
 
 @pytest.mark.scenario("TC-INT-001a")
@@ -178,7 +149,7 @@ async def test_a_locked_database_costs_a_bounded_wait_and_nothing_else(sqlite: S
     await store.open()
     stream = await create(store, "a", messages=numbered(1, 1))
     op = appending(stream, numbered(2, 2), producer=Producer("p", 1, 0))
-    with program(LOCKER, path) as ask:
+    with program(LOCKER.format(kind="IMMEDIATE"), path) as ask:
         assert await asyncio.to_thread(ask, "") == "locked"
         async with asyncio.timeout(20):
             with pytest.raises(StoreUnavailableError):
@@ -236,7 +207,7 @@ async def test_an_up_to_date_database_opens_while_another_process_writes_and_a_n
         assert await read_all(opened, stream.id) == ["1"]
     await opened.close()
     fresh = SQLiteStore(tmp_path / "fresh.db", limits=limits)
-    with program(LOCKER, tmp_path / "fresh.db") as ask:
+    with program(LOCKER.format(kind="IMMEDIATE"), tmp_path / "fresh.db") as ask:
         assert await asyncio.to_thread(ask, "") == "locked"
         async with asyncio.timeout(20):
             with pytest.raises(StoreUnavailableError):

@@ -15,7 +15,7 @@ from unbroken.errors import StoreError
 from unbroken.limits import Limits
 from unbroken.store.sqlite.connection import Connection
 
-__all__ = ["Checkpointer"]
+__all__ = ["PAGE_BYTES", "Checkpointer"]
 
 PAGE_BYTES = 4096
 FAR = 2

@@ -6,6 +6,7 @@ failed in it, the next transaction starts clean.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,11 +19,17 @@ from unbroken.limits import Limits
 from unbroken.store.sqlite.failures import translated
 from unbroken.store.sqlite.page_checksums import PAGE_CHECKSUM_BYTES, checking_vfs
 
-__all__ = ["SQLITE_OLDEST", "Connection", "Row", "StillConnection", "Value", "check_sqlite"]
+__all__ = ["SQLITE_OLDEST", "Connection", "InterruptedByBoundError", "Row", "StillConnection", "Value", "check_sqlite"]
 
 Value = str | int | float | bytes | None
 Row = tuple[Value, ...]
 SQLITE_OLDEST = 3_051_003
+PROGRESS_STEPS = 1_000
+"""Steps of SQLite's machine between two looks at the clock."""
+
+
+class InterruptedByBoundError(Exception):
+    """There was no time to finish."""
 
 
 def check_sqlite(version: int) -> None:
@@ -191,6 +198,19 @@ class Connection:
         """How many rows the last statement changed."""
         assert self._raw is not None
         return self._raw.changes()
+
+    @contextmanager
+    def bounded(self, seconds: float) -> Iterator[None]:
+        """Statements inside that take longer raise `InterruptedByBoundError`; for those that change nothing."""
+        raw = self._raw or self._open()
+        ends = time.monotonic() + seconds
+        raw.set_progress_handler(lambda: time.monotonic() > ends, PROGRESS_STEPS)
+        try:
+            yield
+        except apsw.InterruptError:
+            raise InterruptedByBoundError from None
+        finally:
+            raw.set_progress_handler(None)
 
     def data_version(self) -> int:
         """A number that changes when another connection has written; our own writes leave it."""

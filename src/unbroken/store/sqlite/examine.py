@@ -6,20 +6,23 @@ after each fault, so that what it gives is all there is.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from unbroken.errors import CorruptError
+from unbroken.limits import Limits
 from unbroken.messages import StreamId, split_encoded
 from unbroken.protocol.chain import chain
 from unbroken.store.entry import Entry
-from unbroken.store.sqlite.connection import Connection
+from unbroken.store.sqlite.connection import Connection, InterruptedByBoundError
 from unbroken.store.sqlite.rows import entry_from_row
 from unbroken.store.sqlite.tables import QUERIES, stored_batches
 
-__all__ = ["Examination", "Fault", "examine", "is_database"]
+__all__ = ["Examination", "Fault", "examine", "is_database", "look_for_damage"]
 
 PAGE_STREAMS = 500
+_log = logging.getLogger(__name__)
 STRUCTURE_FAULTS_MAX = 100
 
 
@@ -62,6 +65,24 @@ def examine(connection: Connection, told: Callable[[int], None] = lambda _stream
                 faults.append(fault)
             told(streams)
     return Examination(streams, messages, tuple(faults))
+
+
+def look_for_damage(connection: Connection, limits: Limits) -> None:
+    """At a start: look through the pages for a bounded time, and put what is found into the log.
+
+    What is damaged stays refused to whoever reads it; the rest is served.
+    """
+    try:
+        with connection.bounded(limits.store_check_seconds_max), connection.failing():
+            found = [str(row[0]) for row in connection.all("PRAGMA quick_check(10)")]
+    except InterruptedByBoundError:
+        return
+    except CorruptError as error:
+        found = [error.message]
+    if found != ["ok"]:
+        _log.error(
+            "the database is damaged: %s. `unbroken verify --all --store sqlite:///FILE` says where", "; ".join(found)
+        )
 
 
 def _structure(connection: Connection) -> Iterator[Fault]:

@@ -32,8 +32,10 @@ from unbroken.store.base import (
     _Resync,
 )
 from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sqlite.ballast import Ballast
 from unbroken.store.sqlite.checkpoint import Checkpointer
 from unbroken.store.sqlite.connection import Connection, check_sqlite
+from unbroken.store.sqlite.examine import look_for_damage
 from unbroken.store.sqlite.reader import Reader
 from unbroken.store.sqlite.schema import SQLiteTarget
 from unbroken.store.sqlite.writer import Writer
@@ -147,10 +149,21 @@ class SQLiteStore:
             self._path.touch(mode=0o600)
         except OSError as error:
             raise StoreUnavailableError(f"the database file cannot be made: {error.strerror}") from error
+        ballast = Ballast(self._path, self._limits.store_ballast_bytes)
+        try:
+            return self._writer(parts, ballast)
+        except StoreError:
+            if not ballast.give_way():
+                raise
+            return self._writer(parts, ballast)
+
+    def _writer(self, parts: _Parts, ballast: Ballast) -> Writer:
         connection = self._connect(on_wal=lambda pages: self._wal_grew(parts, pages))
         try:
             migrate(SQLiteTarget(connection), load_migrations("sqlite"), self._clock.now_ms())
-            return Writer(connection, self._limits, compress=self._compress)
+            look_for_damage(connection, self._limits)
+            ballast.reserve()
+            return Writer(connection, ballast, self._limits, compress=self._compress)
         except BaseException:
             connection.close()
             raise
@@ -219,19 +232,33 @@ class SQLiteStore:
         return await parts.writing.run(work)
 
     async def probe(self) -> None:
-        await self._write(lambda writer: writer.probe())
+        parts = self._opened()
+        try:
+            await self._write(lambda writer: writer.probe())
+        finally:
+            if parts.writer is not None and parts.writer.garbage:
+                self._give_back(parts)  # it may have been put off when writing failed
 
     async def _write(self, work: Callable[[Writer], T]) -> T:
         parts = self._opened()
         writer = parts.writer
         assert writer is not None
-        return await parts.writing.run(lambda: work(writer))
+        return await self._bounded(parts.writing, lambda: work(writer))
 
     async def _read(self, work: Callable[[Reader], T]) -> T:
         self._opened()
         assert self._next_reader is not None
         worker, reader = self._next_reader()
-        return await worker.run(lambda: work(reader))
+        return await self._bounded(worker, lambda: work(reader))
+
+    async def _bounded(self, worker: Worker, work: Callable[[], T]) -> T:
+        """What `work` gives; `StoreUnavailableError` when that takes too long. It is done all the same, later."""
+        try:
+            async with asyncio.timeout(self._limits.store_seconds_max):
+                return await worker.run(work)
+        except TimeoutError:
+            seconds = self._limits.store_seconds_max
+            raise StoreUnavailableError(f"the store did not answer within {seconds:g} s") from None
 
     async def get(self, principal: Principal, name: str) -> StreamInfo | None:
         return await self._read(lambda reader: reader.get(principal, name))

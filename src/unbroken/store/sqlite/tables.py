@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from unbroken.limits import Limits
 from unbroken.messages import Epoch, Principal, Seq, SessionInfo, StreamId, join_encoded
@@ -28,7 +28,7 @@ from unbroken.store.sqlite.rows import (
     stream_row,
 )
 
-__all__ = ["QUERIES", "SQLiteTables", "stored_batches"]
+__all__ = ["QUERIES", "SQLiteTables", "Witness", "stored_batches"]
 
 QUERIES = load_queries("sqlite")
 
@@ -78,6 +78,15 @@ def _parts(messages: Sequence[bytes], bytes_max: int) -> Iterator[Sequence[bytes
             start, size = end, 0
 
 
+class Witness(NamedTuple):
+    """A stream's head and its chain as a commit leaves them, and whether it makes the stream."""
+
+    stream: StreamId
+    head: Seq
+    hash: bytes
+    fresh: bool
+
+
 class SQLiteTables:
     """`Tables` and `Source` over one connection that has a write transaction open."""
 
@@ -88,6 +97,7 @@ class SQLiteTables:
         self._dirty: dict[StreamId, Entry] = {}
         self._producers: dict[tuple[StreamId, str], ProducerState] = {}
         self._pieces: dict[StreamId, list[_Piece]] = {}
+        self._fresh: set[StreamId] = set()
         self.garbage = False
 
     def forget(self) -> None:
@@ -96,6 +106,7 @@ class SQLiteTables:
         self._dirty.clear()
         self._producers.clear()
         self._pieces.clear()
+        self._fresh.clear()
         self.garbage = False
 
     def forget_stream(self, stream: StreamId) -> None:
@@ -147,6 +158,7 @@ class SQLiteTables:
     def insert(self, entry: Entry) -> None:
         self._db.run(QUERIES["stream_insert"], stream_row(entry))
         self._entries[entry.fixed.id] = entry
+        self._fresh.add(entry.fixed.id)
 
     def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
         for part in _parts(messages, self._limits.compact_chunk_bytes):
@@ -221,6 +233,13 @@ class SQLiteTables:
         """The chunks of this stream in this commit: one, unless it is large or something had to read before the end."""
         return [encode_chunk(stream, piece.batch()) for piece in self._pieces.pop(stream, ())]
 
+    def witness(self) -> Witness | None:
+        """Something by which this commit can be told from one that never was; None when it appends nothing."""
+        for stream in self._pieces:
+            entry = self._entries[stream]
+            return Witness(stream, entry.head, entry.hash, fresh=stream in self._fresh)
+        return None
+
     def flush(self) -> None:
         """Put everything that changed into the tables, with a statement for each kind of row."""
         if self._pieces:
@@ -253,5 +272,6 @@ class SQLiteTables:
     def shrink(self) -> None:
         """Keep the cache within its bound; called when nothing is waiting to be flushed."""
         assert not self._dirty
+        self._fresh.clear()
         while len(self._entries) > self._limits.store_cached_streams_max:
             self._entries.popitem(last=False)

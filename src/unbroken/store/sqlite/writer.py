@@ -6,29 +6,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
+import apsw
+
+from unbroken.errors import StoreError, StoreFullError, StoreUnavailableError, TrimmedError, UnknownOutcomeError
 from unbroken.limits import Limits
 from unbroken.messages import Seq, StreamId
 from unbroken.store.apply import apply
 from unbroken.store.base import WriteOp, WriteResult
 from unbroken.store.chunks import chunk_key, encode_chunk, key_seq
 from unbroken.store.compaction import merge, pick
-from unbroken.store.sqlite.checkpoint import Checkpointer
+from unbroken.store.sqlite.ballast import Ballast
+from unbroken.store.sqlite.checkpoint import PAGE_BYTES, Checkpointer
 from unbroken.store.sqlite.connection import Connection
-from unbroken.store.sqlite.tables import QUERIES, SQLiteTables, stored_batches
+from unbroken.store.sqlite.tables import QUERIES, SQLiteTables, Witness, stored_batches
 
 __all__ = ["Writer"]
 
 VACUUM_PAGES = 1_000
+FULL_STEP_CHUNKS = 8
 
 
 class Writer:
     """Writes through one connection. `foreign_writes` counts how often another process was seen to have written."""
 
-    def __init__(self, connection: Connection, limits: Limits, *, compress: bool) -> None:
+    def __init__(self, connection: Connection, ballast: Ballast, limits: Limits, *, compress: bool) -> None:
         self._db = connection
+        self._ballast = ballast
         self._limits = limits
         self._compress = compress
         self._tables = SQLiteTables(connection, limits)
@@ -45,12 +51,24 @@ class Writer:
                 self._notice()
                 yield tables
                 tables.flush()
+        except StoreFullError as error:
+            tables.forget()
+            told = self._ballast.let_go(error)
+            self._make_room()
+            raise told from error
         except BaseException:
             tables.forget()
             raise
         self.garbage = self.garbage or tables.garbage
         tables.garbage = False
         tables.shrink()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """While the disk is full: empty the write-ahead log, and give what was deleted back to the file system."""
+        if self._ballast.full:
+            with suppress(StoreError):
+                self._db.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def _notice(self) -> None:
         version = self._db.data_version()
@@ -60,12 +78,47 @@ class Writer:
             self._tables.forget()
 
     def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
-        """Apply `ops` in one transaction."""
-        with self._transaction() as tables:
-            return [apply(tables, op) for op in ops]
+        """Apply `ops` in one transaction. A commit whose outcome is unknown is looked up where that can be done."""
+        self._ballast.check(ops)
+        results: list[WriteResult] = []
+        witness: Witness | None = None
+        try:
+            with self._transaction() as tables:
+                results = [apply(tables, op) for op in ops]
+                witness = tables.witness()
+        except UnknownOutcomeError as error:
+            if witness is None:
+                raise
+            self._look_up(witness, error)
+        return results
+
+    def _look_up(self, witness: Witness, unknown: UnknownOutcomeError) -> None:
+        """Return when the commit took effect, raise `StoreUnavailableError` when it did not, `unknown` where nobody knows.
+
+        A small write that becomes durable comes first. It takes the place of the lost commit in the write-ahead log, so that
+        not even a crash can bring that back afterwards.
+        """
+        try:
+            self._probe()
+            with self._db.transaction():
+                entry = self._tables.by_id(witness.stream)
+                there = entry is not None and entry.head >= witness.head
+                found = self._tables.hash_at(entry, witness.head) if entry is not None and there else None
+        except (StoreError, TrimmedError):
+            raise unknown from None
+        finally:
+            self._tables.forget()
+        if entry is None and not witness.fresh:
+            raise unknown
+        if found != witness.hash:
+            raise StoreUnavailableError("the commit failed and was taken back; nothing was written") from unknown
 
     def probe(self) -> None:
         """As `StreamingMessageRepository.probe`: SQLite writes a page only when something in it has changed."""
+        self._ballast.check_room()
+        self._probe()
+
+    def _probe(self) -> None:
         with self._transaction():
             self._db.run(QUERIES["counter_probe"], ("probe",))
 
@@ -108,18 +161,26 @@ class Writer:
             if row is None:
                 return False
             stream, upto = cast("tuple[StreamId, Seq]", row)
-            most = self._limits.delete_step_chunks_max
+            most, pages = self._step()
             low = chunk_key(stream, Seq(0))
             found = self._db.all(QUERIES["chunk_keys"], (low, chunk_key(stream, upto), most))
             if found:
                 key, chain_hash = cast("tuple[int, bytes]", found[-1])
                 self._db.run(QUERIES["chunk_delete"], (low, key))
                 self._db.run(QUERIES["stream_rebase"], (stream, key_seq(key), chain_hash))
-                self._db.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")  # a page with each row
+                self._db.all(f"PRAGMA incremental_vacuum({pages})")  # a page with each row
             if len(found) < most:
                 self._db.run(QUERIES["garbage_drop"], (stream,))
             tables.forget_stream(stream)
             return True
+
+    def _step(self) -> tuple[int, int]:
+        """How many chunks are deleted and how many pages moved at once: on a full disk only what its reserve can bear."""
+        most, pages = self._limits.delete_step_chunks_max, VACUUM_PAGES
+        if self._ballast.full:
+            pages = min(pages, self._ballast.pages_that_fit(PAGE_BYTES))
+            most = min(most, FULL_STEP_CHUNKS)
+        return most, pages
 
     def copy_log(self, checkpointer: Checkpointer) -> None:
         """Help the checkpointer, which cannot keep up."""

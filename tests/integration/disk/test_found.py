@@ -1,0 +1,83 @@
+"""Damage is found at the start and in mid-work, reported, and costs only whoever reads what is damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import append, appending, create, encoded, read_all
+from tests.support.parts import running_parts
+from unbroken.errors import CorruptError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import StreamInfo
+from unbroken.store.base import Appended, Durability
+from unbroken.store.sqlite import SQLiteStore
+
+pytestmark = pytest.mark.anyio
+PAGE = 4096
+
+
+async def damaged(path: Path) -> dict[str, StreamInfo]:
+    """A closed database of three streams; the page where `b` ends is overwritten."""
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    streams = {name: await create(store, name) for name in "abc"}
+    for stream in streams.values():
+        for number in range(100):
+            await append(store, stream, [encoded(f"{stream.name} {number} " + "x" * 400)])
+    await store.close()
+    await asyncio.to_thread(overwrite, path, b"b 99 ")
+    return streams
+
+
+def overwrite(path: Path, text: bytes) -> None:
+    """Fill the page that holds `text` with what does not belong there."""
+    data = bytearray(path.read_bytes())
+    start = data.rindex(text) // PAGE * PAGE
+    data[start : start + PAGE] = b"\xa5" * PAGE
+    path.write_bytes(data)
+
+
+async def test_a_start_reports_damage_and_serves_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "unbroken.db"
+    streams = await damaged(path)
+    store = SQLiteStore(path)
+    await store.open()
+    assert "the database is damaged" in caplog.text
+    with pytest.raises(CorruptError) as caught:
+        await read_all(store, streams["b"].id)
+    assert caught.value.detail["stream"] == streams["b"].id
+    assert [len(await read_all(store, streams[name].id)) for name in "ac"] == [100, 100]
+    await store.close()
+
+
+async def test_the_look_at_the_start_is_bounded_and_finds_nothing_in_a_sound_database(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    path = tmp_path / "unbroken.db"
+    await damaged(path)
+    hasty = SQLiteStore(path, limits=replace(DEFAULT_LIMITS, store_check_seconds_max=0.0))
+    await hasty.open()
+    await hasty.close()
+    sound = SQLiteStore(tmp_path / "other.db")
+    await sound.open()
+    await sound.close()
+    assert "damaged" not in caplog.text
+
+
+async def test_a_damaged_stream_harms_no_other_in_the_same_commit_and_the_server_is_not_degraded(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "unbroken.db"
+    streams = await damaged(path)
+    async with running_parts(SQLiteStore(path, durability=Durability.PROCESS)) as parts:
+        futures = [parts.log.submit(appending(stream, [encoded("more")])) for stream in streams.values()]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert [type(result) for result in results] == [Appended, CorruptError, Appended]
+        assert parts.log.degraded is None
+        assert len(await read_all(parts.store, streams["c"].id)) == 101
