@@ -266,7 +266,9 @@ class CorruptError(StoreError):
     code = "corrupt"
     http_status = 500
     retryable = False
-    cure = "Restore the file from a backup (`unbroken verify` names what is damaged), or name the right file."
+    cure = (
+        "Restore a backup, or bring back what is sound (`unbroken salvage`); `unbroken verify` names what is damaged."
+    )
 
 
 class InUseError(StoreError):

@@ -57,6 +57,8 @@ RUN_BY = {
     f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} sh 2": "test_a_backup_of_a_running_server",
+    f"{BACKUP} sh 3": "test_a_damaged_file",
+    f"{BACKUP} text 2": "test_a_damaged_file",
     **dict.fromkeys([f"{KIT_DISK} python {number}" for number in (1, 2, 3)], "test_the_disk_of_the_fault_kit"),
     f"{KIT_DISK} sh 1": "test_the_disk_of_the_fault_kit",
     f"{TASKS} python 1": "test_tasks_howto.py",
@@ -313,3 +315,21 @@ async def test_the_disk_of_the_fault_kit(tmp_path: Path, number: int, printed: s
     command, folder = the(KIT_DISK, "sh", 1).split()[0], the(KIT_DISK, "sh", 1).split()[-1]
     assert (ROOT / command).exists()
     assert list((ROOT / folder).glob("test_*.py"))
+
+
+async def test_a_damaged_file(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path) as process, Client(process.url) as client:
+        await client.create("chat/1")
+        for number in range(160):
+            await client.append("chat/1", [f"{number}.{part} " + "x" * 1_800 for part in range(3)])
+        assert await process.terminate() == 0
+    data = bytearray((tmp_path / "unbroken.db").read_bytes())
+    start = data.index(b'"7.2 ') // 4096 * 4096
+    data[start : start + 4096] = b"?" * 4096
+    (tmp_path / "unbroken.db").write_bytes(data)
+    verify, salvage = the(BACKUP, "sh", 3).splitlines()
+    told = await run(["sh", "-c", verify], tmp_path)
+    assert (told.returncode, f"page {start // 4096 + 1}: CORRUPT" in told.stdout) == (4, True), told.stderr
+    told = await run(["sh", "-c", salvage], tmp_path)
+    wanted = the(BACKUP, "text", 2).replace("4 streams", "1 streams")
+    assert (told.returncode, told.stdout.strip()) == (4, wanted.strip())

@@ -46,7 +46,7 @@ _MEANINGS = {
     Exit.FAILED: "the operation failed; the error's code says why",
     Exit.USAGE: "the command line is wrong",
     Exit.ENDED_BADLY: "`tail`: the stream failed, was cancelled, timed out or was interrupted",
-    Exit.TAMPERED: "`verify`: a stream's hash chain does not hold, or stored data is corrupt",
+    Exit.TAMPERED: "a stream's hash chain does not hold, or stored data is corrupt; `salvage`: something was lost",
     Exit.NOT_FOUND: "no such stream or session, or it is not yours",
     Exit.BAD_DATA: "the request or its data is malformed or too large",
     Exit.UNAVAILABLE: "something needed is not there: the server does not answer, `doctor` found a fault",

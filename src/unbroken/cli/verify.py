@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
 from unbroken.cli.exits import Exit, UsageError, report
-from unbroken.cli.output import clean, print_json
+from unbroken.cli.output import clean, note, print_json
 from unbroken.errors import CorruptError, UnbrokenError
 
 if TYPE_CHECKING:
@@ -47,12 +47,33 @@ def verify(
 
     Args:
         name: The streams' names.
-        all_streams: Verify every stream that you may see.
+        all_streams: Verify every stream that you may see; of a store also every page of its file.
         store: Verify in this store (sqlite:///FILE) instead of asking a server.
     """
     if bool(name) == all_streams:
         raise UsageError("give the names of streams, or --all")
-    return run_async(_verify(name, store, connection, as_json=json))
+    pages = Exit.OK if store is None or name else _verify_pages(store, as_json=json)
+    return max(pages, run_async(_verify(name, store, connection, as_json=json)))
+
+
+def _verify_pages(url: str, *, as_json: bool) -> Exit:
+    """Hold every page of a database file that no server uses against its checksum, and name those that do not match."""
+    from unbroken.cli.offline import database_path
+    from unbroken.store.sqlite.backup import in_use
+    from unbroken.store.sqlite.salvage import unsound_pages
+
+    path = database_path(url)
+    if in_use(path):
+        note("a server has the database open: its pages are not looked at, only its streams")
+        return Exit.OK
+    code = Exit.OK
+    for page in unsound_pages(path):
+        code = Exit.TAMPERED
+        if as_json:
+            print_json({"page": page, "ok": False})
+        else:
+            sys.stdout.write(f"page {page}: CORRUPT\n")
+    return code
 
 
 async def _verify(names: Sequence[str], store: str | None, connection: Connection, *, as_json: bool) -> int:
@@ -61,7 +82,10 @@ async def _verify(names: Sequence[str], store: str | None, connection: Connectio
 
     code = Exit.OK
     async with _stored(store) if store is not None else _served(connection) as source:
-        wanted = list(names) or await source.names()
+        try:
+            wanted = list(names) or await source.names()
+        except CorruptError as error:
+            return report(error, as_json=as_json)
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
             for name in progress.track(wanted, description="verifying"):
                 try:

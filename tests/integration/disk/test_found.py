@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import append, appending, create, encoded, read_all
+from tests.support.commands import Commands
 from tests.support.parts import running_parts
 from unbroken.errors import CorruptError
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import StreamInfo
+from unbroken.messages import Principal, StreamInfo
 from unbroken.store.base import Appended, Durability
 from unbroken.store.sqlite import SQLiteStore
 
@@ -34,14 +35,16 @@ async def damaged(path: Path) -> dict[str, StreamInfo]:
     return streams
 
 
-def overwrite(path: Path, text: bytes) -> None:
-    """Fill the page that holds `text` with what does not belong there."""
+def overwrite(path: Path, text: bytes) -> int:
+    """Fill the page that holds `text` with what does not belong there; its number."""
     data = bytearray(path.read_bytes())
     start = data.rindex(text) // PAGE * PAGE
     data[start : start + PAGE] = b"\xa5" * PAGE
     path.write_bytes(data)
+    return start // PAGE + 1
 
 
+@pytest.mark.scenario("TC-EDGE-008")
 async def test_a_start_reports_damage_and_serves_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "unbroken.db"
     streams = await damaged(path)
@@ -70,6 +73,7 @@ async def test_the_look_at_the_start_is_bounded_and_finds_nothing_in_a_sound_dat
     assert "damaged" not in caplog.text
 
 
+@pytest.mark.scenario("TC-EDGE-008")
 async def test_a_damaged_stream_harms_no_other_in_the_same_commit_and_the_server_is_not_degraded(
     tmp_path: Path,
 ) -> None:
@@ -81,3 +85,28 @@ async def test_a_damaged_stream_harms_no_other_in_the_same_commit_and_the_server
         assert [type(result) for result in results] == [Appended, CorruptError, Appended]
         assert parts.log.degraded is None
         assert len(await read_all(parts.store, streams["c"].id)) == 101
+
+
+@pytest.mark.scenario("TC-EDGE-008")
+@pytest.mark.parametrize("text", [b"b 99 ", b'"color":"of c"'], ids=["messages", "the list of streams"])
+async def test_verify_names_the_pages_and_the_streams_that_are_damaged(tmp_path: Path, text: bytes) -> None:
+    path, commands = tmp_path / "unbroken.db", Commands(tmp_path / "home", "http://127.0.0.1:9")
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    for name in "abc":
+        stream = await create(store, name, Principal(), metadata=f'{{"color":"of {name}"}}')
+        for number in range(100):
+            await append(store, stream, [encoded(f"{name} {number} " + "x" * 400)])
+    await store.close()
+    url = f"sqlite:///{path}"
+    assert (await commands("verify", "--all", "--store", url)).status == 0
+    page = await asyncio.to_thread(overwrite, path, text)
+    told = await commands("verify", "--all", "--store", url)
+    assert told.status == 4
+    assert told.text.splitlines()[0] == f"page {page}: CORRUPT"
+    assert "error[corrupt]" in told.err
+    if text.startswith(b"b"):
+        assert [line for line in told.text.splitlines() if "b" in line.split(":")[0]] == ["b: CORRUPT"]
+        assert told.text.count("100 messages verified") == 2
+    listed = await commands("verify", "--all", "--store", url, "--json")
+    assert listed.objects[0] == {"page": page, "ok": False}

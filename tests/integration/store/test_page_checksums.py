@@ -55,6 +55,7 @@ async def served(path: Path, streams: dict[StreamId, list[str]]) -> dict[StreamI
     return found
 
 
+@pytest.mark.scenario("TC-EDGE-008")
 async def test_40_of_40_bits_that_flip_anywhere_are_found_and_none_is_served(tmp_path: Path) -> None:
     path, chance = tmp_path / "unbroken.db", Random(SEED)
     held = await filled(path)

@@ -28,7 +28,7 @@ from unbroken.store.sqlite.connection import Connection, StillConnection
 from unbroken.store.sqlite.examine import Examination, examine, is_database
 from unbroken.store.sqlite.schema import SQLiteTarget
 
-__all__ = ["Progress", "back_up", "finish", "in_use", "partial", "restore"]
+__all__ = ["Progress", "back_up", "check_target", "finish", "in_use", "partial", "restore", "verified"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is done now, how much of it is done, and how much there is (0: nobody knows)."""
@@ -52,10 +52,10 @@ def back_up(
     False. Until all is well, `target` is what it was.
     """
     _check_source(source)
-    _check_target(target, replace=replace)
+    check_target(target, replace=replace)
     with partial(target) as unfinished:
         _copy(Connection(source, limits, full=False, read_only=True), unfinished, progress)
-        examination = _verified(unfinished, limits, progress)
+        examination = verified(unfinished, limits, progress)
         finish(unfinished, target)
     return examination
 
@@ -69,7 +69,7 @@ def restore(
     server has the database open, else as `back_up`. The old database is kept beside the new one.
     """
     _check_source(source)
-    _check_target(database, replace=replace)
+    check_target(database, replace=replace)
     _check_free(database)
     with partial(database) as unfinished:
         beside = source.with_name(source.name + "-wal")
@@ -77,7 +77,7 @@ def restore(
         kind = Connection(source, limits, full=False, read_only=True) if written_to else StillConnection(source, limits)
         _copy(kind, unfinished, progress)
         _migrate(unfinished, limits)
-        examination = _verified(unfinished, limits, progress)
+        examination = verified(unfinished, limits, progress)
         with _alone(database):
             kept = _set_aside(database)
             finish(unfinished, database)
@@ -144,7 +144,8 @@ def _check_source(source: Path) -> None:
         raise NotFoundError(f"there is no database {source}")
 
 
-def _check_target(target: Path, *, replace: bool) -> None:
+def check_target(target: Path, *, replace: bool) -> None:
+    """`AlreadyExistsError` unless the file may be made."""
     if target.exists() and not (replace and target.is_file()):
         raise AlreadyExistsError(f"{target} is there already; --force replaces it")
 
@@ -174,7 +175,8 @@ def _migrate(path: Path, limits: Limits) -> None:
         connection.close()
 
 
-def _verified(path: Path, limits: Limits, progress: Progress) -> Examination:
+def verified(path: Path, limits: Limits, progress: Progress) -> Examination:
+    """What a copy that nobody uses holds; `CorruptError` with its first fault when it has one."""
     connection = StillConnection(path, limits)
     try:
         examination = examine(connection, lambda streams: progress("verifying", streams, 0))

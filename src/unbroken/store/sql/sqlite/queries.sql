@@ -147,6 +147,9 @@ DELETE FROM garbage WHERE stream_id = ?1;
 -- name: counter_next
 UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value;
 
+-- name: counter_set
+UPDATE counter SET value = ?2 WHERE name = ?1;
+
 -- name: counter_probe
 INSERT INTO counter (name, value) VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1;
 

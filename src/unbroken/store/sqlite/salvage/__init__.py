@@ -1,0 +1,6 @@
+"""Brings back what verifies from a damaged database file, and names exactly what does not."""
+
+from unbroken.store.sqlite.salvage.pages import unsound_pages
+from unbroken.store.sqlite.salvage.salvage import Lost, Salvage, salvage
+
+__all__ = ["Lost", "Salvage", "salvage", "unsound_pages"]

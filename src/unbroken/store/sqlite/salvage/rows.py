@@ -1,0 +1,155 @@
+"""What of a damaged database's rows can be believed: chunks by their own checksum, everything else by its page's.
+
+`salvage` builds a new database from it. It reads each page once, remembers where chunks are, and decodes them when asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from unbroken.errors import CorruptError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Seq, StreamId
+from unbroken.store.base import Batch
+from unbroken.store.chunks import ChunkRow, decode_chunk, key_seq
+from unbroken.store.entry import Entry
+from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sqlite.connection import Connection, Value
+from unbroken.store.sqlite.rows import entry_from_row
+from unbroken.store.sqlite.salvage.pages import FREE, PageFile
+from unbroken.store.sqlite.salvage.records import TABLE_LEAF, cells, page_kind
+from unbroken.store.sqlite.schema import SQLiteTarget
+from unbroken.store.sqlite.tables import QUERIES
+
+__all__ = ["Found", "Place", "read_rows"]
+
+_CHUNK_TYPES = [int, int, int, bytes, bytes]
+_PRODUCER_TYPES = [int, str, int, int, int, int]
+TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", ""})
+_STREAM_ORDER = [name.strip() for name in QUERIES["stream_by_id"].removeprefix("SELECT ").split(" FROM ")[0].split(",")]
+
+
+class Place(NamedTuple):
+    """Where a sound chunk lies, and which messages it holds."""
+
+    first: Seq
+    last: Seq
+    page: int
+    key: int
+
+
+@dataclass(slots=True)
+class Found:
+    """The rows that can be believed, and the tables of which some may be missing."""
+
+    pages: PageFile
+    streams: dict[StreamId, Entry] = field(default_factory=dict)
+    sessions: list[list[Value]] = field(default_factory=list)
+    producers: list[list[Value]] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    garbage: set[int] = field(default_factory=set)
+    chunks: dict[StreamId, list[Place]] = field(default_factory=lambda: defaultdict(list))
+    damaged: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """By table: its pages that do not verify. Under "" are those that nobody knows the table of."""
+
+    def batch(self, place: Place) -> Batch:
+        """The messages of a chunk."""
+        for row in _chunks(self.pages, place.page):
+            if row.key == place.key:
+                return decode_chunk(row)
+        raise AssertionError("the file was changed meanwhile")
+
+
+class _Schema(NamedTuple):
+    roots: dict[int, str]
+    stream_columns: list[str]
+
+
+def read_rows(pages: PageFile, scratch: Path) -> Found:
+    """Everything of `pages` that verifies. `scratch` is a place for an empty database of the same schema."""
+    found, schema = Found(pages), _schema(scratch)
+    for number in range(1, pages.count + 1):
+        if pages.is_map(number):
+            if not pages.sound(number):
+                found.damaged["map"].append(number)
+            continue
+        owner = number if number in schema.roots else pages.owner(number)
+        if owner == FREE:
+            continue
+        table = "" if owner is None else schema.roots.get(owner, "index")
+        if not pages.sound(number):
+            found.damaged[table].append(number)
+        if table in {"chunk", ""}:
+            _take_chunks(found, number)
+        if table in TABLES and pages.sound(number):
+            for row_id, values in cells(pages.page(number), number, pages.usable, pages.page):
+                _take(found, table or _looks_like(values), (row_id, values), schema.stream_columns)
+    return found
+
+
+def _looks_like(values: list[Value]) -> str:
+    """The table of a row on a page of which nobody knows the table."""
+    types = [type(value) for value in values]
+    if types == _PRODUCER_TYPES:
+        return "producer"
+    if types == [str, int]:
+        return "counter"
+    if types == [type(None), int]:
+        return "garbage"
+    return {8: "session", 33: "stream", 34: "stream"}.get(len(values), "")
+
+
+def _schema(scratch: Path) -> _Schema:
+    """Where the tables begin: in the same pages of every database, because they are made in the same order."""
+    connection = Connection(scratch, DEFAULT_LIMITS, full=False)
+    try:
+        migrate(SQLiteTarget(connection), load_migrations("sqlite"), 0)
+        rows = connection.all("SELECT rootpage, name, tbl_name, type FROM sqlite_schema WHERE rootpage > 0")
+        columns = [str(row[1]) for row in connection.all("PRAGMA table_info(stream)")]
+    finally:
+        connection.close()
+    return _Schema({cast("int", root): str(name) for root, name, _, kind in rows if kind == "table"}, columns)
+
+
+def _chunks(pages: PageFile, number: int) -> Iterable[ChunkRow]:
+    page = pages.page(number)
+    if page_kind(page, number) != TABLE_LEAF:
+        return
+    for row_id, values in cells(page, number, pages.usable, pages.page):
+        if [type(value) for value in values[1:]] == _CHUNK_TYPES:
+            _, *parts = values
+            yield ChunkRow(row_id, *cast("tuple[int, int, int, bytes, bytes]", tuple(parts)))
+
+
+def _take_chunks(found: Found, number: int) -> None:
+    for row in _chunks(found.pages, number):
+        try:
+            batch = decode_chunk(row)
+        except CorruptError:
+            continue
+        place = Place(batch.first, batch.last, number, row.key)
+        found.chunks[StreamId(row.key >> 32)].append(place)
+        assert key_seq(row.key) == batch.last
+
+
+def _take(found: Found, table: str, row: tuple[int, list[Value]], stream_columns: list[str]) -> None:
+    row_id, values = row
+    match table:
+        case "stream":
+            named = dict(zip(stream_columns, [row_id, *values[1:]], strict=False))
+            entry = entry_from_row(tuple(named.get(name) for name in _STREAM_ORDER))
+            found.streams[entry.fixed.id] = entry
+        case "session":
+            found.sessions.append([row_id, *values[1:]])
+        case "producer":
+            found.producers.append(values)
+        case "counter":
+            found.counters[str(values[0])] = cast("int", values[1])
+        case "garbage":
+            found.garbage.add(row_id)
+        case _:
+            return

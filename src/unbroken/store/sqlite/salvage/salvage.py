@@ -1,0 +1,290 @@
+"""`salvage`: from a damaged database file a new one, with everything that verifies, and a list of what was lost.
+
+The command line calls it; the damaged file is only read. Messages keep their seqs: in the place of one that is lost stands a
+message of kind `lost`, so that cursors stay true and no reader takes a hole for the whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from unbroken.errors import InUseError, NotFoundError
+from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.messages import (
+    Epoch,
+    NewMessage,
+    Principal,
+    Seq,
+    SessionInfo,
+    SessionState,
+    StreamId,
+    StreamInfo,
+    StreamState,
+    encode_message,
+    join_encoded,
+    split_encoded,
+)
+from unbroken.protocol.chain import chain, genesis
+from unbroken.store.base import Batch
+from unbroken.store.chunks import encode_chunk
+from unbroken.store.entry import Entry
+from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sqlite.backup import Progress, check_target, finish, in_use, partial, verified
+from unbroken.store.sqlite.connection import Connection, Value
+from unbroken.store.sqlite.rows import stream_row
+from unbroken.store.sqlite.salvage.pages import PageFile
+from unbroken.store.sqlite.salvage.rows import Found, Place, read_rows
+from unbroken.store.sqlite.schema import SQLiteTarget
+from unbroken.store.sqlite.tables import QUERIES
+
+__all__ = ["Lost", "Salvage", "salvage"]
+
+LOST = "lost"
+LOST_CHUNK_MESSAGES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What could not be brought back: messages `first` to `last` of a stream, or facts, where those are None."""
+
+    reason: str
+    stream: str | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What the new database holds, and what it does not."""
+
+    streams: int
+    messages: int
+    lost: tuple[Lost, ...]
+
+
+def _quiet(_what: str, _done: int, _of: int) -> None:
+    """Progress that nobody wants."""
+
+
+def salvage(
+    source: Path, target: Path, limits: Limits, *, replace_target: bool = False, progress: Progress = _quiet
+) -> Salvage:
+    """Make `target` from whatever of the database `source` verifies.
+
+    Raises `InUseError` while a server has `source` open, `AlreadyExistsError` when there is a `target`.
+    """
+    if not source.is_file():
+        raise NotFoundError(f"there is no database {source}")
+    if in_use(source):
+        raise InUseError(f"a server or worker has {source} open")
+    check_target(target, replace=replace_target)
+    pages = PageFile(source)
+    try:
+        with partial(target) as unfinished, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            progress("reading", 0, 0)
+            found = read_rows(pages, Path(scratch) / "empty.db")
+            connection = Connection(unfinished, limits, full=False)
+            try:
+                migrate(SQLiteTarget(connection), load_migrations("sqlite"), 0)
+                rebuilt = _Rebuilding(found, connection, progress)
+                rebuilt.run()
+            finally:
+                connection.close()
+            examination = verified(unfinished, limits, progress)
+            finish(unfinished, target)
+    finally:
+        pages.close()
+    return Salvage(examination.streams, examination.messages - rebuilt.placeholders, tuple(rebuilt.lost))
+
+
+class _Rebuilding:
+    """Writes the new database, stream after stream, sources before their forks."""
+
+    def __init__(self, found: Found, connection: Connection, progress: Progress) -> None:
+        self._found = found
+        self._db = connection
+        self._progress = progress
+        self._branches: dict[tuple[StreamId, Seq], bytes] = {}
+        """The new chain's value where a fork branches off."""
+        self._orphaned: set[StreamId] = set()
+        self.lost: list[Lost] = []
+        self.placeholders = 0
+
+    def run(self) -> None:
+        self._tell_of_facts()
+        streams = sorted([*self._found.streams.values(), *self._orphans()], key=lambda entry: entry.fixed.id)
+        self._branches = {
+            (entry.fixed.forked_from, entry.fixed.fork_seq): b""
+            for entry in streams
+            if entry.fixed.forked_from is not None
+        }
+        with self._db.transaction():
+            self._write_counters(streams)
+            self._write_sessions(streams)
+        for number, entry in enumerate(streams):
+            self._progress("rebuilding", number, len(streams))
+            with self._db.transaction():
+                self._stream(entry)
+        with self._db.transaction():
+            known = {entry.fixed.id for entry in streams}
+            self._db.many(QUERIES["producer_put"], [row for row in self._found.producers if row[0] in known])
+
+    def _tell_of_facts(self) -> None:
+        """What is damaged besides messages."""
+        meanings = {
+            "session": "sessions may be missing: a page of their table does not verify",
+            "stream": "names, owners and states of streams may be missing: a page of their table does not verify",
+            "map": "something that was deleted may have come back: a page of the map of pages does not verify",
+            "producer": "what producers sent last may be missing, so a retry could be stored twice",
+        }
+        for table, meaning in meanings.items():
+            self.lost += [Lost(f"{meaning} (page {page})") for page in self._found.damaged.get(table, ())]
+
+    # --- streams whose row is lost ------------------------------------------------------------------------------------
+
+    def _orphans(self) -> Iterator[Entry]:
+        """Streams of which only messages are left; there are such only where rows of streams are lost."""
+        damaged = self._found.damaged
+        if not (damaged.get("stream") or damaged.get("") or damaged.get("map")):
+            return
+        known = self._found.streams.keys() | self._found.garbage
+        for number, stream in enumerate(sorted(self._found.chunks.keys() - known), 1):
+            places = self._found.chunks[stream]
+            head, first = max(place.last for place in places), min(place.first for place in places)
+            name = f"salvaged/{stream}"
+            base = self._found.batch(min(places))
+            everything = first == 1
+            value = genesis(Principal().tenant, name, -number) if everything else base.hash
+            start = Seq(0) if everything else base.last
+            self.lost.append(Lost("its name, owner and state are lost; its messages are kept under this name", name))
+            if not everything:
+                self.lost.append(Lost("nobody knows whether there were more before", name, 1, start))
+            info = StreamInfo(
+                id=stream,
+                epoch=Epoch(0),
+                tenant=Principal().tenant,
+                owner=Principal().subject,
+                name=name,
+                kind="stream",
+                content_type="application/json",
+                session=None,
+                metadata='{"salvaged":true}',
+                state=StreamState.INTERRUPTED,
+                reason='{"cause":"salvaged"}',
+                first=Seq(start + 1),
+                head=head,
+                size_bytes=0,
+                hash=b"",
+                genesis=value,
+                created_ms=0,
+                updated_ms=0,
+            )
+            self._orphaned.add(stream)
+            yield Entry(info, start, value)
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _write_counters(self, streams: list[Entry]) -> None:
+        ids = max([0, *(entry.fixed.id for entry in streams), *self._found.chunks, *self._found.garbage])
+        epochs = max([0, *(entry.fixed.epoch for entry in streams)])
+        counters = self._found.counters
+        whole = "stream" in counters and "epoch" in counters
+        margin = 0 if whole else 1_000_000  # epochs of streams that are gone must not come again
+        for name, least in (("stream", ids), ("epoch", epochs + margin)):
+            self._db.run(QUERIES["counter_set"], (name, max(least, counters.get(name, 0))))
+
+    def _write_sessions(self, streams: list[Entry]) -> None:
+        there: set[tuple[Value, ...]] = set()
+        for row in sorted(self._found.sessions, key=lambda row: cast("int", row[0])):
+            _, tenant, owner, name, state, created, updated, metadata = row
+            self._db.run(QUERIES["session_put"], (tenant, owner, name, state, metadata, created, updated))
+            there.add((tenant, owner, name))
+        for info in [entry.fixed for entry in streams if entry.fixed.session is not None]:
+            key = (info.tenant, info.owner, info.session)
+            if key not in there:
+                there.add(key)
+                session = SessionInfo(
+                    tenant=info.tenant, owner=info.owner, name=info.session or "", state=SessionState.ACTIVE
+                )
+                values = (session.tenant, session.owner, session.name, session.state.value, session.metadata, 0, 0)
+                self._db.run(QUERIES["session_put"], values)
+                self.lost.append(Lost(f"the state and metadata of session {session.name}"))
+
+    def _stream(self, old: Entry) -> None:
+        """Write one stream with its messages and what stands in the place of those that are lost."""
+        entry = self._attached(old)
+        info, value, size = entry.info, entry.base_hash, 0
+        rows = []
+        for batch, is_lost in self._batches(old):
+            messages = split_encoded(batch.body)
+            for seq in range(batch.first, batch.last + 1):
+                if (info.id, seq) in self._branches:
+                    upto = seq - batch.first + 1
+                    self._branches[info.id, Seq(seq)] = chain(value, batch.first, messages[:upto])
+            value = chain(value, batch.first, messages)
+            rows.append(encode_chunk(info.id, replace(batch, hash=value)))
+            size += len(batch.body)
+            if is_lost:
+                self.placeholders += len(messages)
+        if (info.id, entry.base_seq) in self._branches:
+            self._branches[info.id, entry.base_seq] = entry.base_hash
+        changed = replace(info, hash=value, size_bytes=info.size_bytes or size)
+        self._db.run(QUERIES["stream_insert"], stream_row(Entry(changed, entry.base_seq, entry.base_hash)))
+        self._db.many(QUERIES["chunk_insert"], rows)
+
+    def _attached(self, entry: Entry) -> Entry:
+        """A fork follows its source's new chain, and stands for itself where the source is lost."""
+        info = entry.info
+        if info.forked_from is None:
+            return entry
+        value = self._branches.get((info.forked_from, info.fork_seq), b"")
+        if info.fork_seq == 0 or value:
+            value = value or info.genesis
+            own = entry.base_seq == info.fork_seq
+            return Entry(replace(info, genesis=value), entry.base_seq, value if own else entry.base_hash)
+        self.lost.append(Lost("the stream that it was forked from is lost", info.name, info.first, info.fork_seq))
+        first = Seq(max(info.first, info.fork_seq + 1))
+        return Entry(replace(info, forked_from=None, fork_seq=Seq(0), first=first), entry.base_seq, entry.base_hash)
+
+    def _batches(self, entry: Entry) -> Iterator[tuple[Batch, bool]]:
+        """The stream's own messages behind its base, dense; True with those that only stand in a lost one's place."""
+        info, at = entry.info, entry.base_seq
+        before = None if info.id in self._orphaned else entry.base_hash
+        for place in _dense(self._found.chunks.get(info.id, []), at, info.head):
+            if place.first > at + 1:
+                yield from self._lost(info, Seq(at + 1), Seq(place.first - 1), "no chunk that verifies holds them")
+                before = None
+            batch = self._found.batch(place)
+            if before is not None and chain(before, batch.first, split_encoded(batch.body)) != batch.hash:
+                yield from self._lost(info, batch.first, batch.last, "they do not match their hash chain")
+            else:
+                yield batch, False
+            at, before = place.last, batch.hash
+        if at < info.head:
+            yield from self._lost(info, Seq(at + 1), info.head, "no chunk that verifies holds them")
+
+    def _lost(self, info: StreamInfo, first: Seq, last: Seq, reason: str) -> Iterator[tuple[Batch, bool]]:
+        if last >= info.first:
+            self.lost.append(Lost(reason, info.name, max(first, info.first), last))
+        payload = msgspec.Raw(msgspec.json.encode({"lost": reason}))
+        one = encode_message(
+            NewMessage(kind=LOST, json=payload), time_ms=info.updated_ms, producer=None, limits=DEFAULT_LIMITS
+        )
+        for start in range(first, last + 1, LOST_CHUNK_MESSAGES):
+            end = min(start + LOST_CHUNK_MESSAGES - 1, last)
+            yield Batch(Seq(start), Seq(end), join_encoded([one] * (end - start + 1)), b""), True
+
+
+def _dense(places: list[Place], after: Seq, head: Seq) -> Iterator[Place]:
+    """Chunks in order, each behind the one before; of two that overlap, the longer."""
+    at = after
+    for place in sorted(places, key=lambda place: (place.first, -place.last)):
+        if place.first > at and place.last <= head:
+            yield place
+            at = place.last

@@ -1,0 +1,257 @@
+"""From a damaged file comes everything that verifies, and the list of what was lost is exactly what was planted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.integration.disk.works import sound
+from tests.support.builders import ALICE, BOB, append, build_world, create, encoded
+from tests.support.commands import Commands
+from unbroken.errors import InUseError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Message, Principal, Seq, StreamState, decode_messages
+from unbroken.store.base import Close, Durability, Fork, Producer, StreamFilter
+from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.salvage import Lost, Salvage, salvage
+from unbroken.store.sqlite.salvage.pages import PageFile
+
+pytestmark = pytest.mark.anyio
+PAGE = 4096
+NO_CHUNK = "no chunk that verifies holds them"
+SEED = 20261126
+
+
+@dataclass(slots=True)
+class Planted:
+    """A closed database: what each stream held, and the chunks that one page holds whole."""
+
+    path: Path
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+
+async def planted(path: Path, *, streams: int = 4, chunks: int = 40) -> Planted:
+    """Streams of chunks of three messages each; each chunk is large enough to have pages of its own."""
+    made = Planted(path)
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    for name in [f"s/{number}" for number in range(streams)]:
+        stream = await create(store, name, session="work", metadata=f'{{"name":"{name}"}}')
+        made.texts[name] = []
+        for chunk in range(chunks):
+            texts = [f"{name} {chunk}.{part} " + "x" * 1_800 for part in range(3)]
+            await append(store, stream, list(map(encoded, texts)), producer=Producer("p", 0, chunk))
+            made.texts[name] += texts
+    ended = await create(store, "ended", BOB)
+    await append(store, ended, (), close=Close(StreamState.COMPLETED))
+    await store.close()
+    return made
+
+
+def damage(path: Path, *pages: int) -> None:
+    """Overwrite whole pages."""
+    data = bytearray(path.read_bytes())
+    for page in pages:
+        data[(page - 1) * PAGE : page * PAGE] = b"\xa5" * PAGE
+    path.write_bytes(data)
+
+
+def page_of(path: Path, text: bytes) -> int:
+    return path.read_bytes().index(text) // PAGE + 1
+
+
+def root_of(path: Path, kind: bytes) -> list[int]:
+    """The pages that belong to a tree whose root comes first; by the map of pages."""
+    pages = PageFile(path)
+    try:
+        return [number for number in range(1, pages.count + 1) if pages.owner(number) == int(kind)]
+    finally:
+        pages.close()
+
+
+async def held(path: Path, principal: Principal = ALICE) -> dict[str, list[Message]]:
+    """All messages of all streams of a principal."""
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    found: dict[str, list[Message]] = {}
+    for info in (await store.list_streams(principal, StreamFilter(), limit=1_000, after=None)).items:
+        found[info.name] = []
+        after = Seq(info.first - 1)
+        while after < info.head:
+            page = await store.read(info.id, after, messages_max=1_000, bytes_max=1 << 20)
+            for batch in page.batches:
+                found[info.name] += decode_messages(batch.body)
+                after = batch.last
+    await store.close()
+    return found
+
+
+def brought_back(made: Planted, target: Path) -> Salvage:
+    return salvage(made.path, target, DEFAULT_LIMITS)
+
+
+async def check(made: Planted, target: Path, result: Salvage) -> None:
+    """What is there is right and in its place; what is not there is in the list, and nothing else is."""
+    found = await held(target)
+    listed = {
+        (lost.stream, seq)
+        for lost in result.lost
+        if lost.first is not None and lost.last is not None
+        for seq in range(lost.first, lost.last + 1)
+    }
+    absent: set[tuple[str | None, int]] = set()
+    for name, texts in made.texts.items():
+        assert len(found[name]) == len(texts)
+        for seq, (message, text) in enumerate(zip(found[name], texts, strict=True), 1):
+            if message.kind == "lost":
+                absent.add((name, seq))
+            else:
+                assert message.text == text
+    assert absent == listed
+    assert result.messages == sum(map(len, made.texts.values())) - len(absent)
+    sound(target)
+
+
+@pytest.mark.scenario("TC-EDGE-008")
+async def test_the_list_of_what_was_lost_is_exactly_what_was_planted(tmp_path: Path) -> None:
+    made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
+    lost = [("s/0", 0), ("s/1", 7), ("s/1", 8), ("s/2", 39)]
+    pages = [page_of(made.path, f"{name} {chunk}.2".encode()) for name, chunk in lost]
+    damage(made.path, *pages)
+    result = brought_back(made, target)
+    assert sorted(result.lost, key=lambda one: (one.stream or "", one.first or 0)) == [
+        Lost(NO_CHUNK, "s/0", 1, 3),
+        Lost(NO_CHUNK, "s/1", 22, 27),
+        Lost(NO_CHUNK, "s/2", 118, 120),
+    ]
+    assert (result.streams, result.messages) == (5, 4 * 120 - 12)
+    await check(made, target, result)
+
+
+@pytest.mark.scenario("TC-EDGE-008")
+@pytest.mark.parametrize("what", ["page 1", "the root of the chunks", "the map", "the root of an index", "nothing"])
+async def test_what_only_leads_to_messages_can_be_destroyed_without_losing_one(tmp_path: Path, what: str) -> None:
+    made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
+    page = {"page 1": 1, "the map": 2, "the root of the chunks": 16, "the root of an index": 9, "nothing": 0}[what]
+    if page:
+        damage(made.path, page)
+    result = brought_back(made, target)
+    assert [lost for lost in result.lost if lost.first is not None] == []
+    assert result.messages == 4 * 120
+    await check(made, target, result)
+
+
+async def test_20_random_pages_cost_what_lies_on_them_and_the_list_says_so(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    made, target = await planted(tmp_path / "bad.db", streams=8, chunks=30), tmp_path / "good.db"
+    chunks = root_of(made.path, b"16")
+    count = made.path.stat().st_size // PAGE
+    overwritten = chance.sample(range(20, count), 20)
+    damage(made.path, *overwritten)
+    result = brought_back(made, target)
+    assert len(chunks) > 20
+    assert 0 < len([lost for lost in result.lost if lost.first is not None]) <= 20, f"seed {SEED}"
+    await check(made, target, result)
+
+
+async def test_streams_whose_row_is_lost_keep_their_messages_under_a_name_of_their_own(tmp_path: Path) -> None:
+    made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
+    damage(made.path, 8)  # the only page of the table of streams
+    result = brought_back(made, target)
+    found = await held(target, Principal())
+    assert sorted(found) == [f"salvaged/{number}" for number in range(1, 5)]
+    for number, texts in enumerate(made.texts.values(), 1):
+        assert [message.text for message in found[f"salvaged/{number}"]] == texts
+    told = [lost.stream for lost in result.lost if "its name, owner and state" in lost.reason]
+    assert sorted(map(str, told)) == sorted(found)
+    sound(target)
+
+
+async def test_everything_of_a_sound_world_comes_through_with_forks_states_and_producers(tmp_path: Path) -> None:
+    path, target = tmp_path / "world.db", tmp_path / "copy.db"
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    world = await build_world(store, messages=3_000)
+    await store.close()
+    result = salvage(path, target, DEFAULT_LIMITS)
+    assert result.lost == ()
+    assert await held(target) == await held(path)
+    assert await held(target, BOB) == await held(path, BOB)
+    for file in (path, target):
+        store = SQLiteStore(file, durability=Durability.PROCESS)
+        await store.open()
+        fork = await store.get_by_id(world.fork.id)
+        assert fork == world.fork
+        running = world.by_state[StreamState.RUNNING]
+        again = await append(store, running, [encoded("1")], producer=Producer("run-1", 1, 0))
+        assert again.duplicate
+        fresh = await create(store, "another")
+        assert fresh.id > world.foreign.id
+        await store.close()
+
+
+async def test_a_fork_follows_its_source_over_a_hole(tmp_path: Path) -> None:
+    path, target = tmp_path / "bad.db", tmp_path / "good.db"
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    source = await create(store, "source")
+    for number in range(1, 11):
+        await append(store, source, [encoded("x" * 5_000 + f" source {number} ")])
+    fork = await create(store, "fork", fork=Fork(source.id, Seq(7)))
+    await append(store, fork, [encoded("fork 8")])
+    await store.close()
+    await asyncio.to_thread(damage, path, page_of(path, b" source 5 "))
+    result = salvage(path, target, DEFAULT_LIMITS)
+    assert result.lost == (Lost(NO_CHUNK, "source", 5, 5),)
+    found = await held(target)
+    assert [m.kind for m in found["fork"]] == [*["token"] * 4, "lost", "token", "token", "token"]
+    assert found["fork"][-1].text == "fork 8"
+    sound(target)
+
+
+async def test_what_is_only_in_the_write_ahead_log_is_brought_back_too(tmp_path: Path) -> None:
+    running = tmp_path / "running.db"
+    store = SQLiteStore(running, durability=Durability.PROCESS)
+    await store.open()
+    stream = await create(store, "a")
+    await append(store, stream, [encoded("in the log")])
+    with pytest.raises(InUseError):
+        await asyncio.to_thread(in_another_process, running, tmp_path / "refused.db")
+    for suffix in ("", "-wal"):
+        data = await asyncio.to_thread(running.with_name(f"running.db{suffix}").read_bytes)
+        (tmp_path / f"crashed.db{suffix}").write_bytes(data)
+    await store.close()
+    result = salvage(tmp_path / "crashed.db", tmp_path / "good.db", DEFAULT_LIMITS)
+    assert (result.streams, result.messages, result.lost) == (1, 1, ())
+    assert [m.text for m in (await held(tmp_path / "good.db"))["a"]] == ["in the log"]
+
+
+def in_another_process(source: Path, target: Path) -> None:
+    """A lock is seen from another process only."""
+    command = [sys.executable, "-m", "unbroken", "salvage", str(source), str(target), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, target.exists()) == (75, False), done.stderr
+    if '"error":"in_use"' in done.stderr:
+        raise InUseError
+
+
+@pytest.mark.scenario("TC-EDGE-008")
+async def test_the_command_lists_losses_for_people_and_for_programs(tmp_path: Path) -> None:
+    made, commands = await planted(tmp_path / "bad.db"), Commands(tmp_path / "home", "http://127.0.0.1:9")
+    whole = await commands("salvage", str(made.path), str(tmp_path / "whole.db"))
+    assert (whole.status, whole.text) == (0, f"{tmp_path}/whole.db: 5 streams, 480 messages brought back, 0 losses\n")
+    await asyncio.to_thread(damage, made.path, page_of(made.path, b"s/1 7.2"))
+    told = await commands("salvage", str(made.path), str(tmp_path / "good.db"))
+    assert told.status == 4
+    assert told.text.splitlines()[0] == f"LOST s/1 22-24: {NO_CHUNK}"
+    unasked = await commands("salvage", str(made.path), str(tmp_path / "good.db"), "--json")
+    assert unasked.status == 1
+    listed = await commands("salvage", str(made.path), str(tmp_path / "good.db"), "--json", "--force")
+    assert (listed.status, listed.objects[0]["messages"]) == (4, 477)
+    assert listed.objects[0]["lost"] == [{"reason": NO_CHUNK, "stream": "s/1", "first": 22, "last": 24}]
