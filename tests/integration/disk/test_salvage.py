@@ -6,7 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,12 @@ import pytest
 from tests.integration.disk.works import sound
 from tests.support.builders import ALICE, BOB, append, build_world, create, encoded
 from tests.support.commands import Commands
+from tests.support.database import connect
 from unbroken.errors import InUseError
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Message, Principal, Seq, StreamState, decode_messages
+from unbroken.messages import Message, Principal, Seq, StreamId, StreamState, decode_messages
 from unbroken.store.base import Close, Durability, Fork, Producer, StreamFilter
+from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.salvage import Lost, Salvage, salvage
 from unbroken.store.sqlite.salvage.pages import PageFile
@@ -255,3 +257,22 @@ async def test_the_command_lists_losses_for_people_and_for_programs(tmp_path: Pa
     listed = await commands("salvage", str(made.path), str(tmp_path / "good.db"), "--json", "--force")
     assert (listed.status, listed.objects[0]["messages"]) == (4, 477)
     assert listed.objects[0]["lost"] == [{"reason": NO_CHUNK, "stream": "s/1", "first": 22, "last": 24}]
+
+
+async def test_a_message_that_somebody_changed_with_its_checksum_is_lost_and_no_other(tmp_path: Path) -> None:
+    made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
+    await asyncio.to_thread(change_skilfully, made.path, b"s/1 7.2", b"s/1 8.2")
+    result = brought_back(made, target)
+    assert result.lost == (Lost("they do not match their hash chain", "s/1", 22, 24),)
+    await check(made, target, result)
+
+
+def change_skilfully(path: Path, old: bytes, new: bytes) -> None:
+    """Change a message and mend its chunk's checksum, and by the way the page's."""
+    connection = connect(path)
+    for values in list(connection.execute("SELECT id, n, flags, crc, hash, body FROM chunk")):
+        batch = decode_chunk(ChunkRow(*values))
+        if old in batch.body:
+            row = encode_chunk(StreamId(values[0] >> 32), replace(batch, body=batch.body.replace(old, new)))
+            connection.execute("UPDATE chunk SET crc = ?, body = ? WHERE id = ?", (row.crc, row.body, row.key))
+    connection.close()

@@ -1,0 +1,32 @@
+"""A copy that does not get to the disk as it was read is never kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.integration.disk.works import LIMITS, WORKS
+from unbroken.errors import CorruptError
+from unbroken.store.sqlite.backup import back_up
+from unbroken.testing import BitFlip, DiskFault, DiskFile, DiskOperation, FaultDisk
+
+pytestmark = pytest.mark.anyio
+SEED = 20261126
+
+
+async def test_a_bit_that_flips_on_its_way_into_the_copy_is_found_and_the_older_copy_stays(tmp_path: Path) -> None:
+    source, target = tmp_path / "append.db", tmp_path / "copy.db"
+    target.write_bytes(b"an older copy")
+    with FaultDisk(syncs=False, random=Random(SEED)) as disk:
+        await WORKS["append"].prepare(source)
+        flips = DiskFault(BitFlip(), frozenset({DiskOperation.WRITE}), frozenset({DiskFile.DATABASE}), times=None)
+        fault = disk.plant(flips)
+        with pytest.raises(CorruptError, match="not"):
+            back_up(source, target, LIMITS, replace=True)
+        assert fault.bites > 5
+        assert target.read_bytes() == b"an older copy"
+        assert not (tmp_path / "copy.db.partial").exists()
+        disk.heal()
+        back_up(source, target, LIMITS, replace=True)
