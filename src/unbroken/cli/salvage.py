@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["salvage"]
 
 
-def salvage(database: str, to: Path, /, *, force: Force = False, json: Json = False) -> int:
+def salvage(
+    database: str, to: Path, /, *, force: Force = False, believe_pages: Force = False, json: Json = False
+) -> int:
     """Make a new database from everything of a damaged one that verifies, and list what was lost.
 
     In the place of a lost message stands one of kind `lost`, so that all others keep their places. Exits with 4 when
@@ -34,11 +36,19 @@ def salvage(database: str, to: Path, /, *, force: Force = False, json: Json = Fa
         database: The damaged file, or sqlite:///FILE. It is only read.
         to: The file to make.
         force: Replace `to` when it is there.
+        believe_pages: Another program has written to the file (a VACUUM, say): ask only messages for checksums, not pages.
     """
     from unbroken.store.sqlite.salvage import salvage as bring_back
 
     with shown_progress() as progress:
-        made = bring_back(local_path(database), to, DEFAULT_LIMITS, replace_target=force, progress=progress)
+        made = bring_back(
+            local_path(database),
+            to,
+            DEFAULT_LIMITS,
+            replace_target=force,
+            believe_pages=believe_pages,
+            progress=progress,
+        )
     if json:
         lost = [asdict(one) for one in made.lost]
         print_json({"database": str(to), "streams": made.streams, "messages": made.messages, "lost": lost})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -257,6 +258,19 @@ async def test_the_command_lists_losses_for_people_and_for_programs(tmp_path: Pa
     listed = await commands("salvage", str(made.path), str(tmp_path / "good.db"), "--json", "--force")
     assert (listed.status, listed.objects[0]["messages"]) == (4, 477)
     assert listed.objects[0]["lost"] == [{"reason": NO_CHUNK, "stream": "s/1", "first": 22, "last": 24}]
+
+
+async def test_a_file_that_another_program_has_rewritten_is_mended_when_its_pages_are_believed(tmp_path: Path) -> None:
+    made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
+    other = sqlite3.connect(made.path)
+    other.execute("VACUUM")
+    other.close()
+    doubted = salvage(made.path, tmp_path / "doubted.db", DEFAULT_LIMITS)
+    assert any("name, owner and state" in lost.reason for lost in doubted.lost)
+    assert doubted.messages == 4 * 120
+    result = salvage(made.path, target, DEFAULT_LIMITS, believe_pages=True)
+    assert result.lost == ()
+    await check(made, target, result)
 
 
 async def test_a_message_that_somebody_changed_with_its_checksum_is_lost_and_no_other(tmp_path: Path) -> None:

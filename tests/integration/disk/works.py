@@ -25,7 +25,7 @@ from unbroken.store.sqlite.schema import SQLiteTarget
 from unbroken.store.threads import InlineWorker
 from unbroken.testing import FaultDisk, History, Rule
 
-__all__ = ["LIMITS", "WORKS", "Case", "Work", "judge_file", "sound", "store_at"]
+__all__ = ["LIMITS", "OLD", "WORKS", "Case", "Work", "judge_file", "sound", "store_at"]
 
 LIMITS = replace(
     DEFAULT_LIMITS, store_ballast_bytes=0, store_readers=1, store_wal_bytes=4096 * 24, compact_chunks_min=4

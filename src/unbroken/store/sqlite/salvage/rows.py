@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -71,7 +72,7 @@ class _Schema(NamedTuple):
 
 def read_rows(pages: PageFile, scratch: Path) -> Found:
     """Everything of `pages` that verifies. `scratch` is a place for an empty database of the same schema."""
-    found, schema = Found(pages), _schema(scratch)
+    found, schema = Found(pages), _schema(pages, scratch)
     for number in range(1, pages.count + 1):
         if pages.is_map(number):
             if not pages.sound(number):
@@ -103,8 +104,8 @@ def _looks_like(values: list[Value]) -> str:
     return {8: "session", 33: "stream", 34: "stream"}.get(len(values), "")
 
 
-def _schema(scratch: Path) -> _Schema:
-    """Where the tables begin: in the same pages of every database, because they are made in the same order."""
+def _schema(pages: PageFile, scratch: Path) -> _Schema:
+    """Where the tables begin: as the file itself says, else in the pages where every database of ours has them."""
     connection = Connection(scratch, DEFAULT_LIMITS, full=False)
     try:
         migrate(SQLiteTarget(connection), load_migrations("sqlite"), 0)
@@ -112,7 +113,13 @@ def _schema(scratch: Path) -> _Schema:
         columns = [str(row[1]) for row in connection.all("PRAGMA table_info(stream)")]
     finally:
         connection.close()
-    return _Schema({cast("int", root): str(name) for root, name, _, kind in rows if kind == "table"}, columns)
+    roots = {str(name): cast("int", root) for root, name, _, kind in rows if kind == "table"}
+    for number in range(1, pages.count + 1):
+        if pages.owner(number) == 1 and pages.sound(number):
+            for _, values in cells(pages.page(number), number, pages.usable, pages.page):
+                if len(values) == 5 and values[0] == "table" and values[1] in roots and isinstance(values[3], int):
+                    roots[str(values[1])] = values[3]
+    return _Schema({root: name for name, root in roots.items()}, columns)
 
 
 def _chunks(pages: PageFile, number: int) -> Iterable[ChunkRow]:
@@ -141,8 +148,9 @@ def _take(found: Found, table: str, row: tuple[int, list[Value]], stream_columns
     match table:
         case "stream":
             named = dict(zip(stream_columns, [row_id, *values[1:]], strict=False))
-            entry = entry_from_row(tuple(named.get(name) for name in _STREAM_ORDER))
-            found.streams[entry.fixed.id] = entry
+            with suppress(ValueError):  # it only looks like a stream
+                entry = entry_from_row(tuple(named.get(name) for name in _STREAM_ORDER))
+                found.streams[entry.fixed.id] = entry
         case "session":
             found.sessions.append([row_id, *values[1:]])
         case "producer":

@@ -73,10 +73,17 @@ def _quiet(_what: str, _done: int, _of: int) -> None:
 
 
 def salvage(
-    source: Path, target: Path, limits: Limits, *, replace_target: bool = False, progress: Progress = _quiet
+    source: Path,
+    target: Path,
+    limits: Limits,
+    *,
+    replace_target: bool = False,
+    believe_pages: bool = False,
+    progress: Progress = _quiet,
 ) -> Salvage:
     """Make `target` from whatever of the database `source` verifies.
 
+    With `believe_pages` pages need no valid checksum, because another program has written them; messages always do.
     Raises `InUseError` while a server has `source` open, `AlreadyExistsError` when there is a `target`.
     """
     if not source.is_file():
@@ -84,7 +91,7 @@ def salvage(
     if in_use(source):
         raise InUseError(f"a server or worker has {source} open")
     check_target(target, replace=replace_target)
-    pages = PageFile(source)
+    pages = PageFile(source, believed=believe_pages)
     try:
         with partial(target) as unfinished, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             progress("reading", 0, 0)
