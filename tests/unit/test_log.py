@@ -293,21 +293,22 @@ async def test_a_store_that_does_not_answer_is_told_to_all_who_wait_and_its_late
         health: list[str | None] = []
         parts.log.on_health(lambda error: health.append(None if error is None else error.code))
         store.hold()
-        taken = parts.streams.append(stream, texts("taken"))
+        taken: list[WriteResult | UnbrokenError] = []
+        parts.streams.append_to(taken.append, stream, texts("taken"))
         await store.waiting.wait()
         waiting = parts.streams.append(stream, texts("waiting"))
-        with pytest.raises(UnknownOutcomeError):
-            await asyncio.wait_for(taken, 20)
         with pytest.raises(StoreUnavailableError):
             await asyncio.wait_for(waiting, 20)
         with pytest.raises(StoreUnavailableError, match="not answered"):
             parts.streams.append(stream, texts("refused at once"))
         assert (heard, health) == ([], ["store_unavailable"])
+        assert [type(outcome) for outcome in taken] == [UnknownOutcomeError]
         store.release()
         async with asyncio.timeout(20):
             while parts.log.degraded is not None:
                 await asyncio.sleep(0.005)
         assert (heard, health) == ([(1, 1)], ["store_unavailable", None])
+        assert len(taken) == 1, "whoever waited is told once"
         assert (await parts.streams.append_durably(stream, texts("again"))).first == 2
         assert parts.log.pending_bytes == 0
 

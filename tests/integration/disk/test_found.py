@@ -80,10 +80,12 @@ async def test_a_damaged_stream_harms_no_other_in_the_same_commit_and_the_server
     path = tmp_path / "unbroken.db"
     streams = await damaged(path)
     async with running_parts(SQLiteStore(path, durability=Durability.PROCESS)) as parts:
+        health: list[object] = []
+        parts.log.on_health(health.append)
         futures = [parts.log.submit(appending(stream, [encoded("more")])) for stream in streams.values()]
         results = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(result) for result in results] == [Appended, CorruptError, Appended]
-        assert parts.log.degraded is None
+        assert (health, parts.log.degraded) == ([], None)
         assert len(await read_all(parts.store, streams["c"].id)) == 101
 
 
