@@ -165,7 +165,7 @@ class Log:
         if self._draining:
             raise DrainingError
         if self._late is not None:
-            raise self._late
+            raise StoreUnavailableError(self._late.message)  # each time a new one: a traceback grows with each raise
         if self._pending_bytes + promised_bytes >= self._limits.pending_bytes_max:
             raise OverloadedError(
                 "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
