@@ -121,9 +121,14 @@ class StreamStateManager:
             raise TransitionError(f"the stream is {stream.state}, not paused", state=stream.state.value)
         return await self._set(stream, StreamState.OPEN)
 
-    async def recover(self) -> int:
-        """Give every lease its full time again after this server was down; how many were extended."""
-        until = self._streams.clock.now_ms() + int(self._limits.lease_seconds * 1000)
+    async def recover(self, set_back_seconds: float = 0.0) -> int:
+        """Give every lease its full time again after this server was down; how many were extended.
+
+        One that stands far in the future, because the clock was set back since, goes back with the clock first.
+        """
+        now = self._streams.clock.now_ms()
+        until = now + int(self._limits.lease_seconds * 1000)
+        await self._streams.store.rewind_leases(now, int(set_back_seconds * 1000), until)
         return await self._streams.store.extend_leases(until)
 
     async def reap(self) -> int:
@@ -159,7 +164,7 @@ class StreamStateManager:
         """Reap for ever, every `reap_interval_seconds`.
 
         A tick that comes much too late means that this machine slept or stalled, and a store that was away that nobody could
-        renew: producers had no chance then, so leases get their full time again first.
+        renew: producers had no chance then, so leases get their full time again first. So they do when the clock was set.
         """
         loop = asyncio.get_running_loop()
         interval = self._limits.reap_interval_seconds
@@ -169,12 +174,15 @@ class StreamStateManager:
             await asyncio.sleep(interval)
             late = loop.time() - before - interval
             jump = (self._streams.clock.now_ms() - wall_before) / 1000 - interval
-            slept = max(late, jump) > max(interval, self._limits.lease_seconds / 2)
+            much = max(interval, self._limits.lease_seconds / 2)
+            slept, set_back = max(late, jump) > much, jump < -much
             try:
                 if slept:
                     logger.warning("this machine slept for %.1f s: leases are extended", max(late, jump))
-                if slept or away:
-                    await self.recover()
+                if set_back:
+                    logger.warning("the clock was set back by %.1f s: leases go back with it", -jump)
+                if slept or set_back or away:
+                    await self.recover(-jump if set_back else 0.0)
                 else:
                     self._streams.log.metrics.reaped.inc(await self.reap())
                 away = False

@@ -207,6 +207,36 @@ async def test_when_the_clock_jumps_the_reaper_gives_producers_their_time_again(
         assert (await parts.streams.get(ALICE, "a")).state is StreamState.RUNNING
 
 
+async def test_when_the_clock_is_set_back_a_dead_producer_is_found_all_the_same() -> None:
+    clock = ManualClock()
+    limits = replace(DEFAULT_LIMITS, reap_interval_seconds=0.01)
+    async with running_parts(MemoryStore(limits=limits), limits=limits, clock=clock) as parts:
+        stream = await in_state(parts, StreamState.RUNNING, "a")
+        async with asyncio.TaskGroup() as tasks:
+            reaper = tasks.create_task(parts.states.run())
+            await asyncio.sleep(0)
+            clock.advance(-3600)
+            await parts.streams.append(stream, texts("the last word"), AppendOptions(producer=Producer("p", 1, 0)))
+            until = stream.lease_until_ms or 0
+            while until > clock.ms + limits.lease_seconds * 1000:
+                await asyncio.sleep(0.005)
+                until = (await parts.streams.get(ALICE, "a")).lease_until_ms or 0
+            reaper.cancel()
+        assert await parts.states.reap() == 0
+        clock.advance(limits.lease_seconds + 1)
+        assert await parts.states.reap() == 1
+
+
+async def test_a_clock_that_was_set_back_while_the_server_was_down_keeps_no_lease_for_long() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        await in_state(parts, StreamState.RUNNING, "a")
+        clock.advance(-3600)
+        await parts.states.recover()
+        clock.advance(DEFAULT_LIMITS.lease_seconds + 1)
+        assert await parts.states.reap() == 1
+
+
 async def test_a_stream_can_begin_with_its_producer() -> None:
     async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
         stream = await parts.stream("a", NewStream(lease=Producer("p", 3, 0), lease_seconds=2))

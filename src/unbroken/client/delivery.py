@@ -29,6 +29,7 @@ from unbroken.errors import (
 )
 from unbroken.limits import Limits
 from unbroken.protocol import client_outputs as out
+from unbroken.protocol.client_requests import RENEWALS
 from unbroken.protocol.frames import AppendFrame, CreateFrame, LeaseFrame, ProducerSpec, StreamView
 
 __all__ = ["Delivery", "metadata_of", "run_of"]
@@ -194,7 +195,7 @@ class Delivery:
     async def _renew(self, seconds: float) -> None:
         """Keep the lease, also while nothing is written, and notice when the stream has ended."""
         while True:
-            await asyncio.sleep(seconds / 3)
+            await asyncio.sleep(seconds / RENEWALS)
             stream = self._ready
             if not stream:
                 continue

@@ -21,6 +21,7 @@ from unbroken.limits import Limits
 from unbroken.messages import NewMessage
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol.client_outputs import Output
+from unbroken.protocol.client_requests import RENEWALS
 from unbroken.protocol.frames import AppendFrame, CloseSpec, LeaseFrame, ProducerSpec, StreamView
 
 __all__ = ["Producer"]
@@ -169,10 +170,10 @@ class Producer:
                 self._send_batch()
 
     async def _renew(self, seconds: float) -> None:
-        """Renew three times as often as needed; the server decides when a lease has run out."""
+        """Renew `RENEWALS` times as often as needed; the server decides when a lease has run out."""
         while self.error is None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds / 3):
+                async with asyncio.timeout(seconds / RENEWALS):
                     await self._failed.wait()
             if self.error is None:
                 await self._renew_once(seconds)

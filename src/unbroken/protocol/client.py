@@ -27,7 +27,7 @@ from unbroken.protocol import client_outputs as out
 from unbroken.protocol import negotiation
 from unbroken.protocol.backoff import Backoff
 from unbroken.protocol.client_outputs import Output
-from unbroken.protocol.client_requests import Request, Requests, retry_after
+from unbroken.protocol.client_requests import RENEWALS, Request, Requests, retry_after
 from unbroken.protocol.client_subscription import Subscription
 from unbroken.protocol.codec import ReceivedFrame, ReceivedMessages, decode_server
 from unbroken.protocol.frames import (
@@ -354,7 +354,9 @@ class ClientSession:
 
     def _wait(self, now: float, at_least: float) -> list[Output]:
         at_least, self._goodbye_seconds = max(at_least, self._goodbye_seconds), 0.0
-        seconds = self._backoff.failure(now, at_least=at_least, at_most=min(self._leases.values(), default=inf) / 3)
+        seconds = self._backoff.failure(
+            now, at_least=at_least, at_most=min(self._leases.values(), default=inf) / RENEWALS
+        )
         self._phase = _Phase.WAITING
         self._connect_at = now + seconds
         return [out.Wait(seconds)]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
+from typing import Final
 
 import msgspec
 
@@ -18,10 +20,12 @@ from unbroken.protocol.backoff import Backoff
 from unbroken.protocol.client_outputs import Acked, Done, Failed, Output, Send
 from unbroken.protocol.frames import Ack, AppendFrame, CancelFrame, CreateFrame, LeaseFrame, Result
 
-__all__ = ["Request", "Requests"]
+__all__ = ["RENEWALS", "Request", "Requests"]
 
 Request = CreateFrame | AppendFrame | CancelFrame | LeaseFrame
 _LaneKey = tuple[str, str, int] | int
+RENEWALS: Final = 3
+"""How often a lease is renewed within its time, and so the part of it that anything may wait on which it depends."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +53,7 @@ class Requests:
 
     Sending again is safe for every kind: an append by its producer's numbers, the others because they are idempotent. A
     refusal that can pass (`retryable`) is retried with the rest of its lane after a backoff, at most
-    `limits.client_retries_max` times in a row; then it is told as `Failed`.
+    `limits.client_retries_max` times in a row; then it is told as `Failed`. A lease is asked for again within a third of it.
     """
 
     def __init__(self, limits: Limits, random: Random, next_id: Callable[[], int]) -> None:
@@ -139,7 +143,9 @@ class Requests:
         if lane.retry_at is not None:
             return
         lane.refusals += 1
-        lane.retry_at = now + lane.backoff.failure(now, at_least=retry_after(error))
+        oldest = next(iter(lane.waiting.values())).frame
+        at_most = oldest.seconds / RENEWALS if isinstance(oldest, LeaseFrame) and oldest.seconds else inf
+        lane.retry_at = now + lane.backoff.failure(now, at_least=retry_after(error), at_most=at_most)
         self._resting[lane.key] = lane
 
     def _send(self, pending: _Pending) -> Send:

@@ -474,6 +474,14 @@ class StreamingMessageRepository(Protocol):
         """Move every lease that ends before `until_ms` to it (after this server was down or asleep); how many."""
         ...
 
+    async def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
+        """The clock was set back by `by_ms` (0: perhaps, while nobody looked) to `now_ms`: leases go back with it; how many.
+
+        Moved is a lease that ends more than `by_ms` from now, by as much, and that of a stream which was last changed after
+        now, by the difference; none to before `until_ms`. The lease of a run is never longer than that.
+        """
+        ...
+
     async def compact(self, stream: StreamId) -> bool:
         """Merge a run of small chunks of the stream into larger ones; whether there was anything to do.
 

@@ -266,6 +266,20 @@ class MemoryStore:
                 entry.dirty = CLEAN
             return len(late)
 
+    async def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
+        count = 0
+        with self._lock:
+            for entry in self._tables.entries.values():
+                info = entry.info
+                lease = info.lease_until_ms or 0
+                back_ms = max(by_ms if lease > now_ms + by_ms else 0, info.updated_ms - now_ms)
+                if lease > until_ms and (info.run is not None or back_ms > 0):
+                    moved = until_ms if info.run is not None else max(until_ms, lease - back_ms)
+                    entry.put(replace(info, lease_until_ms=moved))
+                    entry.dirty = CLEAN
+                    count += 1
+        return count
+
     async def compact(self, stream: StreamId) -> bool:
         with self._lock:
             log, entry = self._tables.logs.get(stream), self._tables.by_id(stream)

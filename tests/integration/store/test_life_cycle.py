@@ -176,6 +176,31 @@ async def test_late_leases_are_found_and_can_all_be_moved(store: Store) -> None:
     assert (await present(store, streams[1])).lease_until_ms == NOW_MS + 3
 
 
+async def test_leases_go_back_with_a_clock_that_was_set_back(store: Store) -> None:
+    until, by = NOW_MS + 6, 100
+    made = {
+        "seen in the jump": await create(store, "a", lease_producer="p", lease_until_ms=NOW_MS + by + 30),
+        "soon over": await create(store, "b", lease_producer="p", lease_until_ms=NOW_MS + by + 2),
+        "renewed since": await create(store, "c", lease_producer="p", lease_until_ms=NOW_MS + 60),
+        "changed in the future": await create(
+            store, "d", lease_producer="p", lease_until_ms=NOW_MS + 90, now_ms=NOW_MS + 40
+        ),
+        "a run": await create(store, "e", lease_producer="p", lease_until_ms=NOW_MS + 60, run="{}"),
+        "nobody's": await create(store, "f"),
+    }
+    assert await store.rewind_leases(NOW_MS, by, until) == 4
+    left = {name: (await present(store, stream)).lease_until_ms for name, stream in made.items()}
+    assert left == {
+        "seen in the jump": NOW_MS + 30,
+        "soon over": until,
+        "renewed since": NOW_MS + 60,
+        "changed in the future": NOW_MS + 50,
+        "a run": until,
+        "nobody's": None,
+    }
+    assert await store.rewind_leases(NOW_MS, 0, until) == 1, "the one that was changed in the future, once more"
+
+
 async def test_expired_streams_are_found_oldest_first_and_a_touch_slides_the_expiry(store: Store) -> None:
     living = await create(store, "living", ttl_seconds=1)
     await create(store, "fixed", expires_ms=NOW_MS + 500)

@@ -7,12 +7,18 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.support.server import free_port
 from tests.support.virtual_time import run_virtual
 from unbroken.client import Client, ConnectionStatus, StatusEvent
+from unbroken.client.delivery import Delivery
+from unbroken.client.link import Link
+from unbroken.client.outbox import Outbox
+from unbroken.client.spill import SpillHeader
+from unbroken.client.transport import Address, Connector
 from unbroken.errors import DrainingError, ForbiddenOriginError, UnauthorizedError, UnbrokenError, VersionError
 from unbroken.limits import Limits
 from unbroken.testing import MockWebSocketServer
@@ -102,6 +108,28 @@ def test_refused_connections_wait_twice_as_long_each_up_to_the_cap_and_take_no_r
     assert waits[-1] >= LIMITS.backoff_seconds_max / 2
     assert len(set(waits)) == len(waits), "no jitter"
     assert virtual_seconds >= sum(waits[:-1])
+
+
+def test_the_output_of_a_command_is_brought_back_in_time_for_its_lease(tmp_path: Path) -> None:
+    lease_seconds = 1.5
+
+    async def main() -> list[float]:
+        recorder = Recorder()
+        connector = Connector(Address.parse(f"http://127.0.0.1:{free_port()}"), LIMITS, FixedClock())
+        link = Link(connector, recorder)
+        header = SpillHeader(run="run-1", stream="run/x", server="http://server.example")
+        outbox = Outbox(tmp_path / "run-1.spill", header, LIMITS, wake=lambda: None)
+        delivery = Delivery(link, outbox, LIMITS, lease_seconds=lease_seconds, notice=lambda _: None)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in (delivery.run(), link.run())]
+            waits = await recorder.waited(8)
+            for task in tasks:
+                task.cancel()
+        return waits
+
+    waits = run_virtual(main())
+    assert max(waits) <= lease_seconds / 3
+    assert len(set(waits)) == len(waits), "no jitter"
 
 
 def test_another_seed_waits_differently() -> None:

@@ -20,6 +20,7 @@ from unbroken.protocol.frames import (
     CreateFrame,
     ErrorFrame,
     Hello,
+    LeaseFrame,
     MessagesFrame,
     Pause,
     ProducerSpec,
@@ -194,6 +195,23 @@ def test_retries_are_bounded_and_then_told() -> None:
     (failed,) = shell.refuse(frame, "overloaded", retryable=True)
     assert isinstance(failed, out.Failed)
     assert isinstance(failed.error, OverloadedError)
+
+
+def test_a_lease_that_the_store_refused_is_asked_for_again_within_a_third_of_it() -> None:
+    shell = Shell()
+    lease = LeaseFrame(id=0, stream="a", producer=ProducerSpec(id="p"), seconds=0.6)
+    _, sent = shell.session.request(lease)
+    for _ in range(LIMITS.client_retries_max):
+        (send,) = sent
+        assert isinstance(send, out.Send)
+        assert isinstance(send.frame, LeaseFrame)
+        error = ErrorFrame(code="store_unavailable", message="", retryable=True, id=send.frame.id, stream="a")
+        assert shell.feed(error) == []
+        at = shell.session.next_at()
+        assert at is not None
+        assert at - shell.now <= 0.2
+        shell.now = at
+        sent = shell.session.tick(at)
 
 
 def test_a_gap_that_is_the_servers_loss_is_told() -> None:

@@ -304,6 +304,9 @@ class SQLiteStore:
     async def extend_leases(self, until_ms: int) -> int:
         return await self._write(lambda writer: writer.extend_leases(until_ms))
 
+    async def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
+        return await self._write(lambda writer: writer.rewind_leases(now_ms, by_ms, until_ms))
+
     async def compact(self, stream: StreamId) -> bool:
         return await self._write(lambda writer: writer.compact(stream))
 

@@ -134,6 +134,13 @@ class Writer:
             tables.forget()
             return self._db.changes()
 
+    def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
+        """As `StreamingMessageRepository.rewind_leases`."""
+        with self._transaction() as tables:
+            self._db.run(QUERIES["stream_rewind_leases"], (now_ms, by_ms, until_ms))
+            tables.forget()
+            return self._db.changes()
+
     def compact(self, stream: StreamId) -> bool:
         """As `StreamingMessageRepository.compact`."""
         with self._transaction() as tables:

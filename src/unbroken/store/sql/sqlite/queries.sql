@@ -71,6 +71,13 @@ WHERE run IS NOT NULL AND ended_ms IS NULL AND id > ?1 AND deleted = 0 ORDER BY 
 -- name: stream_extend_leases
 UPDATE stream SET lease_until_ms = ?1 WHERE lease_until_ms < ?1;
 
+-- name: stream_rewind_leases
+-- ?1 is the time now, ?2 by how much the clock was set back, ?3 the soonest end.
+UPDATE stream SET lease_until_ms = CASE WHEN run IS NOT NULL THEN ?3 ELSE max(
+    ?3, lease_until_ms - max(CASE WHEN lease_until_ms > ?1 + ?2 THEN ?2 ELSE 0 END, updated_ms - ?1)
+) END
+WHERE lease_until_ms > ?3 AND (run IS NOT NULL OR updated_ms > ?1 OR (?2 > 0 AND lease_until_ms > ?1 + ?2));
+
 -- Listings, newest first: ?3 is the id to continue below, ?8 how many.
 
 -- name: streams_by_owner
