@@ -1,4 +1,4 @@
-"""The fault kit: mock servers, a fault proxy, a disk with faults and a history checker, for tests of anything that streams.
+"""The fault kit: mock servers, a fault proxy, a faulty disk, simulated time and network, a history checker.
 
 Public and documented: applications use them to test their own clients and servers. Nothing here runs in production.
 """
@@ -49,6 +49,7 @@ from unbroken.testing.mock_faults import (
 from unbroken.testing.mock_log import MockLog, MockStream
 from unbroken.testing.mock_server import MockWebSocketServer
 from unbroken.testing.proxy import FaultProxy
+from unbroken.testing.simulation import NetworkPath, SimulatedClock, SimulatedNetwork, VirtualLoop, run_virtual
 from unbroken.testing.toxics import (
     Applied,
     Bandwidth,
@@ -104,6 +105,7 @@ __all__ = [
     "MockMcpServer",
     "MockStream",
     "MockWebSocketServer",
+    "NetworkPath",
     "Oversized",
     "PlantedFault",
     "PlantedStoreFault",
@@ -113,6 +115,8 @@ __all__ = [
     "Rule",
     "STDIO_FAULTS",
     "Silence",
+    "SimulatedClock",
+    "SimulatedNetwork",
     "Skip",
     "Slicer",
     "SlowClose",
@@ -124,6 +128,8 @@ __all__ = [
     "Toxic",
     "Unsynced",
     "Verdict",
+    "VirtualLoop",
+    "run_virtual",
     "stdio_command",
     "sweep",
 ]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.server import free_port
-from tests.support.virtual_time import run_virtual
 from unbroken.client import Client, ConnectionStatus, StatusEvent
 from unbroken.client.delivery import Delivery
 from unbroken.client.link import Link
@@ -21,7 +20,7 @@ from unbroken.client.spill import SpillHeader
 from unbroken.client.transport import Address, Connector
 from unbroken.errors import DrainingError, ForbiddenOriginError, UnauthorizedError, UnbrokenError, VersionError
 from unbroken.limits import Limits
-from unbroken.testing import MockWebSocketServer
+from unbroken.testing import MockWebSocketServer, run_virtual
 
 pytestmark = pytest.mark.scenario("TC-UT-001b")
 
