@@ -345,7 +345,8 @@ class StreamInfo:
     chain's value at `head`, `genesis` its value in front of message 1 (of a fork: at `fork_seq`). `reason` is a JSON object
     that says why the stream ended (for example `{"exit_code": 2}`). `run` is what the server executes for the stream (a
     JSON object, see `runs.spec`), None when somebody else produces. A lease names the producer that holds the right to
-    produce, its epoch and when it runs out. `deleted` marks a stream that only its forks keep.
+    produce, its epoch, when it runs out and for how long it was last given. `deleted` marks a stream that only its forks
+    keep.
     """
 
     id: StreamId
@@ -372,6 +373,7 @@ class StreamInfo:
     lease_producer: str | None = None
     lease_epoch: int = 0
     lease_until_ms: int | None = None
+    lease_ms: int | None = None
     cancel_requested_ms: int | None = None
     cancel_requested_by: str | None = None
     writer_seq: str | None = None

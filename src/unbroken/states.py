@@ -121,15 +121,13 @@ class StreamStateManager:
             raise TransitionError(f"the stream is {stream.state}, not paused", state=stream.state.value)
         return await self._set(stream, StreamState.OPEN)
 
-    async def recover(self, set_back_seconds: float = 0.0) -> int:
-        """Give every lease its full time again after this server was down; how many were extended.
+    async def recover(self) -> int:
+        """Give every lease its full time again, `lease_seconds` at least, after this server was down; how many there are.
 
-        One that stands far in the future, because the clock was set back since, goes back with the clock first.
+        Not more than that either: a clock that was set back since has put some far into the future.
         """
-        now = self._streams.clock.now_ms()
-        until = now + int(self._limits.lease_seconds * 1000)
-        await self._streams.store.rewind_leases(now, int(set_back_seconds * 1000), until)
-        return await self._streams.store.extend_leases(until)
+        at_least_ms = int(self._limits.lease_seconds * 1000)
+        return await self._streams.store.renew_leases(self._streams.clock.now_ms(), at_least_ms)
 
     async def reap(self) -> int:
         """End each running stream whose lease has run out as interrupted; how many.
@@ -178,11 +176,11 @@ class StreamStateManager:
             slept, set_back = max(late, jump) > much, jump < -much
             try:
                 if slept:
-                    logger.warning("this machine slept for %.1f s: leases are extended", max(late, jump))
+                    logger.warning("this machine slept for %.1f s: leases begin anew", max(late, jump))
                 if set_back:
-                    logger.warning("the clock was set back by %.1f s: leases go back with it", -jump)
+                    logger.warning("the clock was set back by %.1f s: leases begin anew", -jump)
                 if slept or set_back or away:
-                    await self.recover(-jump if set_back else 0.0)
+                    await self.recover()
                 else:
                     self._streams.log.metrics.reaped.inc(await self.reap())
                 away = False

@@ -237,6 +237,18 @@ async def test_a_clock_that_was_set_back_while_the_server_was_down_keeps_no_leas
         assert await parts.states.reap() == 1
 
 
+async def test_a_long_lease_gets_its_own_full_time_again() -> None:
+    clock = ManualClock()
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS), clock=clock) as parts:
+        await parts.states.lease(await parts.stream("a"), "p", 1, 60.0)
+        clock.advance(3600)
+        await parts.states.recover()
+        clock.advance(50)
+        assert await parts.states.reap() == 0
+        clock.advance(11)
+        assert await parts.states.reap() == 1
+
+
 async def test_a_stream_can_begin_with_its_producer() -> None:
     async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
         stream = await parts.stream("a", NewStream(lease=Producer("p", 3, 0), lease_seconds=2))

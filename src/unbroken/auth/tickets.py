@@ -24,7 +24,12 @@ TICKET_BYTES = 32
 class _Issued:
     principal: Principal
     origin: str | None
+    issued_ms: int
     expires_ms: int
+
+    def good(self, now_ms: int) -> bool:
+        """Whether it is in force; where the clock stands before its beginning, nobody can say for how long it was."""
+        return self.issued_ms <= now_ms < self.expires_ms
 
 
 class Tickets:
@@ -49,7 +54,7 @@ class Tickets:
             raise OverloadedError("too many tickets are out", limit="tickets_max", retry_after_seconds=1)
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         expires = now + int(self._limits.ticket_seconds * 1000)
-        self._issued[_hash(ticket)] = _Issued(principal, origin, expires)
+        self._issued[_hash(ticket)] = _Issued(principal, origin, now, expires)
         return ticket
 
     def spend(self, ticket: str, origin: str | None) -> Principal:
@@ -58,7 +63,7 @@ class Tickets:
         Raises `UnauthorizedError` for one that was never issued, was spent, is too old, or comes from another origin.
         """
         issued = self._issued.pop(_hash(ticket), None)
-        if issued is None or issued.expires_ms <= self._clock.now_ms() or issued.origin != origin:
+        if issued is None or not issued.good(self._clock.now_ms()) or issued.origin != origin:
             raise UnauthorizedError("the ticket is not valid, or not any more")
         return issued.principal
 
@@ -66,7 +71,7 @@ class Tickets:
         """Drop what has expired; the oldest come first."""
         while self._issued:
             oldest = next(iter(self._issued))
-            if self._issued[oldest].expires_ms > now:
+            if self._issued[oldest].good(now):
                 return
             del self._issued[oldest]
 

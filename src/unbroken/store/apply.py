@@ -281,6 +281,7 @@ def _fresh(tables: Tables, op: CreateStream, source: tuple[Entry, bytes] | None)
         lease_producer=op.lease_producer,
         lease_epoch=op.lease_epoch,
         lease_until_ms=op.lease_until_ms if op.lease_producer is not None else None,
+        lease_ms=op.lease_until_ms - op.now_ms if op.lease_producer and op.lease_until_ms is not None else None,
         forked_from=None if op.fork is None else op.fork.source,
         fork_seq=base_seq,
     )

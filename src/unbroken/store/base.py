@@ -470,15 +470,10 @@ class StreamingMessageRepository(Protocol):
         """Streams whose `expires_ms` has passed."""
         ...
 
-    async def extend_leases(self, until_ms: int) -> int:
-        """Move every lease that ends before `until_ms` to it (after this server was down or asleep); how many."""
-        ...
+    async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
+        """Begin every lease anew at `now_ms`, for as long as it was last given and `at_least_ms` at least; how many.
 
-    async def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
-        """The clock was set back by `by_ms` (0: perhaps, while nobody looked) to `now_ms`: leases go back with it; how many.
-
-        Moved is a lease that ends more than `by_ms` from now, by as much, and that of a stream which was last changed after
-        now, by the difference; none to before `until_ms`. The lease of a run is never longer than that.
+        For this server after it was away, or after its clock was set, in either direction.
         """
         ...
 

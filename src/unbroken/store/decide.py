@@ -191,6 +191,7 @@ def set_lease(entry: Entry, op: SetLease) -> Done | Rejected:
             lease_producer=op.producer,
             lease_epoch=op.producer_epoch,
             lease_until_ms=op.until_ms,
+            lease_ms=op.until_ms - op.now_ms,
         )
     elif own:
         info = replace(info, state=StreamState.OPEN, updated_ms=op.now_ms, lease_producer=None, lease_until_ms=None)

@@ -258,27 +258,14 @@ class MemoryStore:
             late = [e.info for e in self._tables.entries.values() if _before(e.expires_ms, now_ms + 1)]
         return sorted(late, key=lambda info: (info.expires_ms, info.id))[:limit]
 
-    async def extend_leases(self, until_ms: int) -> int:
+    async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
         with self._lock:
-            late = [e for e in self._tables.entries.values() if _before(e.fixed.lease_until_ms, until_ms)]
-            for entry in late:
-                entry.put(replace(entry.info, lease_until_ms=until_ms))
+            held = [entry for entry in self._tables.entries.values() if entry.fixed.lease_until_ms is not None]
+            for entry in held:
+                full_ms = max(entry.fixed.lease_ms or 0, at_least_ms)
+                entry.put(replace(entry.info, lease_until_ms=now_ms + full_ms))
                 entry.dirty = CLEAN
-            return len(late)
-
-    async def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
-        count = 0
-        with self._lock:
-            for entry in self._tables.entries.values():
-                info = entry.info
-                lease = info.lease_until_ms or 0
-                back_ms = max(by_ms if lease > now_ms + by_ms else 0, info.updated_ms - now_ms)
-                if lease > until_ms and (info.run is not None or back_ms > 0):
-                    moved = until_ms if info.run is not None else max(until_ms, lease - back_ms)
-                    entry.put(replace(info, lease_until_ms=moved))
-                    entry.dirty = CLEAN
-                    count += 1
-        return count
+            return len(held)
 
     async def compact(self, stream: StreamId) -> bool:
         with self._lock:

@@ -41,6 +41,7 @@ class ModelStream:
     first: int = 1
     state: str = "open"
     lease: tuple[str, int, int] | None = None
+    lease_length: int = 0
     producers: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     writer_seq: str | None = None
     source: ModelStream | None = None
@@ -158,6 +159,7 @@ class Model:
             if stream.state == "paused":
                 return TransitionError
             stream.lease, stream.state = (op.producer, op.producer_epoch, op.until_ms), "running"
+            stream.lease_length = op.until_ms - op.now_ms
         elif stream.lease is not None:
             stream.lease, stream.state = None, "open"
         return ("done",)

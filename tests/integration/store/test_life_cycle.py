@@ -158,7 +158,7 @@ async def test_the_reaper_ends_only_what_is_still_late_and_a_fence_only_lets_its
     await done(store, to(own, StreamState.COMPLETED, fence=("p", 1)))
 
 
-async def test_late_leases_are_found_and_can_all_be_moved(store: Store) -> None:
+async def test_late_leases_are_found_and_can_all_begin_anew(store: Store) -> None:
     streams = [
         await create(store, f"{n}", lease_producer="p", lease_until_ms=NOW_MS + n, messages=numbered(1, n))
         for n in (3, 1, 2)
@@ -166,7 +166,7 @@ async def test_late_leases_are_found_and_can_all_be_moved(store: Store) -> None:
     await create(store, "none")
     assert [s.name for s in await store.leased(NOW_MS + 3, limit=10)] == ["1", "2"]
     assert [s.name for s in await store.leased(NOW_MS + 9, limit=2)] == ["1", "2"]
-    assert await store.extend_leases(NOW_MS + 3) == 2
+    assert await store.renew_leases(NOW_MS, 3) == 3
     assert [s.name for s in await store.leased(NOW_MS + 3, limit=10)] == []
     assert {(await present(store, s)).lease_until_ms for s in streams} == {NOW_MS + 3}
     assert isinstance(
@@ -176,29 +176,20 @@ async def test_late_leases_are_found_and_can_all_be_moved(store: Store) -> None:
     assert (await present(store, streams[1])).lease_until_ms == NOW_MS + 3
 
 
-async def test_leases_go_back_with_a_clock_that_was_set_back(store: Store) -> None:
-    until, by = NOW_MS + 6, 100
+async def test_every_lease_can_begin_anew_with_its_own_length_and_none_lasts_longer(store: Store) -> None:
     made = {
-        "seen in the jump": await create(store, "a", lease_producer="p", lease_until_ms=NOW_MS + by + 30),
-        "soon over": await create(store, "b", lease_producer="p", lease_until_ms=NOW_MS + by + 2),
-        "renewed since": await create(store, "c", lease_producer="p", lease_until_ms=NOW_MS + 60),
-        "changed in the future": await create(
-            store, "d", lease_producer="p", lease_until_ms=NOW_MS + 90, now_ms=NOW_MS + 40
-        ),
-        "a run": await create(store, "e", lease_producer="p", lease_until_ms=NOW_MS + 60, run="{}"),
-        "nobody's": await create(store, "f"),
+        "short": await create(store, "a", lease_producer="p", lease_until_ms=NOW_MS + 2),
+        "long": await create(store, "b", lease_producer="p", lease_until_ms=NOW_MS + 60),
+        "renewed": await create(store, "c", lease_producer="p", lease_until_ms=NOW_MS + 2),
+        "nobody's": await create(store, "d"),
     }
-    assert await store.rewind_leases(NOW_MS, by, until) == 4
-    left = {name: (await present(store, stream)).lease_until_ms for name, stream in made.items()}
-    assert left == {
-        "seen in the jump": NOW_MS + 30,
-        "soon over": until,
-        "renewed since": NOW_MS + 60,
-        "changed in the future": NOW_MS + 50,
-        "a run": until,
-        "nobody's": None,
-    }
-    assert await store.rewind_leases(NOW_MS, 0, until) == 1, "the one that was changed in the future, once more"
+    await done(store, lease(made["renewed"], "p", 0, NOW_MS + 130, NOW_MS + 100))
+    for now in (NOW_MS + 1_000, NOW_MS - 1_000):  # the clock was set forward, or back
+        assert await store.renew_leases(now, 6) == 3
+        left = {name: (await present(store, stream)).lease_until_ms for name, stream in made.items()}
+        assert left == {"short": now + 6, "long": now + 60, "renewed": now + 30, "nobody's": None}
+    await append(store, made["long"], numbered(1, 1), producer=Producer("p", 0, 0))
+    assert (await present(store, made["long"])).lease_until_ms == NOW_MS - 1_000 + 60
 
 
 async def test_expired_streams_are_found_oldest_first_and_a_touch_slides_the_expiry(store: Store) -> None:

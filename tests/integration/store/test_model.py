@@ -266,14 +266,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.run(self.store.compact(StreamId(self.pick(pick).number)))
 
     @precondition(lambda self: not self.waiting)
-    @rule(length=st.integers(1, 3))
-    def extend_leases(self, length: int) -> None:
-        until = self.now_ms + length
-        late = [s for s in self.model.streams if s.lease is not None and s.lease[2] < until]
-        for stream in late:
+    @rule(at_least=st.integers(1, 3))
+    def renew_leases(self, at_least: int) -> None:
+        held = [stream for stream in self.model.streams if stream.lease is not None]
+        for stream in held:
             assert stream.lease is not None
-            stream.lease = (*stream.lease[:2], until)
-        assert self.runner.run(self.store.extend_leases(until)) == len(late)
+            stream.lease = (*stream.lease[:2], self.now_ms + max(stream.lease_length, at_least))
+        assert self.runner.run(self.store.renew_leases(self.now_ms, at_least)) == len(held)
 
     @precondition(lambda self: self.lasting and not self.waiting)
     @rule()

@@ -52,6 +52,16 @@ def test_a_ticket_is_void_after_its_time() -> None:
         issued.spend(late, ORIGIN)
 
 
+def test_a_ticket_is_not_good_again_when_the_clock_is_set_back() -> None:
+    clock = ManualClock()
+    issued = tickets(clock)
+    ticket = issued.issue(ALICE, ORIGIN)
+    clock.advance(40)
+    clock.advance(-60)
+    with pytest.raises(UnauthorizedError):
+        issued.spend(ticket, ORIGIN)
+
+
 def test_tickets_are_bounded_and_expired_ones_make_room() -> None:
     clock = ManualClock()
     issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=2), clock)

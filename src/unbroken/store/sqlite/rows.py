@@ -17,7 +17,7 @@ __all__ = ["advance_row", "change_row", "entry_from_row", "session_from_row", "s
 _StreamRow = tuple[
     int, int, str, str, str, str, str, str | None, str, str, str, int, int, int, bytes,
     bytes, int, int, int | None, int | None, int | None, str | None, int, int | None,
-    int | None, str | None, str | None, int | None, int, int, int, bytes, str | None,
+    int | None, str | None, str | None, int | None, int, int, int, bytes, str | None, int | None,
 ]
 # fmt: on
 _SessionRow = tuple[int, str, str, str, str, str, int, int]
@@ -52,6 +52,7 @@ def entry_from_row(row: Row) -> Entry:
         lease_producer=values[21],
         lease_epoch=values[22],
         lease_until_ms=values[23],
+        lease_ms=values[33],
         cancel_requested_ms=values[24],
         cancel_requested_by=values[25],
         writer_seq=values[26],
@@ -72,7 +73,7 @@ def stream_row(entry: Entry) -> tuple[Value, ...]:
         info.state.value, info.reason, info.first, info.head, info.size_bytes, info.hash, info.genesis, info.created_ms,
         info.updated_ms, info.ended_ms, info.ttl_seconds, info.expires_ms, info.lease_producer, info.lease_epoch,
         info.lease_until_ms, info.cancel_requested_ms, info.cancel_requested_by, info.writer_seq, info.forked_from,
-        info.fork_seq, int(info.deleted), entry.base_seq, entry.base_hash, info.run,
+        info.fork_seq, int(info.deleted), entry.base_seq, entry.base_hash, info.run, info.lease_ms,
     )
     # fmt: on
 
@@ -93,7 +94,7 @@ def change_row(entry: Entry) -> tuple[Value, ...]:
     # fmt: off
     return (
         *slide_row(entry), info.metadata, info.state.value, info.reason, info.first, info.ended_ms, info.lease_producer,
-        info.lease_epoch, info.lease_until_ms, info.cancel_requested_ms, info.cancel_requested_by,
+        info.lease_epoch, info.lease_until_ms, info.cancel_requested_ms, info.cancel_requested_by, info.lease_ms,
     )
     # fmt: on
 

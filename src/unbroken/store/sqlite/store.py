@@ -301,11 +301,8 @@ class SQLiteStore:
     async def expired(self, now_ms: int, *, limit: int) -> list[StreamInfo]:
         return await self._read(lambda reader: reader.expired(now_ms, limit))
 
-    async def extend_leases(self, until_ms: int) -> int:
-        return await self._write(lambda writer: writer.extend_leases(until_ms))
-
-    async def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
-        return await self._write(lambda writer: writer.rewind_leases(now_ms, by_ms, until_ms))
+    async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
+        return await self._write(lambda writer: writer.renew_leases(now_ms, at_least_ms))
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._write(lambda writer: writer.compact(stream))

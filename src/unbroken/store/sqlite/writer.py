@@ -127,17 +127,10 @@ class Writer:
         self._notice()
         return self.foreign_writes
 
-    def extend_leases(self, until_ms: int) -> int:
-        """As `StreamingMessageRepository.extend_leases`."""
+    def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
+        """As `StreamingMessageRepository.renew_leases`."""
         with self._transaction() as tables:
-            self._db.run(QUERIES["stream_extend_leases"], (until_ms,))
-            tables.forget()
-            return self._db.changes()
-
-    def rewind_leases(self, now_ms: int, by_ms: int, until_ms: int) -> int:
-        """As `StreamingMessageRepository.rewind_leases`."""
-        with self._transaction() as tables:
-            self._db.run(QUERIES["stream_rewind_leases"], (now_ms, by_ms, until_ms))
+            self._db.run(QUERIES["stream_renew_leases"], (now_ms, at_least_ms))
             tables.forget()
             return self._db.changes()
 

@@ -3,7 +3,7 @@
 -- fragment: stream_columns
 id, epoch, tenant, owner, name, kind, content_type, session, metadata, state, reason, first, head, size_bytes, hash,
 genesis, created_ms, updated_ms, ended_ms, ttl_seconds, expires_ms, lease_producer, lease_epoch, lease_until_ms,
-cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash, run
+cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash, run, lease_ms
 
 -- fragment: stream_filter
 deleted = 0 AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR state = ?5)
@@ -24,7 +24,7 @@ SELECT /*stream_columns*/ FROM stream WHERE id > ?1 ORDER BY id LIMIT ?2;
 -- name: stream_insert
 INSERT INTO stream (/*stream_columns*/, compacted_seq)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?31);
+    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?31);
 
 -- name: stream_advance
 UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6 WHERE id = ?1;
@@ -35,7 +35,7 @@ UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer
 -- name: stream_change
 UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6, expires_ms = ?7, metadata = ?8,
     state = ?9, reason = ?10, first = ?11, ended_ms = ?12, lease_producer = ?13, lease_epoch = ?14, lease_until_ms = ?15,
-    cancel_requested_ms = ?16, cancel_requested_by = ?17
+    cancel_requested_ms = ?16, cancel_requested_by = ?17, lease_ms = ?18
 WHERE id = ?1;
 
 -- name: stream_hide
@@ -68,15 +68,8 @@ SELECT /*stream_columns*/ FROM stream WHERE expires_ms <= ?1 ORDER BY expires_ms
 SELECT /*stream_columns*/ FROM stream INDEXED BY stream_of_active_run
 WHERE run IS NOT NULL AND ended_ms IS NULL AND id > ?1 AND deleted = 0 ORDER BY id LIMIT ?2;
 
--- name: stream_extend_leases
-UPDATE stream SET lease_until_ms = ?1 WHERE lease_until_ms < ?1;
-
--- name: stream_rewind_leases
--- ?1 is the time now, ?2 by how much the clock was set back, ?3 the soonest end.
-UPDATE stream SET lease_until_ms = CASE WHEN run IS NOT NULL THEN ?3 ELSE max(
-    ?3, lease_until_ms - max(CASE WHEN lease_until_ms > ?1 + ?2 THEN ?2 ELSE 0 END, updated_ms - ?1)
-) END
-WHERE lease_until_ms > ?3 AND (run IS NOT NULL OR updated_ms > ?1 OR (?2 > 0 AND lease_until_ms > ?1 + ?2));
+-- name: stream_renew_leases
+UPDATE stream SET lease_until_ms = ?1 + max(coalesce(lease_ms, 0), ?2) WHERE lease_until_ms IS NOT NULL;
 
 -- Listings, newest first: ?3 is the id to continue below, ?8 how many.
 
