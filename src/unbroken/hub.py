@@ -119,7 +119,8 @@ class LiveStream:
         self.gone = False
         self.ring: deque[LiveBatch] = deque()
         self.ring_bytes = 0
-        self.viewers: set[Subscription] = set()
+        self.viewers: dict[Subscription, None] = {}
+        """In the order in which they came, so that whoever came first is served first."""
 
     def after(self, cursor: Seq) -> list[LiveBatch] | None:
         """The batches behind `cursor` if the ring holds the next message, else None."""
@@ -186,7 +187,7 @@ class Hub:
             live = self._live[stream.id] = LiveStream(stream)
         subscription = Subscription(live, cursor, sink)
         subscription.paused = paused
-        live.viewers.add(subscription)
+        live.viewers[subscription] = None
         self._metrics.live_streams.set(len(self._live))
         self._metrics.subscriptions.inc()
         version = live.version
@@ -207,7 +208,7 @@ class Hub:
         live = subscription.live
         if subscription not in live.viewers:
             return
-        live.viewers.remove(subscription)
+        del live.viewers[subscription]
         self._metrics.subscriptions.dec()
         if not live.viewers and self._live.get(live.id) is live:
             del self._live[live.id]

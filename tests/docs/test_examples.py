@@ -19,6 +19,7 @@ from tests.docs.blocks import ROOT, Block, blocks
 from tests.integration.embed.host import Hosted, hosted
 from tests.support.server import ServerProcess, free_port
 from unbroken import Client
+from unbroken.testing.simulation.campaign import replay_command
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +32,7 @@ OPERATE = "docs/howto/operate.md"
 TASKS = "docs/howto/tasks.md"
 MCP_TOOLS = "docs/howto/mcp-tools.md"
 PROXY = "docs/howto/reverse-proxy.md"
+SIMULATION = "docs/howto/simulation.md"
 SECONDS_MAX = 60
 BIN = Path(sys.executable).parent
 
@@ -66,6 +68,9 @@ RUN_BY = {
     f"{TASKS} sh 2": "test_tasks_howto.py",
     f"{TASKS} json 1": "test_tasks_howto.py",
     f"{TASKS} python 2": "test_tasks_howto.py",
+    f"{SIMULATION} python 1": "test_virtual_time",
+    f"{SIMULATION} sh 1": "test_seeds_of_a_simulation",
+    f"{SIMULATION} text 1": "test_seeds_of_a_simulation",
     f"{MCP_TOOLS} json 1": "test_mcp_howto.py",
 }
 
@@ -333,3 +338,13 @@ async def test_a_damaged_file(tmp_path: Path) -> None:
     told = await run(["sh", "-c", salvage], tmp_path)
     wanted = the(BACKUP, "text", 2).replace("4 streams", "1 streams")
     assert (told.returncode, told.stdout.strip()) == (4, wanted.strip())
+async def test_virtual_time(tmp_path: Path) -> None:
+    done = await run([sys.executable, "-c", the(SIMULATION, "python", 1)], tmp_path)
+    assert done.stdout == "b'hello\\n' after 3600 seconds\n", done.stderr
+
+
+async def test_seeds_of_a_simulation(tmp_path: Path) -> None:
+    printed = await shell(the(SIMULATION, "sh", 1), tmp_path)
+    assert "20 seeds:" in printed
+    assert "seed 7: " in printed
+    assert replay_command(42) in the(SIMULATION, "text", 1)

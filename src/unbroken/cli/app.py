@@ -44,6 +44,7 @@ VERBS: Final = (
     ("doctor", "doctor:doctor", "Check this machine, a store and a server."),
     ("demo", "demo:demo", "Start a demonstration: a server, its page, and streams that survive."),
     ("bench", "bench:bench", "Measure this server beside its yardsticks."),
+    ("simulate", "simulate:simulate", "Run server and clients in a simulated world, by seed."),
     ("completion", "completion:completion", "Print the completion script for a shell."),
     ("version", "version:version", "Print the version."),
 )

@@ -39,6 +39,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._stuck = stuck_seconds
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and not self._grace:  # nothing is real, so there is nothing to look at
+            self.now += timeout + RESOLUTION_SECONDS if timeout > 0 else 0.0
+            return []
         if timeout is None:
             ready = super().select(self._stuck)
             assert ready, "nothing happens and nothing is due: this would wait for ever"

@@ -34,6 +34,8 @@ class NetworkPath:
         self.swallowed = 0
         """How many segments and attempts to connect a hole has swallowed so far."""
         self.refused = 0
+        self.connected = 0
+        """How many connections there ever were."""
         self.links: dict[Link, None] = {}
         self._random = chance_of(network.seed, f"path {name}")
         self._healed: list[Callable[[], None]] = []
@@ -217,6 +219,7 @@ class SimulatedNetwork:
             raise ConnectionRefusedError(f"nobody listens on {host}:{port}")
         link = Link(path, (host, next(self._ports)), (path.target, port))
         path.links[link] = None
+        path.connected += 1
         protocol = factory()
         link.client.begin(protocol)
         listener.accept(link.server)
