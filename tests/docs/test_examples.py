@@ -71,6 +71,7 @@ RUN_BY = {
     f"{SIMULATION} python 1": "test_virtual_time",
     f"{SIMULATION} sh 1": "test_seeds_of_a_simulation",
     f"{SIMULATION} text 1": "test_seeds_of_a_simulation",
+    f"{SIMULATION} sh 2": "test_a_soak",
     f"{MCP_TOOLS} json 1": "test_mcp_howto.py",
 }
 
@@ -348,3 +349,9 @@ async def test_seeds_of_a_simulation(tmp_path: Path) -> None:
     assert "20 seeds:" in printed
     assert "seed 7: " in printed
     assert replay_command(42) in the(SIMULATION, "text", 1)
+
+
+async def test_a_soak(tmp_path: Path) -> None:
+    script = the(SIMULATION, "sh", 2).replace("3600", "1")
+    assert "--seconds 1" in script
+    assert "soak: pass" in await shell(script, tmp_path)

@@ -45,6 +45,7 @@ VERBS: Final = (
     ("demo", "demo:demo", "Start a demonstration: a server, its page, and streams that survive."),
     ("bench", "bench:bench", "Measure this server beside its yardsticks."),
     ("simulate", "simulate:simulate", "Run server and clients in a simulated world, by seed."),
+    ("soak", "soak:soak", "Kill and cut off a real server for as long as you like, and judge it."),
     ("completion", "completion:completion", "Print the completion script for a shell."),
     ("version", "version:version", "Print the version."),
 )

@@ -97,6 +97,7 @@ def test_a_planted_defect_is_found_and_told_with_its_seed_and_its_fewest_faults(
         assert simulate_plan(fewest.with_faults(others)).verdict is not Verdict.FAIL, "this fault is not needed"
 
 
+@pytest.mark.scenario("LOAD-003")
 @pytest.mark.timeout(600)
 def test_a_day_of_streaming_loses_nothing() -> None:
     day = simulate_day(7)

@@ -7,11 +7,9 @@ nothing by itself and never touches a message.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import ssl
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import count
 
 import msgspec
 
@@ -20,13 +18,14 @@ from unbroken.messages import StreamId, StreamState, can_transition
 from unbroken.store.base import Appended, Created, Done, WriteOp, WriteResult
 from unbroken.testing.history import History
 from unbroken.testing.history_events import Ack, Deliver, Event
+from unbroken.testing.progress import Progress
 from unbroken.testing.simulation.chance import chance_of
 from unbroken.testing.simulation.clock import SimulatedClock
 from unbroken.testing.simulation.network import SimulatedNetwork
 from unbroken.testing.simulation.plan import Plan
 from unbroken.testing.simulation.server import PORT, SERVER
 
-__all__ = ["Progress", "World", "open_context"]
+__all__ = ["World", "open_context"]
 
 Note = tuple[float, str, Event | str]
 
@@ -35,35 +34,6 @@ Note = tuple[float, str, Event | str]
 def open_context() -> ssl.SSLContext:
     """One TLS context for all clients, none of which uses it: making one takes longer than many seeds."""
     return ssl.create_default_context()
-
-
-class Progress:
-    """Counts deliveries and acknowledgements, so that faults come by progress and never by the clock."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._over = False
-        self._numbers = count()
-        self._waiting: list[tuple[int, int, asyncio.Event]] = []
-
-    def step(self) -> None:
-        self.count += 1
-        while self._waiting and self._waiting[0][0] <= self.count:
-            heapq.heappop(self._waiting)[2].set()
-
-    def finish(self) -> None:
-        """Nothing more will happen: nobody waits any longer."""
-        self._over = True
-        for _, _, event in self._waiting:
-            event.set()
-
-    async def reach(self, goal: int) -> bool:
-        """Wait until so much has happened; False when it never will."""
-        if self.count < goal and not self._over:
-            event = asyncio.Event()
-            heapq.heappush(self._waiting, (goal, next(self._numbers), event))
-            await event.wait()
-        return self.count >= goal
 
 
 class _Record(list[Event]):
