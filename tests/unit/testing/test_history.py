@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.testing import History, HistoryError, InconclusiveError, Rule, Verdict
+from unbroken.testing.history_naive import naive_verdicts
 
 COUNT = 8
 
@@ -148,6 +149,7 @@ def test_a_planted_anomaly_of_an_observer_is_named(plant: Callable[[History], No
     report = complete(history).check()
     assert (report.findings[rule].verdict, report.findings[rule].anomaly) == (Verdict.FAIL, anomaly)
     assert report.findings[rule].witness
+    assert naive_verdicts(history.events)[rule] is Verdict.FAIL
     with pytest.raises(HistoryError, match=anomaly):
         report.raise_if_failed()
 
@@ -174,8 +176,10 @@ def final_of(numbers: list[int], *, moved: int = 0) -> History:
     ],
 )
 def test_a_planted_anomaly_of_the_log_is_named(numbers: list[int], moved: int, rule: Rule, anomaly: str) -> None:
-    report = final_of(numbers, moved=moved).check()
+    history = final_of(numbers, moved=moved)
+    report = history.check()
     assert (report.findings[rule].verdict, report.findings[rule].anomaly) == (Verdict.FAIL, anomaly)
+    assert naive_verdicts(history.events)[rule] is Verdict.FAIL
 
 
 def test_real_time_order_holds_between_producers() -> None:
