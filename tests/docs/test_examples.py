@@ -346,7 +346,7 @@ async def test_virtual_time(tmp_path: Path) -> None:
 
 async def test_seeds_of_a_simulation(tmp_path: Path) -> None:
     printed = await shell(the(SIMULATION, "sh", 1), tmp_path)
-    assert "20 seeds:" in printed
+    assert "5 seeds:" in printed
     assert "seed 7: " in printed
     assert replay_command(42) in the(SIMULATION, "text", 1)
 

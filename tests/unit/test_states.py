@@ -218,9 +218,10 @@ async def test_when_the_clock_is_set_back_a_dead_producer_is_found_all_the_same(
             clock.advance(-3600)
             await parts.streams.append(stream, texts("the last word"), AppendOptions(producer=Producer("p", 1, 0)))
             until = stream.lease_until_ms or 0
-            while until > clock.ms + limits.lease_seconds * 1000:
-                await asyncio.sleep(0.005)
-                until = (await parts.streams.get(ALICE, "a")).lease_until_ms or 0
+            async with asyncio.timeout(30):
+                while until > clock.ms + limits.lease_seconds * 1000:
+                    await asyncio.sleep(0.005)
+                    until = (await parts.streams.get(ALICE, "a")).lease_until_ms or 0
             reaper.cancel()
         assert await parts.states.reap() == 0
         clock.advance(limits.lease_seconds + 1)

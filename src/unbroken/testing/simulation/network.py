@@ -17,6 +17,7 @@ from unbroken.testing.simulation.transport import SEGMENT_BYTES, Address, Link, 
 __all__ = ["Listener", "SimulatedNetwork", "NetworkPath"]
 
 CONNECT_SECONDS_MAX = 120.0
+WINDOW_BYTES = 64 * 1024
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
@@ -29,6 +30,8 @@ class NetworkPath:
         self.latency_seconds = network.latency_seconds
         self.jitter_seconds = network.jitter_seconds
         self.sliced = network.sliced
+        self.window_bytes = network.window_bytes
+        """What may be on the way in one direction of a connection, or wait for a peer that does not read."""
         self.refusing = False
         self.hole: asyncio.Event | None = None
         self.swallowed = 0
@@ -36,6 +39,8 @@ class NetworkPath:
         self.refused = 0
         self.connected = 0
         """How many connections there ever were."""
+        self.waiting_most = 0
+        """The most bytes that ever waited on the server's side of a connection because the other side took no more."""
         self.links: dict[Link, None] = {}
         self._random = chance_of(network.seed, f"path {name}")
         self._healed: list[Callable[[], None]] = []
@@ -137,6 +142,7 @@ class SimulatedNetwork:
         self.latency_seconds = latency_seconds
         self.jitter_seconds = jitter_seconds
         self.sliced = sliced
+        self.window_bytes = WINDOW_BYTES
         self._paths: dict[str, NetworkPath] = {}
         self._listeners: dict[Address, Listener] = {}
         self._off: dict[str, asyncio.Event] = {}

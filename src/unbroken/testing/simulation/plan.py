@@ -36,6 +36,7 @@ TIGHT = replace(
     read_messages_max=16,
     read_bytes_max=8 * KIB,
     commit_messages_max=8,
+    pending_bytes_max=16 * KIB,
     compact_chunks_min=4,
     client_follow_messages_max=8,
     client_window_appends_max=4,
@@ -142,6 +143,7 @@ class Plan:
     latency_seconds: float
     jitter_seconds: float
     sliced: bool
+    window_bytes: int
     sqlite: bool
     standalone: bool
 
@@ -167,6 +169,7 @@ def plan_of(seed: int) -> Plan:
         latency_seconds=chance.choice((0.0005, 0.02)),
         jitter_seconds=chance.choice((0.0, 0.002, 0.1)),
         sliced=chance.random() < 0.25,
+        window_bytes=chance.choice((KIB, 64 * KIB)),
         sqlite=chance.random() < 0.2,
         standalone=chance.random() < 0.8,
     )
@@ -195,7 +198,7 @@ def _stream(chance: Random, number: int) -> StreamPlan:
         burst=chance.choice((1, 1, 3, 7)),
         pause_seconds=chance.choice((0.0, 0.02, 0.2)),
         payload_bytes=chance.choice((0, 0, 300, 2_000)),
-        lease_seconds=chance.choice((2.0, 6.0)),
+        lease_seconds=chance.choice((2.0, 6.0, 20.0)),
         ending=ending,
         incarnations=chance.choice((1, 2, 3)) if kind is not StreamKind.RUN else 1,
         trims=chance.random() < 0.1,

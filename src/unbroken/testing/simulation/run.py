@@ -21,7 +21,7 @@ from unbroken.testing.history_report import Report, Verdict
 from unbroken.testing.simulation.faults import FaultConductor
 from unbroken.testing.simulation.loop import run_virtual
 from unbroken.testing.simulation.network import SimulatedNetwork
-from unbroken.testing.simulation.plan import FaultKind, Plan, StreamKind, StreamPlan, plan_of
+from unbroken.testing.simulation.plan import FaultKind, Plan, StreamKind, StreamPlan, ViewerKind, plan_of
 from unbroken.testing.simulation.server import ServerParts, SimulatedServer
 from unbroken.testing.simulation.storage import MemoryDisk, SQLiteDisk, Trouble
 from unbroken.testing.simulation.watching import Watcher, identify, trim
@@ -32,7 +32,10 @@ __all__ = ["Outcome", "simulate", "simulate_plan", "without_proxies"]
 
 LIVENESS_SECONDS = 300.0
 """After the last fault and the last message everybody must have been told of the end; a backoff takes 30 s at most."""
-WORLD_SECONDS_MAX = 3_600.0
+WORLD_SECONDS_MAX = 1_500.0
+HTTP = frozenset({ViewerKind.READING, ViewerKind.EVENTS})
+HTTP_BUFFER_BYTES = 64 * 1024
+"""What uvicorn lets wait for a viewer over HTTP before it holds the response back."""
 FAST = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
 
 
@@ -68,9 +71,8 @@ def simulate(seed: int) -> Outcome:
 
 def simulate_plan(plan: Plan) -> Outcome:
     """Run one plan."""
-    network = SimulatedNetwork(
-        plan.seed, latency_seconds=plan.latency_seconds, jitter_seconds=plan.jitter_seconds, sliced=plan.sliced
-    )
+    network = SimulatedNetwork(plan.seed, latency_seconds=plan.latency_seconds, jitter_seconds=plan.jitter_seconds)
+    network.sliced, network.window_bytes = plan.sliced, plan.window_bytes
     with without_proxies():
         if not plan.sqlite:
             return run_virtual(_Run(plan, network, None).run(), network)
@@ -121,6 +123,7 @@ class _Run:
         try:
             async with asyncio.timeout(WORLD_SECONDS_MAX), asyncio.TaskGroup() as tasks:
                 server = SimulatedServer(parts, tasks)
+                world.pending_bytes = server.pending_bytes
                 await server.start()
                 await self._live(server, parts.trouble)
                 await self._read_all()
@@ -199,20 +202,38 @@ class _Run:
     def _check_state(self, stream: StreamPlan, state: str) -> None:
         """A producer that could always reach the server is never taken for dead."""
         away = {FaultKind.HOLE, FaultKind.REFUSE, FaultKind.LATENCY, FaultKind.FLAP}
-        excused = any(fault.kind in away for fault in self._plan.faults) or stream.incarnations > 1
+        excused = any(fault.kind in away for fault in self._plan.faults)
         if state != stream.ending and not (excused and state == "interrupted"):
             self._world.violated(f"{stream.name} ended as {state}, not {stream.ending}")
 
+    def _overflows(self) -> list[str]:
+        """What grew beyond its bound: in the clients, on the server's side of connections, in front of the store."""
+        limits = self._plan.limits
+        messages = 2 * (limits.client_follow_messages_max + limits.read_messages_max)
+        over_http = {viewer.name for stream in self._plan.streams for viewer in stream.viewers if viewer.kind in HTTP}
+        found = [
+            f"{watcher.waiting_most} messages waited in a client"
+            for watcher in self._watchers
+            if watcher.waiting_most > messages
+        ]
+        found += [
+            f"{path.waiting_most} bytes waited for {path.name}"
+            for path in self._network.paths
+            if path.waiting_most
+            > (HTTP_BUFFER_BYTES if path.name in over_http else limits.connection_buffer_bytes_max)
+            + 2 * limits.read_bytes_max
+        ]
+        if self._world.pending_most > limits.pending_bytes_max + limits.append_bytes_max:
+            found.append(f"{self._world.pending_most} bytes waited to become durable")
+        return found
+
     def _outcome(self) -> Outcome:
-        world, limits = self._world, self._plan.limits
+        world = self._world
         reports = {name: history.check(liveness_seconds=LIVENESS_SECONDS) for name, history in world.histories.items()}
         for name, report in reports.items():
             if report.verdict is Verdict.FAIL:
                 world.violations.append(f"{name}: {report}")
-        waiting = 2 * (limits.client_follow_messages_max + limits.read_messages_max)
-        for watcher in self._watchers:
-            if watcher.waiting_most > waiting:
-                world.violations.append(f"{watcher.waiting_most} messages waited in a client")
+        world.violations += self._overflows()
         doubts = tuple(doubt for report in reports.values() for doubt in report.doubts)
         verdict = Verdict.PASS
         if world.violations:

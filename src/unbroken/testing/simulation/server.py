@@ -80,6 +80,10 @@ class SimulatedServer:
         """The parts of the process that runs now."""
         return None if self._process is None else self._process.engine.services
 
+    def pending_bytes(self) -> int:
+        """How much waits in the process that runs now to become durable."""
+        return 0 if self._process is None else self._process.engine.services.log.pending_bytes
+
     async def start(self) -> None:
         """Start a process and wait until it listens."""
         assert self._process is None, "it runs already"

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "SimulatedTransport"]
 
-WINDOW_BYTES = 64 * 1024
-"""What may be on the way in one direction, or wait for a peer that does not read."""
 SEGMENT_BYTES = 16 * 1024
 HIGH_WATER_BYTES = 64 * 1024
 Address = tuple[str, int]
@@ -56,6 +54,7 @@ class _Pipe:
         self._waiting: deque[bytes] = deque()
         self.waiting_bytes = 0
         self._underway = 0
+        self._window = link.path.window_bytes
         self._arrives_at = 0.0
         self._held: list[Callable[[], None]] = []
         self._ending = False
@@ -80,9 +79,9 @@ class _Pipe:
         self._pump()
 
     def _pump(self) -> None:
-        while self._waiting and self._underway < WINDOW_BYTES:
+        while self._waiting and self._underway < self._window:
             piece = self._waiting.popleft()
-            most = min(self._link.path.segment(), WINDOW_BYTES - self._underway)
+            most = min(self._link.path.segment(), self._window - self._underway)
             if len(piece) > most:
                 self._waiting.appendleft(piece[most:])
                 piece = piece[:most]
@@ -171,8 +170,6 @@ class SimulatedTransport(asyncio.Transport):
         """Whether this end exists no more: whatever arrives for it is answered with a reset, if it is answered."""
         self.mute = False
         """Whether the machine of this end is off: nothing is answered."""
-        self.waiting_most = 0
-        """The most bytes that ever waited here to be sent."""
 
     def begin(self, protocol: asyncio.BaseProtocol) -> None:
         """The connection stands."""
@@ -277,7 +274,8 @@ class SimulatedTransport(asyncio.Transport):
         if self._closing or self._eof_sent:
             return
         self._out.put([b"".join(pieces)])
-        self.waiting_most = max(self.waiting_most, self._out.waiting_bytes)
+        if self is self._link.server:
+            self._link.path.waiting_most = max(self._link.path.waiting_most, self._out.waiting_bytes)
         if self._out.waiting_bytes > self._high and not self._writing_paused:
             self._writing_paused = True
             self._tell(asyncio.Protocol.pause_writing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import msgspec
@@ -65,6 +65,8 @@ class World:
         self.histories: dict[str, History] = {}
         self.written = {stream.name: asyncio.Event() for stream in plan.streams}
         """Set when nobody will write to the stream any more."""
+        self.pending_bytes: Callable[[], int] = lambda: 0
+        """How many bytes wait in the server to become durable."""
         self.pending_most = 0
         self._states: dict[StreamId, StreamState] = {}
         for stream in plan.streams:
@@ -101,6 +103,7 @@ class World:
 
     def committed(self, ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> None:
         """The store has written: only what the life cycle allows may have happened."""
+        self.pending_most = max(self.pending_most, self.pending_bytes())
         for op, result in zip(ops, results, strict=True):
             if isinstance(result, Created):
                 self._states.setdefault(result.stream.id, result.stream.state)
