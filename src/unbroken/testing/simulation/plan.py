@@ -201,7 +201,7 @@ def _stream(chance: Random, number: int) -> StreamPlan:
         lease_seconds=chance.choice((2.0, 6.0, 20.0)),
         ending=ending,
         incarnations=chance.choice((1, 2, 3)) if kind is not StreamKind.RUN else 1,
-        trims=chance.random() < 0.1,
+        trims=chance.random() < 0.1 and kind is not StreamKind.RUN,
         viewers=tuple(_viewer(chance, f"{name}-viewer-{index}") for index in range(chance.randint(2, 4))),
     )
 
