@@ -339,6 +339,8 @@ async def test_a_damaged_file(tmp_path: Path) -> None:
     told = await run(["sh", "-c", salvage], tmp_path)
     wanted = the(BACKUP, "text", 2).replace("4 streams", "1 streams")
     assert (told.returncode, told.stdout.strip()) == (4, wanted.strip())
+
+
 async def test_virtual_time(tmp_path: Path) -> None:
     done = await run([sys.executable, "-c", the(SIMULATION, "python", 1)], tmp_path)
     assert done.stdout == "b'hello\\n' after 3600 seconds\n", done.stderr

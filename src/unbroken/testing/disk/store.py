@@ -197,8 +197,8 @@ class FaultyStore:
     async def expired(self, now_ms: int, *, limit: int) -> list[StreamInfo]:
         return await self._met("list", lambda: self._store.expired(now_ms, limit=limit))
 
-    async def extend_leases(self, until_ms: int) -> int:
-        return await self._met("chore", lambda: self._store.extend_leases(until_ms))
+    async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
+        return await self._met("chore", lambda: self._store.renew_leases(now_ms, at_least_ms))
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._met("chore", lambda: self._store.compact(stream))
