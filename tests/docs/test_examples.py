@@ -33,6 +33,7 @@ TASKS = "docs/howto/tasks.md"
 MCP_TOOLS = "docs/howto/mcp-tools.md"
 PROXY = "docs/howto/reverse-proxy.md"
 SIMULATION = "docs/howto/simulation.md"
+VERIFY = "docs/howto/verify-server.md"
 SECONDS_MAX = 60
 BIN = Path(sys.executable).parent
 
@@ -73,6 +74,7 @@ RUN_BY = {
     f"{SIMULATION} text 1": "test_seeds_of_a_simulation",
     f"{SIMULATION} sh 2": "test_a_soak",
     f"{MCP_TOOLS} json 1": "test_mcp_howto.py",
+    **dict.fromkeys((f"{VERIFY} sh 1", f"{VERIFY} sh 2", f"{VERIFY} python 1"), "test_verify_howto.py"),
 }
 
 

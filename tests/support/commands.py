@@ -41,6 +41,8 @@ class Finished:
 class Commands:
     """`unbroken` with a home of its own, talking to one server."""
 
+    program = (sys.executable, "-m", "unbroken")
+
     def __init__(self, home: Path, server: str, **environment: str) -> None:
         self.home = home
         self.spill = home / "unbroken" / "spill"
@@ -57,7 +59,7 @@ class Commands:
             "stderr": asyncio.subprocess.PIPE,
         }
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "unbroken", *arguments), **(pipes | {"env": self.environment} | options)
+            *(*self.program, *arguments), **(pipes | {"env": self.environment} | options)
         )
         self._started.append(process)
         return process

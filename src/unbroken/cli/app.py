@@ -40,6 +40,7 @@ VERBS: Final = (
     ("backup", "backup:backup", "Copy a database while servers use it, and verify the copy."),
     ("restore", "backup:restore", "Put a backup in the place of a database."),
     ("salvage", "salvage:salvage", "Make a new database from what of a damaged one verifies."),
+    ("verify-server", "verify_server:verify_server", "Break what a server depends on, and tell what it kept."),
     ("deliver", "deliver:deliver", "Deliver what earlier runs could not."),
     ("doctor", "doctor:doctor", "Check this machine, a store and a server."),
     ("demo", "demo:demo", "Start a demonstration: a server, its page, and streams that survive."),

@@ -56,13 +56,15 @@ class FaultProxy:
     Use it as `async with FaultProxy(host, port, seed=7) as proxy` and connect to `proxy.url`. Faults are best triggered by
     progress, not by time: `add(..., after_bytes=…)`, or `add(..., after_messages=…)` with `message()` called for each
     message that an observer got, or by calling `reset`, `down`, `up` and `hold` at the right moment. Random choices come
-    from `seed`. `bites` says what really happened.
+    from `seed`. `bites` says what really happened. `receive_bytes` bounds what the system takes in for it from the
+    server, so that a server whose viewer is held up feels it soon.
     """
 
-    def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
+    def __init__(self, host: str, port: int, *, seed: int = 0, receive_bytes: int | None = None) -> None:
         self.target = (host, port)
         """Where new connections go; may be changed while it runs."""
         self.seed = seed
+        self.receive_bytes = receive_bytes
         self.port = 0
         self.accepted = 0
         self.refused = 0
@@ -188,6 +190,9 @@ class FaultProxy:
             self.refused += 1
             writer.transport.abort()
             return
+        if self.receive_bytes is not None:
+            server_socket = server_writer.get_extra_info("socket")
+            server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_bytes)
         connection = _Connection(writer, server_writer)
         self._connections.add(connection)
         up = Pump(reader, server_writer, Direction.UPSTREAM, self._faults, connection)

@@ -1,0 +1,1 @@
+"""Adapters for servers that speak something known; `survival.loading` picks one by its name."""
