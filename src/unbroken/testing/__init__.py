@@ -50,6 +50,7 @@ from unbroken.testing.mock_log import MockLog, MockStream
 from unbroken.testing.mock_server import MockWebSocketServer
 from unbroken.testing.proxy import FaultProxy
 from unbroken.testing.simulation import NetworkPath, SimulatedClock, SimulatedNetwork, VirtualLoop, run_virtual
+from unbroken.testing.resolver import FaultyResolver
 from unbroken.testing.toxics import (
     Applied,
     Bandwidth,
@@ -87,6 +88,7 @@ __all__ = [
     "FaultDisk",
     "FaultProxy",
     "FaultyStore",
+    "FaultyResolver",
     "Finding",
     "Freeze",
     "HalfOpen",

@@ -51,7 +51,7 @@ class _Connection:
 
 
 class FaultProxy:
-    """Listens on a port of the loopback interface and passes everything on to `host`:`port`.
+    """Listens on `listen` (a loopback address, with a free port) and passes everything on to `host`:`port`.
 
     Use it as `async with FaultProxy(host, port, seed=7) as proxy` and connect to `proxy.url`. Faults are best triggered by
     progress, not by time: `add(..., after_bytes=…)`, or `add(..., after_messages=…)` with `message()` called for each
@@ -60,12 +60,20 @@ class FaultProxy:
     server, so that a server whose viewer is held up feels it soon.
     """
 
-    def __init__(self, host: str, port: int, *, seed: int = 0, receive_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        seed: int = 0,
+        receive_bytes: int | None = None,
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.target = (host, port)
         """Where new connections go; may be changed while it runs."""
         self.seed = seed
         self.receive_bytes = receive_bytes
-        self.port = 0
+        self.host, self.port = listen
         self.accepted = 0
         self.refused = 0
         self._applied: list[Applied] = []
@@ -78,7 +86,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def connections(self) -> int:
@@ -152,7 +160,7 @@ class FaultProxy:
     async def up(self) -> None:
         """Listen again, on the same port."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, reuse_address=True)
+            self._server = await asyncio.start_server(self._accept, self.host, self.port, reuse_address=True)
             self.port = self._server.sockets[0].getsockname()[1]
 
     # --- running -----------------------------------------------------------------------------------------------------

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.recorded import Observer, complete, produce
+from tests.support.scene import LIMITS, Scene
 from tests.support.server import ServerProcess
-from unbroken.client import Client
 from unbroken.limits import Limits
 from unbroken.testing import (
     Bandwidth,
     Direction,
     FaultProxy,
     HalfOpen,
-    History,
     Latency,
     ResetPeer,
     Slicer,
@@ -27,13 +25,6 @@ from unbroken.testing import (
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-003")]
-
-MESSAGES = 600
-AHEAD_MAX = 150
-CEILING = 100.0
-STREAM = "fault/stream"
-# Backoff is kept short so that many faults fit into one test; everything else is as shipped.
-LIMITS = Limits(backoff_seconds_min=0.02, backoff_seconds_max=0.3, handshake_seconds_max=3.0)
 
 
 @pytest.fixture
@@ -43,68 +34,10 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
         yield process
 
 
-class Scene:
-    """One producer and two observers behind one proxy, all recorded."""
-
-    def __init__(self, server: ServerProcess, proxy: FaultProxy) -> None:
-        self.server = server
-        self.proxy = proxy
-        self.history = History(now=asyncio.get_running_loop().time)
-        self.observers = [
-            Observer(proxy.url, self.history, STREAM, f"observer-{number}", limits=LIMITS) for number in range(2)
-        ]
-        self.over = asyncio.Event()
-        self.observers[0].on_message = lambda seen: proxy.message()
-
-    async def seen(self, count: int) -> None:
-        """Wait until every observer has got so many messages."""
-        while min(observer.seen for observer in self.observers) < count:
-            await asyncio.sleep(0.005)
-
-    async def connected(self, times: int) -> None:
-        """Wait until every observer has had so many connections: a fault on no connection proves nothing."""
-        while min(observer.connections for observer in self.observers) < times:
-            await asyncio.sleep(0.005)
-
-    async def run(self, faults: Callable[[], Awaitable[None]]) -> None:
-        """Stream everything while `faults` does its worst, then judge."""
-        async with Client(self.server.url) as direct:
-            await direct.create(STREAM)
-        async with asyncio.timeout(CEILING), asyncio.TaskGroup() as group:
-            for observer in self.observers:
-                group.create_task(observer.run())
-            producing = group.create_task(self._produce())
-            await faults()
-            self.over.set()
-            self.history.heal()
-            count = await producing
-        await complete(self.server.url, self.history, STREAM)
-        for kind, effect in self.proxy.bites.items():
-            self.history.fault(kind, effect)
-        report = self.history.check(messages_min=2 * MESSAGES).raise_if_failed()
-        assert (report.acknowledged, report.delivered) == (count, 2 * count)
-
-    async def _produce(self) -> int:
-        async with Client(self.proxy.url, limits=LIMITS) as client:
-            count = await produce(client, self.history, STREAM, "producer", self._go_on)
-            await client.close(STREAM)
-        return count
-
-    async def _go_on(self, number: int) -> bool:
-        """Stay within sight of the slowest observer, and go on slowly until the faults are over."""
-        if number >= MESSAGES:
-            if self.over.is_set():
-                return False
-            await asyncio.sleep(0.005)
-        while number - min(observer.seen for observer in self.observers) > AHEAD_MAX:
-            await asyncio.sleep(0.005)
-        return True
-
-
 @asynccontextmanager
 async def scene(server: ServerProcess, *, seed: int = 3) -> AsyncIterator[Scene]:
     async with FaultProxy("127.0.0.1", server.port, seed=seed) as proxy:
-        yield Scene(server, proxy)
+        yield Scene(server.url, proxy.url, proxy)
 
 
 async def test_resets_at_every_stage_lose_nothing(server: ServerProcess) -> None:
@@ -139,11 +72,11 @@ async def test_a_black_hole_is_noticed_by_silence_and_everything_goes_on_when_it
 
         async def black_hole() -> None:
             await stage.seen(100)
-            for observer in stage.observers:
+            for observer in stage.sockets:
                 observer.reconnecting.clear()
             hole = stage.proxy.add(Timeout())
             await hole.bitten()
-            for observer in stage.observers:
+            for observer in stage.sockets:
                 await observer.reconnecting.wait()
             hole.remove()
 
