@@ -34,6 +34,7 @@ MCP_TOOLS = "docs/howto/mcp-tools.md"
 PROXY = "docs/howto/reverse-proxy.md"
 SIMULATION = "docs/howto/simulation.md"
 VERIFY = "docs/howto/verify-server.md"
+KIT = "docs/howto/fault-kit.md"
 SECONDS_MAX = 60
 BIN = Path(sys.executable).parent
 
@@ -75,6 +76,7 @@ RUN_BY = {
     f"{SIMULATION} sh 2": "test_a_soak",
     f"{MCP_TOOLS} json 1": "test_mcp_howto.py",
     **dict.fromkeys((f"{VERIFY} sh 1", f"{VERIFY} sh 2", f"{VERIFY} python 1"), "test_verify_howto.py"),
+    f"{KIT} python 1": "test_kit_howto.py",
 }
 
 

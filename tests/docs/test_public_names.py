@@ -6,12 +6,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import unbroken
+import unbroken.testing
 
-STUB = Path(unbroken.__file__).with_suffix(".pyi")
 LISTED = """
 import sys
 from unbroken import {names}
@@ -20,12 +21,15 @@ print(*sorted(name for name in sys.modules if name.split(".")[0] in {{"starlette
 """
 
 
-def test_type_checkers_see_exactly_the_public_names() -> None:
-    stub = ast.parse(STUB.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", [unbroken, unbroken.testing], ids=lambda package: package.__name__)
+def test_type_checkers_see_exactly_the_public_names(package: ModuleType) -> None:
+    assert package.__file__ is not None
+    stub = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     names = {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     homes = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert names == set(unbroken.__all__)
-    assert homes == unbroken._HOME_OF  # type: ignore[attr-defined]
+    assert names == set(package.__all__)
+    assert homes == package._HOME_OF
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
 
 
 @pytest.mark.parametrize("name", unbroken.__all__)

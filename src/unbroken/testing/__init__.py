@@ -1,6 +1,7 @@
 """The fault kit: mock servers, a fault proxy, a faulty disk, simulated time and network, a history checker.
 
-Public and documented: applications use them to test their own clients and servers. Nothing here runs in production.
+Public and documented: applications use them to test their own clients and servers. Nothing here runs in production, and each
+name is loaded when it is first asked for (type checkers read `__init__.pyi`): pytest loads our plugin in every run.
 """
 
 from unbroken.testing.disk import (
@@ -64,6 +65,9 @@ from unbroken.testing.toxics import (
     Timeout,
     Toxic,
 )
+from __future__ import annotations
+
+from importlib import import_module
 
 __all__ = [
     "Abort",
@@ -125,6 +129,7 @@ __all__ = [
     "SlowDisk",
     "StoreFault",
     "Sweep",
+    "TestedServer",
     "Timeout",
     "TornWrite",
     "Toxic",
@@ -135,3 +140,74 @@ __all__ = [
     "stdio_command",
     "sweep",
 ]
+
+_HOMES = {
+    "unbroken.testing.history": ("History",),
+    "unbroken.testing.history_report": (
+        "Finding",
+        "HistoryError",
+        "InconclusiveError",
+        "Report",
+        "Rule",
+        "Verdict",
+    ),
+    "unbroken.testing.mcp_http": (
+        "McpFault",
+        "McpRequest",
+        "MockMcpServer",
+    ),
+    "unbroken.testing.mcp_stdio": (
+        "STDIO_FAULTS",
+        "stdio_command",
+    ),
+    "unbroken.testing.mock_connection": ("MockConnection",),
+    "unbroken.testing.mock_faults": (
+        "Abort",
+        "Disconnect",
+        "Duplicate",
+        "Freeze",
+        "Injected",
+        "Malformed",
+        "MockFault",
+        "Oversized",
+        "Reorder",
+        "Silence",
+        "Skip",
+    ),
+    "unbroken.testing.mock_log": (
+        "MockLog",
+        "MockStream",
+    ),
+    "unbroken.testing.mock_server": ("MockWebSocketServer",),
+    "unbroken.testing.proxy": ("FaultProxy",),
+    "unbroken.testing.resolver": ("FaultyResolver",),
+    "unbroken.testing.server_process": ("TestedServer",),
+    "unbroken.testing.toxics": (
+        "Applied",
+        "Bandwidth",
+        "Direction",
+        "HalfOpen",
+        "Latency",
+        "LimitData",
+        "ResetPeer",
+        "Slicer",
+        "SlowClose",
+        "Timeout",
+        "Toxic",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its home when it is first asked for."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
