@@ -212,8 +212,8 @@ MUTATIONS: Final = (
     Mutation(
         "backoff has no cap",
         BACKOFF,
-        "whole = min(self._limits.backoff_seconds_min * 2**doublings, self._limits.backoff_seconds_max)",
-        "whole = self._limits.backoff_seconds_min * 2**doublings",
+        "2**doublings, self._limits.backoff_seconds_max, at_most)",
+        "2**doublings, at_most)",
         ("tests/unit/client/test_reconnect.py", "tests/unit/protocol"),
     ),
     Mutation(

@@ -69,6 +69,8 @@ class Observer:
         self.name = name
         self.seen = 0
         self.connections = 0
+        self.failures = 0
+        """How often it was told that there is no connection."""
         self.on_message: Callable[[int], None] = lambda seen: None
         self.reconnecting = asyncio.Event()
         self._history = history
@@ -91,6 +93,7 @@ class Observer:
                 self.connections += 1
                 self._history.open(self.name, self.seen)
             case ConnectionStatus.RECONNECTING:
+                self.failures += 1
                 self.reconnecting.set()
             case _:
                 return

@@ -13,8 +13,9 @@ import pytest
 from tests.support.faulty import FaultyStore
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from unbroken.errors import AlreadyExistsError, NotFoundError, TrimmedError, UnknownOutcomeError
-from unbroken.hub import Follower, LiveBatch, Subscription
+from unbroken.hub import Follower, LiveBatch, Subscription, news
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.log import Change
 from unbroken.messages import START, Seq, StreamId, StreamInfo, StreamState, decode_messages
 from unbroken.store.base import Close, Fork, Producer, Read, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
@@ -390,3 +391,56 @@ async def test_a_stream_that_only_its_forks_keep_cannot_be_watched() -> None:
             await parts.hub.follow(stream, START)
         with pytest.raises(AlreadyExistsError):
             await parts.stream("a")
+
+
+async def test_a_commit_that_was_seen_already_takes_nothing_back() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        told: list[Change] = []
+        parts.log.on_commit(told.extend)
+        viewer = Viewer()
+        await parts.hub.subscribe(stream, START, viewer)
+        for text in ("a", "b", "c"):
+            await parts.streams.append_durably(stream, texts(text))
+        parts.hub.committed(told[:1])
+        assert [batch.first for batch in viewer.taken] == [1, 2, 3]
+        with await parts.hub.follow(stream, START) as late:
+            assert await read_all(late, 3) == ["a", "b", "c"]
+
+
+async def test_a_viewer_that_is_behind_is_offered_nothing_out_of_its_turn() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        await parts.streams.append_durably(stream, texts("a"))
+        viewer = Viewer()
+        subscription = await parts.hub.subscribe(stream, START, viewer)
+        await parts.streams.append_durably(stream, texts("b"))
+        assert viewer.taken == []
+        assert viewer.woken >= 1
+        missed = await parts.hub.pull(subscription)
+        assert (missed[0].first, missed[-1].last) == (1, 2)
+
+
+async def test_a_ring_with_a_hole_is_not_read_from() -> None:
+    async with running_parts(FaultyStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        await parts.hub.subscribe(stream, START, Viewer())
+        await parts.streams.append_durably(stream, texts("a"))
+        await write_behind_the_log(parts, stream)
+        await parts.streams.append_durably(stream, texts("c"))
+        with await parts.hub.follow(stream, START) as late:
+            assert await read_all(late, 3) == ["a", "elsewhere", "c"]
+
+
+async def test_an_end_is_no_news_in_front_of_the_last_message() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        close = Close(StreamState.COMPLETED)
+        await parts.streams.append_durably(stream, texts("a"), AppendOptions(close=close))
+        subscription = await parts.hub.subscribe(await parts.streams.get(ALICE, "a"), START, Viewer())
+        assert news(subscription) is None
+        await parts.hub.pull(subscription)
+        told = news(subscription)
+        assert told is not None
+        assert told.state is StreamState.COMPLETED
+        assert news(subscription) is None, "and it is told once"

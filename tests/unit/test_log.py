@@ -21,6 +21,8 @@ from unbroken.errors import (
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
 from unbroken.store.base import Appended, DeleteStream, Done, WriteOp, WriteResult, grows
+from unbroken.store.base import Appended, Producer, WriteResult
+from unbroken.streams import AppendOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -368,3 +370,13 @@ async def test_what_needs_no_room_passes_a_full_store_although_it_came_together_
         store.full = False
         assert (await parts.streams.append_durably(stream, texts("again"))).first == 2
         assert health == ["store_full", None]
+async def test_a_repeat_brings_viewers_no_messages_but_a_reason_to_look() -> None:
+    async with running_parts(FaultyStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        heard: list[Change] = []
+        parts.log.on_commit(heard.extend)
+        options = AppendOptions(producer=Producer("p", 0, 0))
+        await parts.streams.append_durably(stream, texts("a"), options)
+        again = await parts.streams.append_durably(stream, texts("a"), options)
+        assert again.duplicate
+    assert [(len(change.messages), change.state_changed) for change in heard] == [(1, False), (0, True)]

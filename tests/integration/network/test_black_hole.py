@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.async_api import Page
 
 from tests.e2e.screen import Screen
 from tests.e2e.writer import Writer
-from tests.support.scene import CEILING, Scene
+from tests.support.metrics import metric, until_metric
+from tests.support.scene import Scene
 from tests.support.server import ServerProcess
 from unbroken.testing import Direction, FaultProxy, Latency, Slicer, Timeout
 
 pytestmark = pytest.mark.anyio
+
+SOCKETS = 'unbroken_connections{face="websocket"}'
 
 
 @pytest.fixture
@@ -25,21 +25,6 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server that notices silence within about a second."""
     async with ServerProcess(tmp_path, arguments=["--heartbeat", "0.4"]) as process:
         yield process
-
-
-async def sockets(server: ServerProcess) -> int:
-    """How many WebSockets the server believes to have."""
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        text = (await client.get(f"{server.url}/metrics")).text
-    found = re.search(r'^unbroken_connections\{face="websocket"\} (\d+)', text, re.MULTILINE)
-    assert found, text
-    return int(found[1])
-
-
-async def until_sockets(server: ServerProcess, wanted: int) -> None:
-    async with asyncio.timeout(CEILING):
-        while await sockets(server) != wanted:
-            await asyncio.sleep(0.05)
 
 
 @pytest.mark.scenario("TC-EDGE-001")
@@ -53,7 +38,7 @@ async def test_a_black_hole_is_noticed_by_both_sides_and_costs_nothing(
         async def black_hole() -> None:
             await scene.seen(60)
             clients = len(scene.sockets) + 1
-            assert await sockets(server) == clients
+            assert await metric(server.url, SOCKETS) == clients
             for observer in scene.sockets:
                 observer.reconnecting.clear()
             hole = proxy.add(Timeout(), direction=direction)
@@ -61,7 +46,9 @@ async def test_a_black_hole_is_noticed_by_both_sides_and_costs_nothing(
             for observer in scene.sockets:
                 await observer.reconnecting.wait()  # the client's side: nothing was heard for too long
             if direction is not Direction.DOWNSTREAM:  # what comes from clients that connect anew still arrives there
-                await until_sockets(server, 0)  # the server's side: neither FIN nor RST ever reached it
+                await until_metric(
+                    server.url, SOCKETS, lambda count: count == 0
+                )  # the server's side: neither FIN nor RST ever reached it
             hole.remove()
 
         await scene.run(black_hole)
@@ -80,7 +67,7 @@ async def test_the_page_notices_a_black_hole_and_goes_on(server: ServerProcess, 
         await writer.words(20)
         await hole.bitten()
         await screen.until_badge("reconnecting")
-        await until_sockets(server, 0)
+        await until_metric(server.url, SOCKETS, lambda count: count == 0)
         assert await screen.words() == list(range(20)), "what was received stays readable"
         hole.remove()
         rules = await screen.until_resumed()
