@@ -35,7 +35,12 @@ LOG_TESTS = ("tests/unit/test_log.py",)
 HUB_TESTS = ("tests/unit/test_hub.py",)
 STATE_TESTS = ("tests/unit/test_states.py", "tests/integration/store/test_life_cycle.py")
 APPEND_TESTS = ("tests/integration/store/test_append.py", "tests/integration/store/test_life_cycle.py")
-SESSION_TESTS = ("tests/unit/protocol/test_client_session.py", "tests/unit/client")
+SESSION_TESTS = (
+    "tests/unit/protocol/test_client_subscription.py",
+    "tests/unit/protocol/test_client_requests.py",
+    "tests/unit/protocol/test_client_session.py",
+    "tests/unit/client",
+)
 SPILL_TESTS = ("tests/unit/cli/test_outbox.py",)
 HISTORY_TESTS = ("tests/unit/testing/test_history.py",)
 KIT_TESTS = ("tests/unit/testing/test_scorecard.py", "tests/integration/survival_kit/test_saboteurs.py")

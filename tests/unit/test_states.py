@@ -12,11 +12,12 @@ from unbroken.errors import (
     EndedError,
     FencedError,
     InvalidError,
+    StoreUnavailableError,
     TooLargeError,
     TransitionError,
     UnbrokenError,
 )
-from unbroken.limits import DEFAULT_LIMITS
+from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import TERMINAL_STATES, TRANSITIONS, StreamInfo, StreamState, can_transition
 from unbroken.store.base import Producer
 from unbroken.store.memory import MemoryStore
@@ -254,3 +255,45 @@ async def test_a_stream_can_begin_with_its_producer() -> None:
     async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
         stream = await parts.stream("a", NewStream(lease=Producer("p", 3, 0), lease_seconds=2))
         assert (stream.state, stream.lease_producer, stream.lease_epoch) == (StreamState.RUNNING, "p", 3)
+
+
+async def test_when_the_store_comes_back_leases_get_their_time_again_before_anybody_is_reaped() -> None:
+    clock = ManualClock()
+    limits = replace(DEFAULT_LIMITS, reap_interval_seconds=0.01)
+    async with running_parts(AwayStore(limits, clock), limits=limits, clock=clock) as parts:
+        await in_state(parts, StreamState.RUNNING, "a")
+        async with asyncio.TaskGroup() as tasks:
+            reaper = tasks.create_task(parts.states.run())
+            while (await parts.streams.get(ALICE, "a")).lease_until_ms == FIRST_LEASE_MS:
+                await asyncio.sleep(0.005)
+            reaper.cancel()
+        stream = await parts.streams.get(ALICE, "a")
+        assert clock.ms > FIRST_LEASE_MS, "the lease ran out while nobody could renew it"
+        assert stream.state is StreamState.RUNNING
+        assert (stream.lease_until_ms or 0) > clock.ms
+
+
+FIRST_LEASE_MS = ManualClock().ms + int(DEFAULT_LIMITS.lease_seconds * 1000)
+
+
+class AwayStore(MemoryStore):
+    """Neither tells who is late nor extends a lease, for longer than one lasts; a second of the clock passes each time."""
+
+    def __init__(self, limits: Limits, clock: ManualClock) -> None:
+        super().__init__(limits=limits)
+        self._clock = clock
+        self._away = int(limits.lease_seconds) + 2
+
+    def _fail(self) -> None:
+        if self._away:
+            self._away -= 1
+            self._clock.advance(1)
+            raise StoreUnavailableError("away")
+
+    async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
+        self._fail()
+        return await super().leased(before_ms, limit=limit)
+
+    async def extend_leases(self, until_ms: int) -> int:
+        self._fail()
+        return await super().extend_leases(until_ms)

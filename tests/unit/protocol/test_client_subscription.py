@@ -1,0 +1,105 @@
+"""One subscription, decision by decision: what continues the cursor, what is dropped, what is asked for again."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import msgspec
+import pytest
+
+from unbroken.errors import ProtocolError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Cursor, Epoch, Seq
+from unbroken.protocol.client_outputs import Dropped, Ended, Gap, MessagesReceived, Output, Send, StateChanged, Trimmed
+from unbroken.protocol.client_subscription import Subscription
+from unbroken.protocol.codec import ReceivedMessages
+from unbroken.protocol.frames import StateFrame, StreamView, Subscribe, Subscribed
+
+EPOCH = 7
+
+
+def view(state: str = "open", *, head: int = 3, epoch: int = EPOCH) -> StreamView:
+    return StreamView(
+        stream="s",
+        epoch=epoch,
+        state=state,
+        first=1,
+        head=head,
+        cursor=f"{epoch}:{head}",
+        kind="stream",
+        content_type="application/json",
+        created=1,
+        updated=1,
+        bytes=1,
+    )
+
+
+def standing(seq: int = 2) -> Subscription:
+    """A subscription that has everything up to `seq`."""
+    subscription = Subscription("s", f"{EPOCH}:{seq}", verify=False, limits=DEFAULT_LIMITS, next_id=count(1).__next__)
+    subscription.subscribe()
+    subscription.subscribed(Subscribed(id=1, cursor=f"{EPOCH}:{seq}", hash="", stream=view()))
+    return subscription
+
+
+def messages(first: int, *texts: str, epoch: int = EPOCH) -> ReceivedMessages:
+    raw = [msgspec.Raw(msgspec.json.encode({"kind": "message", "time": 1, "text": text})) for text in texts]
+    return ReceivedMessages(stream="s", epoch=epoch, first=first, hash="", messages=raw)
+
+
+def asked(outputs: list[Output]) -> list[str]:
+    """Where the subscriptions begin that are sent."""
+    return [
+        output.frame.after for output in outputs if isinstance(output, Send) and isinstance(output.frame, Subscribe)
+    ]
+
+
+def test_messages_of_another_epoch_are_dropped_and_move_nothing() -> None:
+    subscription = standing()
+    assert subscription.messages(messages(3, "x", epoch=EPOCH + 1)) == [Dropped("s", 1, "epoch")]
+    assert subscription.cursor == Cursor(Epoch(EPOCH), Seq(2))
+
+
+def test_an_overlap_is_cut_off_and_the_rest_taken() -> None:
+    dropped, taken = standing().messages(messages(2, "b", "c"))
+    assert dropped == Dropped("s", 1, "overlap")
+    assert isinstance(taken, MessagesReceived)
+    assert (taken.first, [message.text for message in taken.messages]) == (3, ["c"])
+
+
+def test_an_end_in_front_of_the_last_message_is_a_gap() -> None:
+    subscription = standing(2)
+    outputs = subscription.state(StateFrame(stream=view("completed", head=3)))
+    assert outputs[0] == Gap("s", 3, 4)
+    assert asked(outputs) == [f"{EPOCH}:2"]
+    assert not subscription.over
+
+
+def test_an_end_behind_the_last_message_is_the_end() -> None:
+    subscription = standing(3)
+    assert subscription.state(StateFrame(stream=view("completed"))) == [Ended(view("completed"))]
+    assert subscription.over
+
+
+def test_a_state_of_another_epoch_is_nobodys() -> None:
+    assert standing(3).state(StateFrame(stream=view("completed", epoch=EPOCH + 1))) == []
+    assert standing(3).state(StateFrame(stream=view("running"))) == [StateChanged(view("running"))]
+
+
+def test_a_state_that_is_none_breaks_the_connection() -> None:
+    with pytest.raises(ProtocolError, match="'finished' is not a state"):
+        standing().state(StateFrame(stream=view("finished")))
+
+
+@pytest.mark.parametrize(("first", "missing", "on"), [(6, 3, 5), (4, 1, 3), (3, 0, 2), (2, 0, 2)])
+def test_trimmed_messages_are_counted_and_the_oldest_left_is_next(first: int, missing: int, on: int) -> None:
+    outputs = standing(2).trimmed(first)
+    assert outputs[0] == Trimmed("s", missing, first)
+    assert asked(outputs) == [f"{EPOCH}:{on}"]
+
+
+def test_trimmed_in_front_of_an_unknown_place_begins_with_the_oldest_left() -> None:
+    subscription = Subscription("s", "last:5", verify=False, limits=DEFAULT_LIMITS, next_id=count(1).__next__)
+    outputs = subscription.trimmed(9)
+    assert outputs[0] == Trimmed("s", 0, 9)
+    assert asked(outputs) == ["start"]
