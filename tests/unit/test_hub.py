@@ -399,11 +399,13 @@ async def test_a_commit_that_was_seen_already_takes_nothing_back() -> None:
         told: list[Change] = []
         parts.log.on_commit(told.extend)
         viewer = Viewer()
-        await parts.hub.subscribe(stream, START, viewer)
+        subscription = await parts.hub.subscribe(stream, START, viewer)
         for text in ("a", "b", "c"):
             await parts.streams.append_durably(stream, texts(text))
+        woken = viewer.woken
         parts.hub.committed(told[:1])
         assert [batch.first for batch in viewer.taken] == [1, 2, 3]
+        assert (subscription.live.head, viewer.woken) == (3, woken)
         with await parts.hub.follow(stream, START) as late:
             assert await read_all(late, 3) == ["a", "b", "c"]
 
