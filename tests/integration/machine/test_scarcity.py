@@ -182,7 +182,7 @@ async def test_without_sockets_left_new_clients_wait_and_old_ones_go_on(tmp_path
         assert server.running
 
 
-CYCLES = 50
+CYCLES = 30
 ROUNDS = int(os.environ.get("UNBROKEN_STRESS_ROUNDS", "10"))
 """More of them take longer and see smaller leaks."""
 WARM_ROUNDS = 3

@@ -111,7 +111,6 @@ async def test_mistakes_are_told_by_their_exit_codes(unbroken: Commands) -> None
     for arguments, status in [
         ([nobody], Exit.UNAVAILABLE),
         ([nobody, "--only", "nonsense"], Exit.USAGE),
-        ([nobody, "--adapter", "nonsense"], Exit.CONFIGURATION),
         (["--command", "/no/such/program"], Exit.CONFIGURATION),
         ([], Exit.CONFIGURATION),
         (["--start", "false"], Exit.UNAVAILABLE),
