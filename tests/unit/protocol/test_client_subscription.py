@@ -7,10 +7,21 @@ from itertools import count
 import msgspec
 import pytest
 
-from unbroken.errors import ProtocolError
+from unbroken.errors import ProtocolError, VerificationError
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Cursor, Epoch, Seq
-from unbroken.protocol.client_outputs import Dropped, Ended, Gap, MessagesReceived, Output, Send, StateChanged, Trimmed
+from unbroken.protocol.chain import chain, genesis
+from unbroken.protocol.client_outputs import (
+    Dropped,
+    Ended,
+    Gap,
+    MessagesReceived,
+    Output,
+    Send,
+    StateChanged,
+    SubscriptionFailed,
+    Trimmed,
+)
 from unbroken.protocol.client_subscription import Subscription
 from unbroken.protocol.codec import ReceivedMessages
 from unbroken.protocol.frames import StateFrame, StreamView, Subscribe, Subscribed
@@ -103,3 +114,53 @@ def test_trimmed_in_front_of_an_unknown_place_begins_with_the_oldest_left() -> N
     outputs = subscription.trimmed(9)
     assert outputs[0] == Trimmed("s", 0, 9)
     assert asked(outputs) == ["start"]
+
+
+GENESIS = genesis("t", "s", EPOCH)
+
+
+def verifying() -> Subscription:
+    """A subscription from the start that recomputes the chain."""
+    subscription = Subscription("s", f"{EPOCH}:0", verify=True, limits=DEFAULT_LIMITS, next_id=count(1).__next__)
+    subscription.subscribe()
+    subscription.subscribed(Subscribed(id=1, cursor=f"{EPOCH}:0", hash=GENESIS.hex(), stream=view()))
+    return subscription
+
+
+def chained(first: int, *texts: str, head: bytes = GENESIS) -> ReceivedMessages:
+    """Messages with the chain's value at the last of them."""
+    plain = messages(first, *texts)
+    return msgspec.structs.replace(plain, hash=chain(head, first, plain.encoded()).hex())
+
+
+def test_messages_that_continue_the_chain_are_taken_frame_by_frame() -> None:
+    subscription, one = verifying(), chained(1, "a", "b")
+    assert isinstance(subscription.messages(one)[0], MessagesReceived)
+    assert isinstance(subscription.messages(chained(3, "c", head=bytes.fromhex(one.hash)))[0], MessagesReceived)
+    assert subscription.cursor == Cursor(Epoch(EPOCH), Seq(3))
+
+
+def test_messages_that_do_not_continue_the_chain_end_the_subscription_and_are_named() -> None:
+    subscription = verifying()
+    (failed,) = subscription.messages(chained(1, "a", head=bytes(32)))
+    assert isinstance(failed, SubscriptionFailed)
+    assert isinstance(failed.error, VerificationError)
+    assert (failed.error.detail["stream"], failed.error.detail["seq"]) == ("s", 1)
+    assert subscription.over
+    assert subscription.cursor == Cursor(Epoch(EPOCH), Seq(0))
+
+
+def test_a_server_that_comes_back_with_another_chain_is_not_believed() -> None:
+    subscription = verifying()
+    subscription.messages(chained(1, "a"))
+    subscription.subscribe()
+    again = Subscribed(id=2, cursor=f"{EPOCH}:1", hash=bytes(32).hex(), stream=view())
+    failed = subscription.subscribed(again)[-1]
+    assert isinstance(failed, SubscriptionFailed)
+    assert failed.error.detail["seq"] == 1
+    assert subscription.over
+
+
+def test_without_verifying_no_chain_is_looked_at() -> None:
+    subscription = standing(0)
+    assert isinstance(subscription.messages(chained(1, "a", head=bytes(32)))[0], MessagesReceived)
