@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 40
-DEFERRED_CEILING = 42
-DEFERRED_CEILING = 38
+DEFERRED_CEILING = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +24,6 @@ class Case:
 _ENGINES = "needs the PostgreSQL and JetStream stores; this version has SQLite and memory"
 _TOKENS = "one shared token is supported; signed tokens with users, audience and expiry are not"
 _ENTRIES = "exists, but is not yet proven on every entry"
-_PROXY = "the fault proxy exists; the scenario that uses it for this row is not written"
-_DISK = "the SQLite store has no fault injection at its file layer yet"
 _LOAD = "needs the load and soak commands, which this version does not have"
 _BROWSER = "the built-in page is proven in Chromium, with one window on a steady network, only"
 _RELEASE = "no release precedes this version"
@@ -90,10 +86,8 @@ LOAD = (
     Case("LOAD-002", "1 GB through one stream in flat memory", _LOAD),
     Case("LOAD-003", "24 hours of continuous streaming, simulated and real"),
     Case("LOAD-004", "a database of a million messages is as fast as one of 10,000", _LOAD),
-    Case("STRESS-001", "no memory leak over many connect and stream cycles", _LOAD),
-    Case("STRESS-002", "an exhausted connection pool gives a bounded wait and a clear error"),
     Case("STRESS-001", "no memory leak over many connect and stream cycles"),
-    Case("STRESS-002", "an exhausted connection pool gives a bounded wait and a clear error", _ENGINES),
+    Case("STRESS-002", "an exhausted connection pool gives a bounded wait and a clear error"),
     Case("STRESS-003", "the growth of the hot queries' cost is reported", _LOAD),
     Case("STRESS-004", "a burst is delivered in batches, in order, and a slow reader slows nobody else"),
 )

@@ -20,8 +20,7 @@ from unbroken.errors import (
 )
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
-from unbroken.store.base import Appended, DeleteStream, Done, WriteOp, WriteResult, grows
-from unbroken.store.base import Appended, Producer, WriteResult
+from unbroken.store.base import Appended, DeleteStream, Done, Producer, WriteOp, WriteResult, grows
 from unbroken.streams import AppendOptions
 
 pytestmark = pytest.mark.anyio
@@ -370,6 +369,8 @@ async def test_what_needs_no_room_passes_a_full_store_although_it_came_together_
         store.full = False
         assert (await parts.streams.append_durably(stream, texts("again"))).first == 2
         assert health == ["store_full", None]
+
+
 async def test_a_repeat_brings_viewers_no_messages_but_a_reason_to_look() -> None:
     async with running_parts(FaultyStore(limits=DEFAULT_LIMITS)) as parts:
         stream = await parts.stream()

@@ -294,6 +294,6 @@ class AwayStore(MemoryStore):
         self._fail()
         return await super().leased(before_ms, limit=limit)
 
-    async def extend_leases(self, until_ms: int) -> int:
+    async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
         self._fail()
-        return await super().extend_leases(until_ms)
+        return await super().renew_leases(now_ms, at_least_ms)

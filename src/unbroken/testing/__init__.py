@@ -4,67 +4,6 @@ Public and documented: applications use them to test their own clients and serve
 name is loaded when it is first asked for (type checkers read `__init__.pyi`): pytest loads our plugin in every run.
 """
 
-from unbroken.testing.disk import (
-    BitFlip,
-    CallFails,
-    CallHangs,
-    CallLate,
-    CallUnknown,
-    DiskError,
-    DiskFault,
-    DiskFile,
-    DiskFull,
-    DiskHang,
-    DiskHarm,
-    DiskOperation,
-    DiskRecord,
-    FaultDisk,
-    FaultyStore,
-    PlantedFault,
-    PlantedStoreFault,
-    SlowDisk,
-    StoreFault,
-    Sweep,
-    TornWrite,
-    Unsynced,
-    sweep,
-)
-from unbroken.testing.history import History
-from unbroken.testing.history_report import Finding, HistoryError, InconclusiveError, Report, Rule, Verdict
-from unbroken.testing.mcp_http import McpFault, McpRequest, MockMcpServer
-from unbroken.testing.mcp_stdio import STDIO_FAULTS, stdio_command
-from unbroken.testing.mock_connection import MockConnection
-from unbroken.testing.mock_faults import (
-    Abort,
-    Disconnect,
-    Duplicate,
-    Freeze,
-    Injected,
-    Malformed,
-    MockFault,
-    Oversized,
-    Reorder,
-    Silence,
-    Skip,
-)
-from unbroken.testing.mock_log import MockLog, MockStream
-from unbroken.testing.mock_server import MockWebSocketServer
-from unbroken.testing.proxy import FaultProxy
-from unbroken.testing.simulation import NetworkPath, SimulatedClock, SimulatedNetwork, VirtualLoop, run_virtual
-from unbroken.testing.resolver import FaultyResolver
-from unbroken.testing.toxics import (
-    Applied,
-    Bandwidth,
-    Direction,
-    HalfOpen,
-    Latency,
-    LimitData,
-    ResetPeer,
-    Slicer,
-    SlowClose,
-    Timeout,
-    Toxic,
-)
 from __future__ import annotations
 
 from importlib import import_module
@@ -91,8 +30,8 @@ __all__ = [
     "Duplicate",
     "FaultDisk",
     "FaultProxy",
-    "FaultyStore",
     "FaultyResolver",
+    "FaultyStore",
     "Finding",
     "Freeze",
     "HalfOpen",
@@ -142,6 +81,38 @@ __all__ = [
 ]
 
 _HOMES = {
+    "unbroken.testing.disk": (
+        "BitFlip",
+        "CallFails",
+        "CallHangs",
+        "CallLate",
+        "CallUnknown",
+        "DiskError",
+        "DiskFault",
+        "DiskFile",
+        "DiskFull",
+        "DiskHang",
+        "DiskHarm",
+        "DiskOperation",
+        "DiskRecord",
+        "FaultDisk",
+        "FaultyStore",
+        "PlantedFault",
+        "PlantedStoreFault",
+        "SlowDisk",
+        "StoreFault",
+        "Sweep",
+        "TornWrite",
+        "Unsynced",
+        "sweep",
+    ),
+    "unbroken.testing.simulation": (
+        "NetworkPath",
+        "SimulatedClock",
+        "SimulatedNetwork",
+        "VirtualLoop",
+        "run_virtual",
+    ),
     "unbroken.testing.history": ("History",),
     "unbroken.testing.history_report": (
         "Finding",
