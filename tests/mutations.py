@@ -261,22 +261,22 @@ MUTATIONS: Final = (
     Mutation(
         "sleep kills producers",
         STATES,
-        "            slept = max(late, jump) > max(interval, self._limits.lease_seconds / 2)\n",
-        "            slept = False\n",
+        "            slept, set_back = max(late, jump) > much, jump < -much\n",
+        "            slept, set_back = False, jump < -much\n",
         STATE_TESTS,
     ),
     Mutation(
         "a jump of the wall clock is no sleep",
         STATES,
-        "slept = max(late, jump) >",
-        "slept = late >",
+        "slept, set_back = max(late, jump) > much,",
+        "slept, set_back = late > much,",
         STATE_TESTS,
     ),
     Mutation(
         "leases are not extended when the store comes back",
         STATES,
-        "                if slept or away:\n",
-        "                if slept:\n",
+        "                if slept or set_back or away:\n",
+        "                if slept or set_back:\n",
         STATE_TESTS,
     ),
     # --- resume: after its cursor, without a hole or a double ---
