@@ -123,6 +123,9 @@ class Limits:
     run_spec_bytes_max: int = 256 * KIB
     run_poll_seconds: float = 0.5
     run_takeover_seconds: float = 2.0
+    run_crashes_max: int = 5
+    run_crash_pause_seconds: float = 1.0
+    run_crash_pause_seconds_max: float = 60.0
     run_checkpoint_bytes_max: int = 256 * KIB
     run_input_bytes_max: int = 64 * KIB
     run_file_bytes_max: int = 256 * MIB

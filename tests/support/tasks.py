@@ -36,6 +36,21 @@ async def plain(upto: int, pause: float = 0.0) -> AsyncIterator[str]:
         await asyncio.sleep(pause)
 
 
+@task
+async def poisonous(run: RunContext) -> AsyncIterator[str]:
+    """Yield one thing, and take down whoever executes it, at each execution."""
+    if run.checkpoint_state is None:
+        yield "begun"
+    await run.checkpoint("here")
+    os._exit(9)
+
+
+@task
+async def dying() -> None:
+    """Take down whoever executes it before it has said anything."""
+    os._exit(9)
+
+
 @task(options=TaskOptions(resume="start"))
 async def restartable(upto: int, pause: float = 0.0) -> AsyncIterator[str]:
     """As `plain`, but it may begin again."""

@@ -30,6 +30,7 @@ from unbroken.log import Change
 from unbroken.messages import NewMessage, Seq, StreamId, StreamInfo, StreamState, decode_messages
 from unbroken.runs.catalog import Catalog, Runnable
 from unbroken.runs.context import RunContext, RunEnded
+from unbroken.runs.crashes import Probation, refuse_after_crashes
 from unbroken.runs.files import FileReference, NewFile, keep
 from unbroken.runs.history import History, read_history
 from unbroken.runs.items import Item
@@ -57,6 +58,7 @@ class RunSupervisor:
         self._limits = streams.limits
         self._runs: dict[StreamId, _Supervised] = {}
         self._owners: Counter[Owner] = Counter()
+        self._probation = Probation(self._limits, streams.clock.random)
         self._news = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._metrics = streams.log.metrics
@@ -160,7 +162,7 @@ class RunSupervisor:
 
     def _take(self, owner: Owner, info: StreamInfo) -> None:
         assert self._tasks is not None
-        run = _Supervised(self._streams, self._states, self._hub, self._catalog, info)
+        run = _Supervised(self._streams, self._states, self._hub, self._catalog, self._probation, info)
         self._runs[info.id] = run
         self._owners[owner] += 1
         self._tasks.create_task(self._execute(owner, run))
@@ -180,12 +182,19 @@ class _Supervised:
     """One run in this process, from taking its lease to its end; the `Outlet` of its executions."""
 
     def __init__(
-        self, streams: Streams, states: StreamStateManager, hub: Hub, catalog: Catalog, info: StreamInfo
+        self,
+        streams: Streams,
+        states: StreamStateManager,
+        hub: Hub,
+        catalog: Catalog,
+        probation: Probation,
+        info: StreamInfo,
     ) -> None:
         self._streams = streams
         self._states = states
         self._hub = hub
         self._catalog = catalog
+        self._probation = probation
         self._limits = streams.limits
         self._metrics = streams.log.metrics
         self.info = info
@@ -221,6 +230,8 @@ class _Supervised:
     def _remember(self, message: NewMessage) -> None:
         if self._context is not None:
             self._context.history.take(message)
+            if self._context.history.got_on:
+                self._probation.leave(self)
 
     def _interrupted(self) -> None:
         if self._context is not None:
@@ -246,7 +257,10 @@ class _Supervised:
             self._metrics.run_queue_seconds.observe(max(waited_ms, 0) / 1000)
         if self._stopped:
             self.stop()
-        await run.execute(self._source(run, leased))
+        try:
+            await run.execute(self._source(run, leased))
+        finally:
+            self._probation.leave(self)
 
     async def _source(self, run: Run, info: StreamInfo) -> AsyncGenerator[Item, None]:
         """What the run yields, over as many executions as it takes."""
@@ -257,8 +271,12 @@ class _Supervised:
             runnable = self._runnable = await self._catalog.find(spec)
         except UnbrokenError as error:
             raise RunEnded(StreamState.FAILED, {"error": error.message, "code": error.code}) from error
+        crashed = history.started > 0 and self.info.state is StreamState.RUNNING  # else it was released, or never begun
         if history.started:
             self._recover(runnable, history)
+            crashes = history.crashes_now if crashed else history.crashes
+            refuse_after_crashes(crashes, self._limits)
+            await self._probation.enter(self, crashes)
         run.limit(
             runnable.idle_seconds if spec.idle_seconds is None else spec.idle_seconds,
             runnable.total_seconds if spec.total_seconds is None else spec.total_seconds,
@@ -267,7 +285,7 @@ class _Supervised:
             run.skip = history.yielded
             context = self._context = RunContext(info, spec, history, self, self._limits)
             self._metrics.run_attempts.labels(spec.type).inc()
-            await context.put("started", {"attempt": context.attempt, "resumed": history.checkpoint is not None})
+            await self._say_started(context, after_crash=crashed and retry == 0)
             try:
                 async with aclosing(_as_generator(runnable.execute(context))) as items:
                     async for item in items:
@@ -285,6 +303,13 @@ class _Supervised:
                 return
             await self._pause(context, max(runnable.retry_seconds * 2**retry, after), failure)
             history, self._head = await read_history(self._streams, info)
+
+    async def _say_started(self, context: RunContext, *, after_crash: bool) -> None:
+        """Tell, durably, before anything is done: what dies at once has begun all the same."""
+        body: dict[str, object] = {"attempt": context.attempt, "resumed": context.history.checkpoint is not None}
+        await context.put("started", body | ({"after_crash": True} if after_crash else {}))
+        with self.waiting():
+            await context.durable()
 
     @staticmethod
     def _recover(runnable: Runnable, history: History) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.support.server import ServerProcess, WorkerProcess
 from unbroken import Client
 from unbroken.client.runs import RunOptions
+from unbroken.limits import DEFAULT_LIMITS
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 TASKS = ("--tasks", "tests.support.tasks")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 CEILING_SECONDS = 100.0
+EAGER = replace(DEFAULT_LIMITS, backoff_seconds_max=0.5, client_retries_max=100)
 
 
 @asynccontextmanager
@@ -36,6 +39,17 @@ async def follow(client: Client, name: str) -> tuple[list[Any], Any]:
         messages = client.follow(name)
         found = [received async for received in messages]
     return found, messages.state
+
+
+async def follow_over_crashes(server: ServerProcess, client: Client, name: str) -> tuple[list[Any], Any]:
+    """As `follow`, of a run that takes its server down: that is started again each time, as an operator's supervisor does."""
+    async with asyncio.timeout(CEILING_SECONDS), asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(follow(client, name))
+        while not ending.done():
+            await asyncio.wait([ending], timeout=0.05)
+            if not server.running and not ending.done():
+                await server.start()
+    return ending.result()
 
 
 async def reaches(client: Client, name: str, head: int) -> None:
@@ -83,6 +97,36 @@ async def test_a_run_that_cannot_go_on_ends_as_interrupted_within_ten_seconds(tm
         assert numbers(found) == list(range(1, len(numbers(found)) + 1))
         again = await client.runs.retry("r")
         assert (again.stream, again.state) == ("r.2", "open")
+
+
+@pytest.mark.scenario("TC-UT-003b")
+async def test_a_run_that_kills_its_server_at_once_has_begun_and_does_not_begin_again(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, Client(server.url, limits=EAGER) as client:
+        await client.runs.task("dying", options=RunOptions(name="r"))
+        found, state = await follow_over_crashes(server, client, "r")
+        assert (state.state, found[-1].json) == ("interrupted", {"cause": "worker_lost", "may_have_run": True})
+        assert [one.kind for one in found] == ["accepted", "started", "interrupted"]
+        assert server.starts == 2
+
+
+@pytest.mark.scenario("TC-UT-003b")
+async def test_a_run_that_kills_its_server_every_time_ends_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    most = DEFAULT_LIMITS.run_crashes_max
+    async with serving(tmp_path) as server, Client(server.url, limits=EAGER) as client:
+        await client.runs.task("count", {"upto": 50, "pause": 0.1}, RunOptions(name="innocent"))
+        await reaches(client, "innocent", 5)
+        await client.runs.task("patient", options=RunOptions(name="asks"))
+        await reaches(client, "asks", 4)
+        await client.runs.task("poisonous", options=RunOptions(name="r"))
+        found, state = await follow_over_crashes(server, client, "r")
+        assert (state.state, found[-1].kind) == ("interrupted", "interrupted")
+        assert found[-1].json == {"cause": "crashed_repeatedly", "crashes": most, "may_have_run": True}
+        started = [one.json for one in found if one.kind == "started"]
+        assert [one.get("after_crash", False) for one in started] == [False] + [True] * most, "it got on once"
+        assert server.starts == len(started) + 1
+        assert (await client.state("asks")).state == "running", "who waits for an answer is not ended"
+        found, state = await follow(client, "innocent")
+        assert (state.state, numbers(found)) == ("completed", list(range(1, 51)))
 
 
 async def test_a_server_that_stops_gives_back_what_can_go_on_and_ends_the_rest(tmp_path: Path) -> None:
