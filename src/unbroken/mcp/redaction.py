@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from unbroken.mcp.config import HttpServer, ServerConfig
 
@@ -21,12 +22,17 @@ SECRET_CHARACTERS_MIN: Final = 6
 """Shorter values are words like `true`, which would be struck out of every sentence."""
 LEARNED_MAX: Final = 64
 """Secrets that were learned on the way, like renewed tokens: the newest are remembered."""
+SECRET_NAME: Final = re.compile(r"key(?!board|word)|token(?!s|iz)|secret|passw|auth(?!ors?\b)", re.IGNORECASE)
+"""What an argument is called whose value is in confidence."""
+ASSIGNED: Final = re.compile(r"(-{0,2}[\w.-]+)(?:=|:(?!//)\s*)(.+)", re.DOTALL)
+"""An argument with its name: `--name=value`, `NAME=value`, `Name: value`."""
 HIDDEN: Final = "[hidden]"
 EXACT: Final = frozenset({"required", "enum", "const"})
 
 
 class Redaction:
-    """Knows what one server was given in confidence: its environment, headers, and what its URL holds besides the host.
+    """Knows what one server was given in confidence: its environment, headers, what its URL holds besides the host, and
+    arguments that are called keys, tokens, secrets or passwords.
 
     A secret is found as it is, and as JSON, URLs and base64 write it.
     """
@@ -92,6 +98,11 @@ def _given(config: ServerConfig) -> Iterable[str]:
     yield from config.secrets
     if not isinstance(reach, HttpServer):
         yield from reach.env.values()
+        for name, value in _arguments(reach.args):
+            if SECRET_NAME.search(name):
+                yield from _of_headers({name: value})
+        for arg in reach.args:
+            yield from _of_url(arg)
         return
     yield from _of_headers(reach.headers)
     parts = urlsplit(reach.url)
@@ -101,10 +112,36 @@ def _given(config: ServerConfig) -> Iterable[str]:
     yield from (value for _, value in parse_qsl(parts.query))
 
 
+def _arguments(args: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The arguments that have a name, in front of them or with them; `--header "Name: value"` has two."""
+    flag = ""
+    for arg in args:
+        if flag and not arg.startswith("--"):
+            yield flag, arg
+        flag = arg if arg.startswith("-") else ""
+        text = arg
+        while (assigned := ASSIGNED.fullmatch(text)) is not None:
+            yield assigned[1], assigned[2]
+            flag, text = "", assigned[2]
+
+
+def _of_url(arg: str) -> Iterable[str]:
+    """What an argument that is a URL, as of a database, holds in confidence."""
+    try:
+        parts = urlsplit(arg.partition("=")[2] if arg.startswith("-") else arg)
+    except ValueError:
+        return
+    if parts.netloc:
+        yield unquote(parts.password or "")
+        yield parts.password or ""
+        yield from (value for name, value in parse_qsl(parts.query) if SECRET_NAME.search(name))
+
+
 def _shown(config: ServerConfig) -> Iterable[str]:
     """Values that the operator calls public."""
-    table = config.reach.headers if isinstance(config.reach, HttpServer) else config.reach.env
-    return (value for name, value in table.items() if name in config.options.public)
+    reach = config.reach
+    given = reach.headers.items() if isinstance(reach, HttpServer) else (*reach.env.items(), *_arguments(reach.args))
+    return (value for name, value in given if name in config.options.public)
 
 
 def _of_headers(headers: Mapping[str, str]) -> Iterable[str]:

@@ -231,3 +231,41 @@ def test_secrets_that_are_learned_are_hidden_and_the_oldest_of_many_forgotten() 
     assert redact("planted-env planted-099") == "[hidden] [hidden]"
     assert redact("planted-000") == "planted-000"
     assert redact.value({"planted-099": ["planted-099", 1, None]}) == {"[hidden]": ["[hidden]", 1, None]}
+
+
+@pytest.mark.scenario("TC-EDGE-015")
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--api-key", "planted-secret"],
+        ["--apiKey=planted-secret"],
+        ["-e", "GITHUB_TOKEN=planted-secret"],
+        ["--header", "Authorization: Bearer planted-secret"],
+        ["--header=Authorization:Bearer planted-secret"],
+        ["--password", "-planted-secret"],
+        ["--auth", "user planted-secret"],
+        ["postgresql://somebody:planted%2Dsecret@example.org/database"],
+        ["--url=https://example.org/mcp?access_token=planted-secret"],
+    ],
+)
+def test_what_an_argument_holds_in_confidence_is_taken_out(args: list[str]) -> None:
+    redact = Redaction(parse({"command": "x", "args": ["-m", "server", "--verbose", *args]}))
+    assert redact("-planted-secret").endswith("[hidden]")
+    assert redact("server and database of example.org") == "server and database of example.org"
+
+
+def test_arguments_of_other_names_and_public_ones_are_shown() -> None:
+    args = [
+        "--author",
+        "somebody",
+        "--max-tokens",
+        "100000",
+        "--keyboard=qwertz",
+        "--key-file",
+        "some/path",
+        "--auth",
+        "--verbose",
+    ]
+    entry = {"command": "x", "args": args, "unbroken": {"public": ["--key-file"]}}
+    shown = "somebody 100000 qwertz some/path --verbose"
+    assert Redaction(parse(entry))(shown) == shown
