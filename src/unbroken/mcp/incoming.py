@@ -80,17 +80,29 @@ class _Cleaned:
             case JSONRPCRequest() | JSONRPCNotification():
                 if isinstance(message, JSONRPCRequest):
                     self._on_request(message.method)
-                params = None if message.params is None else self._told(message.params)
+                params = None if message.params is None else self._params(message.params, message.method)
                 message = message.model_copy(update={"params": params})
             case JSONRPCResponse():
                 message = message.model_copy(update={"result": self._result(message.result)})
             case JSONRPCError():
-                told = {"message": self._redact(message.error.message), "data": self._redact.value(message.error.data)}
+                told = {"message": self._redact(message.error.message), "data": self._free(message.error.data)}
                 message = message.model_copy(update={"error": message.error.model_copy(update=told)})
         return SessionMessage(message, item.metadata)
 
+    def _free(self, value: object) -> object:
+        """What only the tool knows the shape of: a number in it may be anything, and no reader needs it to be one."""
+        return self._redact.value(value, numbers=True)
+
+    def _params(self, params: Object, method: str) -> dict[str, object]:
+        found = self._told(params)
+        if method == "notifications/message" and "data" in params:
+            found["data"] = self._free(params["data"])
+        return found
+
     def _result(self, result: Object) -> dict[str, object]:
         found = self._told(result)
+        if "structuredContent" in result:
+            found["structuredContent"] = self._free(result["structuredContent"])
         found |= {name: value for name, value in result.items() if name in OPAQUE}
         tools, requests = result.get("tools"), result.get("inputRequests")
         if isinstance(tools, list):

@@ -58,17 +58,28 @@ class Redaction:
                 text = text.replace(form, instead)
         return text
 
-    def value(self, value: object) -> object:
-        """A JSON value without them, its keys included."""
+    def value(self, value: object, *, numbers: bool = False) -> object:
+        """A JSON value without them, its keys included; with `numbers` also without numbers that are a secret of digits."""
         if not self._forms:
             return value
         if isinstance(value, str):
             return self(value)
         if isinstance(value, Mapping):
-            return {self(str(name)): self.value(item) for name, item in value.items()}
+            return {self(str(name)): self.value(item, numbers=numbers) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.value(item) for item in value]
+            return [self.value(item, numbers=numbers) for item in value]
+        if numbers and isinstance(value, int | float) and self._known(value):
+            return HIDDEN
         return value
+
+    def _known(self, number: float) -> bool:
+        """Whether a whole number, as it is written, is a secret; `True` is none."""
+        if isinstance(number, float):
+            if not number.is_integer():
+                return False
+            number = int(number)
+        written = repr(abs(number))
+        return written in self._given or written in self._learned
 
     def schema(self, value: object) -> object:
         """A JSON Schema whose texts are without them; its names and choices stay: they must be met exactly."""

@@ -175,12 +175,15 @@ class _Server:
     def do_leak(self, identity: object, params: Json) -> None:
         """Tell the variable SECRET wherever one can; the argument `end` says how the call ends."""
         secret = os.environ["SECRET"]
+        number = int(secret) if secret.isdecimal() else 1
         end = params["arguments"].get("end", "result")
         token = params.get("_meta", {}).get("progressToken")
         print(f"stderr: {secret}", file=sys.stderr, flush=True)
-        self.notify("notifications/message", {"level": "info", "logger": secret, "data": {secret: [secret, "logged"]}})
+        self.notify(
+            "notifications/message", {"level": "info", "logger": secret, "data": {secret: [secret, "logged", number]}}
+        )
         for part in (f"whole: {secret} ", secret[:5], secret[5:]):
-            self.notify("notifications/progress", {"progressToken": token, "progress": 1, "message": part})
+            self.notify("notifications/progress", {"progressToken": token, "progress": number, "message": part})
         self.raw(f"junk: {secret}\n".encode())
         schema = {"type": "object", "properties": {"name": {"type": "string", "description": secret}}}
         self.send(
@@ -195,10 +198,12 @@ class _Server:
         if end == "exit":
             os._exit(3)
         if end == "error":
-            self.send({"jsonrpc": "2.0", "id": identity, "error": {"code": -1, "message": secret, "data": secret}})
+            self.send(
+                {"jsonrpc": "2.0", "id": identity, "error": {"code": -1, "message": secret, "data": [secret, number]}}
+            )
             return
         forms = [secret, json.dumps(secret), quote(secret), base64.b64encode(f"(({secret}))".encode()).decode()]
-        self.result(identity, {**text(" ".join(forms)), "structuredContent": {secret: forms}})
+        self.result(identity, {**text(" ".join(forms)), "structuredContent": {secret: [*forms, number]}})
 
     def do_sampling(self, identity: object, _params: Json) -> None:
         """Ask for what was not offered, and give the refusals as the result."""

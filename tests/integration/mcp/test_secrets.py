@@ -74,6 +74,20 @@ async def test_a_process_that_tells_its_environment(tmp_path: Path, end: str) ->
         await assert_nothing_leaked(server, client, found)
 
 
+async def test_a_process_that_tells_a_secret_of_digits_as_a_number(tmp_path: Path) -> None:
+    command, args = stdio_command("leak")
+    async with serving(tmp_path, {"command": command, "args": args, "env": {"SECRET": "48291034"}}) as (_, client):
+        await start(client, "faulty", end="result")
+        question = await until(client, "input_required")
+        await client.runs.answer("r", question["id"], {"name": "Ada"})
+        found, state = await followed(client)
+        assert state == "completed"
+        assert {one.json["progress"] for one in found if one.kind == "progress"} == {48291034}, "this is its number"
+        others = [one.json for one in found if one.kind in {"log", "result"}]
+        assert "48291034" not in str(others)
+        assert "[hidden]" in found[-1].json["structuredContent"]["[hidden]"]
+
+
 @pytest.mark.parametrize("fault", [McpFault.LEAK_ERROR, McpFault.LEAK_BAD_JSON])
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 async def test_a_server_over_http_that_tells_its_headers(tmp_path: Path, fault: McpFault, era: str) -> None:

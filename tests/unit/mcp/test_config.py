@@ -269,3 +269,20 @@ def test_arguments_of_other_names_and_public_ones_are_shown() -> None:
     entry = {"command": "x", "args": args, "unbroken": {"public": ["--key-file"]}}
     shown = "somebody 100000 qwertz some/path --verbose"
     assert Redaction(parse(entry))(shown) == shown
+
+
+def test_a_secret_of_digits_is_hidden_as_a_number_where_any_value_may_stand() -> None:
+    redact = Redaction(parse({"command": "x", "env": {"PIN": "48291034", "ZEROS": "0000001", "FLAG": "True"}}))
+    given = {
+        "pin": 48291034,
+        "list": [48291034.0, -48291034, 482910340, 1, True, 4.5, float("inf")],
+        "text": "48291034",
+    }
+    assert redact.value(given, numbers=True) == {
+        "pin": "[hidden]",
+        "list": ["[hidden]", "[hidden]", 482910340, 1, True, 4.5, float("inf")],
+        "text": "[hidden]",
+    }
+    assert redact.value({"progress": 48291034}) == {"progress": 48291034}
+    redact.learn({"X-Pin": "11223344"})
+    assert redact.value([11223344], numbers=True) == ["[hidden]"]
