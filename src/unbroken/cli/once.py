@@ -20,10 +20,12 @@ from unbroken.client.http import HttpFace, place
 from unbroken.client.spill import SpillHeader
 from unbroken.client.transport import Address, Connector
 from unbroken.clock import SystemClock
+from unbroken.errors import UnbrokenError
 from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.messages import StreamState
 from unbroken.protocol.frames import StreamView
 
-__all__ = ["attach", "claim", "keyed_name"]
+__all__ = ["attach", "claim", "keyed_name", "not_started"]
 
 RETRIES = 3
 
@@ -46,8 +48,7 @@ def claim(connection: Connection, header: SpillHeader, limits: Limits) -> Stream
     """
 
     async def ask() -> StreamView:
-        patience = replace(limits, client_retries_max=RETRIES)
-        face = HttpFace(Connector(Address.parse(connection.server), patience, SystemClock(), connection.token))
+        face = _face(connection, limits)
         body: dict[str, object] = {
             "kind": "run",
             "metadata": metadata_of(header),
@@ -63,6 +64,25 @@ def claim(connection: Connection, header: SpillHeader, limits: Limits) -> Stream
 
     view = run_async(ask())
     return None if run_of(view) == header.run else view
+
+
+async def not_started(
+    connection: Connection, header: SpillHeader, limits: Limits, reason: dict[str, int | str]
+) -> None:
+    """End the claimed stream of a command that could not be executed; without a server its lease ends it."""
+    face = _face(connection, limits)
+    try:
+        body = {"state": StreamState.FAILED.value, "reason": {"error": "not started", **reason}}
+        await face.send("POST", place("close", header.stream), StreamView, body)
+    except UnbrokenError as error:
+        note(f"error[{error.code}]: {error}; the stream {clean(header.stream)} ends when its lease runs out")
+    finally:
+        await face.aclose()
+
+
+def _face(connection: Connection, limits: Limits) -> HttpFace:
+    patience = replace(limits, client_retries_max=RETRIES)
+    return HttpFace(Connector(Address.parse(connection.server), patience, SystemClock(), connection.token))
 
 
 def attach(view: StreamView, connection: Connection) -> int:

@@ -36,10 +36,14 @@ The command keeps its standard input, and its output appears unchanged. It becom
 stream ends as `completed` when the exit code is 0, else as `failed`, with `{"exit_code": n}` or `{"signal": "SIGTERM"}`; as
 `cancelled` after a cancel, with who asked for it as `by`; as `timed_out` with `{"limit": "idle", "seconds": n}` or
 `"total"`. To stop it, SIGTERM goes to the command's process group, and SIGKILL `--grace` seconds later to what is left of it.
-`unbroken run` ends when the command has, and nobody holds its outputs open any more.
+`unbroken run` ends when the command has, and nobody holds its outputs open any more. A background process that was
+left behind with them is waited for, as a pipeline in a shell waits: what it prints is output too, and a closed pipe would
+kill it. A note says so `--grace` seconds after the command's end. SIGINT or SIGTERM leaves it alone; `--idle-timeout` and
+`--total-timeout` stop it, and the end stays the command's own.
 
 With `--key` the command is started once: the stream is claimed at the server first, which must be there then, and a repeated
-`unbroken run` with the same key shows the run that exists until its end, with its exit code.
+`unbroken run` with the same key shows the run that exists until its end, with its exit code. One that the system would not
+execute is such a run too, `failed` with `{"error": "not started"}`. To use the key again, `unbroken delete` its stream.
 
 Signals (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to the command's process group. Ctrl-C in a terminal
 reaches the command once.

@@ -29,7 +29,7 @@ from unbroken.cli.bounds import UNBOUNDED, Bounds, Watch
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection
 from unbroken.cli.deliver import deliver_left, first_error
 from unbroken.cli.exits import UsageError
-from unbroken.cli.once import attach, claim, keyed_name
+from unbroken.cli.once import attach, claim, keyed_name, not_started
 from unbroken.cli.output import clean, human_bytes, note
 from unbroken.cli.runs import DEFAULT_IDENTITY, Identity
 from unbroken.cli.streams import by_whom
@@ -48,6 +48,8 @@ __all__ = ["Keeping", "run"]
 
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
+HELD_SECONDS_MIN: Final = 1.0
+"""For so long a command's own helpers may outlive it, and nobody is told of it."""
 Reason = dict[str, int | str | float]
 
 
@@ -100,7 +102,15 @@ def run(
             return attach(found, connection)
 
     async def supervise() -> int:
-        return await _Runner(command, header, (keeping, bounds), connection, limits).run()
+        runner = _Runner(command, header, (keeping, bounds), connection, limits)
+        try:
+            return await runner.run()
+        except _NotStartedError as failure:
+            status = _not_started(failure.cause)
+            if identity.key:
+                reason: dict[str, int | str] = {"cause": failure.cause.strerror or "", "exit_code": status}
+                await not_started(connection, header, limits, reason)
+            return status
 
     return asyncio.run(supervise())
 
@@ -119,6 +129,14 @@ def _header(command: str, identity: Identity, connection: Connection) -> SpillHe
         program=program,
         started=SystemClock().now_ms(),
     )
+
+
+class _NotStartedError(Exception):
+    """The system would not execute the command."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class _Runner:
@@ -150,7 +168,7 @@ class _Runner:
         self._impatient = asyncio.Event()
 
     async def run(self) -> int:
-        """The exit code of the command."""
+        """The exit code of the command; raises `_NotStartedError`."""
         self._note(self._page(self._header.stream))
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # where nothing can be kept, the command runs all the same
@@ -158,7 +176,7 @@ class _Runner:
             try:
                 self._program.start()
             except OSError as error:
-                return _not_started(error)
+                raise _NotStartedError(error) from error
             self._forward_signals()
             outcome = await self._attend()
             self._leave()
@@ -175,7 +193,9 @@ class _Runner:
                 group.create_task(self._guarded(left), name="left"),
             ]
             delivered = group.create_task(self._guarded(self._delivery.run()), name="delivery")
+            held = group.create_task(self._tell_when_held(), name="held")
             outcome = await self._program.wait()
+            held.cancel()
             state, reason = self._verdict(outcome)
             self._outbox.finish(state, msgspec.json.encode(reason))
             await self._wait_for(delivered)
@@ -192,6 +212,13 @@ class _Runner:
             error = first_error(failure)
             code = error.code if isinstance(error, UnbrokenError) else "internal"
             self._note(f"error[{code}]: {str(error) or type(error).__name__}; the output is kept here")
+
+    async def _tell_when_held(self) -> None:
+        """Whoever waits for a command that has ended learns what for."""
+        await self._program.exited()
+        await asyncio.sleep(max(self._limits.run_grace_seconds, HELD_SECONDS_MIN))
+        self._note("the command has ended, and something that it left behind holds its output open: that is waited for")
+        self._note("cure: interrupt, or `--idle-timeout`; a background process is to redirect its output")
 
     async def _stop_when_asked(self) -> None:
         await self._delivery.cancel_requested.wait()

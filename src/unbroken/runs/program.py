@@ -159,6 +159,10 @@ class Program:
         with contextlib.suppress(BlockingIOError):
             os.write(self._leave[1], b"x")
 
+    async def exited(self) -> None:
+        """Until the child has ended; others may still hold its outputs."""
+        await asyncio.to_thread(self._ended.wait)
+
     @property
     def ended(self) -> bool:
         """Whether the child has ended (its descendants may live on)."""

@@ -224,6 +224,33 @@ async def test_with_a_key_nothing_is_started_where_it_cannot_be_known_to_be_the_
     assert not (tmp_path / "ran").exists()
 
 
+async def test_a_keyed_command_that_the_system_will_not_execute_ends_its_stream_at_once(
+    commands: Commands, tmp_path: Path
+) -> None:
+    program = tmp_path / "job"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    done = await commands("run", "--key", "k", "--name", "job", "--", str(program))
+    assert (done.status, "error[command]" in done.err) == (127, True)
+    _, state = await stream_of(commands, "job")
+    reason = {"error": "not started", "cause": "No such file or directory", "exit_code": 127}
+    assert (state["state"], state["reason"]) == ("failed", reason)
+    again = await commands("run", "--key", "k", "--name", "job", "--", str(program))
+    assert (again.status, "this run exists: job (failed)" in again.err) == (127, True)
+    assert (await commands("delete", "job")).status == 0
+    assert (await commands("run", "--key", "k", "--name", "job", "--", "true")).status == 0
+
+
+async def test_what_a_command_leaves_behind_is_waited_for_told_and_ended_by_its_silence(commands: Commands) -> None:
+    script = "(sleep 2; echo later; sleep 1000) & echo done"
+    options = ("--grace", "0.2", "--idle-timeout", "3", "--name", "job")
+    done = await commands("run", *options, "--", "sh", "-c", script)
+    assert (done.status, done.text) == (0, "done\nlater\n"), "what it prints is output"
+    assert done.err.count("left behind") == 1
+    _, state = await stream_of(commands, "job")
+    assert (state["state"], state["reason"]) == ("completed", {"exit_code": 0})
+
+
 async def eventually_open(commands: Commands, name: str) -> None:
     """Wait until the server has the stream."""
     async with asyncio.timeout(30):
