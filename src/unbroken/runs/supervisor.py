@@ -44,6 +44,7 @@ __all__ = ["RunSupervisor"]
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS_MAX: Final = 300.0
+ACCEPTED: Final = Seq(1)
 Owner = tuple[str, str]
 
 
@@ -141,7 +142,7 @@ class RunSupervisor:
         if info.state is not StreamState.OPEN:
             return False
         # after a pause its worker takes the lease again; it has a moment for that
-        return info.lease_epoch == 0 or info.updated_ms + int(self._limits.run_takeover_seconds * 1000) <= now_ms
+        return not _begun(info) or info.updated_ms + int(self._limits.run_takeover_seconds * 1000) <= now_ms
 
     def _begin(self, waiting: Sequence[StreamInfo]) -> None:
         """Take as many as there is room for, in turn over their owners, the oldest of each first."""
@@ -252,7 +253,7 @@ class _Supervised:
         run.on_interrupt = self._interrupted
         run.on_put = self._remember
         run.observe(leased)
-        if info.lease_epoch == 0:
+        if not _begun(info):
             waited_ms = self._streams.clock.now_ms() - info.created_ms
             self._metrics.run_queue_seconds.observe(max(waited_ms, 0) / 1000)
         if self._stopped:
@@ -377,6 +378,14 @@ class _Supervised:
             yield
         finally:
             self._run.excused -= 1
+
+
+def _begun(info: StreamInfo) -> bool:
+    """Whether anything was executed for it: `accepted` is its first message, and `started` is durable before the rest.
+
+    The epoch of its lease does not say so: it orders the leases of one producer, and another begins where it likes.
+    """
+    return info.head > ACCEPTED
 
 
 async def _as_generator(items: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:

@@ -170,6 +170,8 @@ def set_state(entry: Entry, op: SetState) -> Done | Rejected:
 def set_lease(entry: Entry, op: SetLease) -> Done | Rejected:
     """Take, renew or give back the right to produce. Giving back what nobody holds changes nothing.
 
+    Epochs order the leases of one producer id. Whoever takes a lease that another id held, or that was given back, begins
+    with an epoch of its own, which may be lower: `lease_epoch` is that of the present or last holder and no count of leases.
     A paused stream has to be resumed first: otherwise the next renewal of whoever produced would end the pause.
     """
     info = entry.info

@@ -115,6 +115,21 @@ async def test_a_lease_is_taken_over_only_when_it_ran_out_or_by_a_later_epoch_of
     assert (taken.lease_producer, taken.lease_epoch) == ("q", 0)
 
 
+async def test_epochs_are_of_one_producer_and_another_takes_a_free_lease_with_a_lower_one(store: Store) -> None:
+    stream = await create(store, "a")
+    await done(store, lease(stream, "p", 7, NOW_MS + 10))
+    free = (await done(store, lease(stream, "p", 7, None))).stream
+    assert free is not None
+    assert (free.lease_producer, free.lease_epoch) == (None, 7)
+    taken = (await done(store, lease(stream, "q", 0, NOW_MS + 10))).stream
+    assert taken is not None
+    assert (taken.state, taken.lease_producer, taken.lease_epoch) == (StreamState.RUNNING, "q", 0)
+    assert await present(store, stream) == taken
+    error = await rejected(store, lease(stream, "p", 8, NOW_MS + 20))
+    assert isinstance(error, FencedError), "who held it before does not take it from who holds it now"
+    assert error.detail == {"epoch": 0}
+
+
 @pytest.mark.parametrize("state", sorted(TERMINAL_STATES | {StreamState.PAUSED, StreamState.OPEN}))
 async def test_only_a_running_stream_keeps_its_lease(store: Store, state: StreamState) -> None:
     stream = await create(store, "a", lease_producer="p", lease_epoch=1, lease_until_ms=NOW_MS + 10)
