@@ -107,7 +107,7 @@ class StreamStateManager:
             return await self._set(stream, StreamState.CANCELLED, reason.decode())
         message = NewMessage(kind="cancelled", json=msgspec.Raw(reason))
         close = Close(StreamState.CANCELLED, reason.decode())
-        await self._streams.append_durably(stream, [message], AppendOptions(close=close))
+        await self._tell_end(stream, message, AppendOptions(close=close))
         found = await self._streams.store.get_by_id(stream.id)
         return stream if found is None else found
 
@@ -153,10 +153,15 @@ class StreamStateManager:
         message = NewMessage(kind="interrupted", json=msgspec.Raw(reason))
         try:
             await self.lease(run, producer.id, producer.epoch, None)
-            await self._streams.append_durably(run, [message], AppendOptions(producer=producer, close=close))
+            await self._tell_end(run, message, AppendOptions(producer=producer, close=close))
         except (FencedError, EndedError, NotFoundError, TransitionError):
             return False  # it was taken over, renewed, ended, paused or deleted meanwhile
         return True
+
+    async def _tell_end(self, run: StreamInfo, message: NewMessage, options: AppendOptions) -> None:
+        """End a run that nobody executes with its last message, and count it, as its executor else does."""
+        await self._streams.append_durably(run, [message], options)
+        self._streams.log.metrics.run_ends.labels(run.kind, message.kind).inc()
 
     async def run(self) -> None:
         """Reap for ever, every `reap_interval_seconds`.
