@@ -135,7 +135,7 @@ async def test_a_backup_overwrites_nothing_unasked_and_two_do_not_mix(alone: Com
     assert (await alone("backup", str(tmp_path / "foreign.db"), str(tmp_path / "b.db"))).status == 4
     nowhere = await alone("backup", str(source), str(tmp_path / "no" / "b.db"))
     assert (nowhere.status, "cannot be made" in nowhere.err) == (75, True)
-    assert named(tmp_path, "*.db*") == ["backup.db", "foreign.db", "unbroken.db"]
+    assert named(tmp_path, "*.db*") == ["backup.db", "foreign.db", "unbroken.db", "unbroken.db-ballast"]
 
 
 async def test_what_is_damaged_is_neither_backed_up_nor_restored(alone: Commands, tmp_path: Path) -> None:

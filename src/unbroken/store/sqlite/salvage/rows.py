@@ -28,6 +28,9 @@ from unbroken.store.sqlite.tables import QUERIES
 
 __all__ = ["Found", "Place", "read_rows"]
 
+SESSION_COLUMNS = 8
+STREAM_COLUMNS_FIRST = 33
+"""How many the first release had; migrations add more behind them."""
 _CHUNK_TYPES = [int, int, int, bytes, bytes]
 _PRODUCER_TYPES = [int, str, int, int, int, int]
 TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", ""})
@@ -88,12 +91,14 @@ def read_rows(pages: PageFile, scratch: Path) -> Found:
             _take_chunks(found, number)
         if table in TABLES and pages.sound(number):
             for row_id, values in cells(pages.page(number), number, pages.usable, pages.page):
-                _take(found, table or _looks_like(values), (row_id, values), schema.stream_columns)
+                _take(
+                    found, table or _looks_like(values, schema.stream_columns), (row_id, values), schema.stream_columns
+                )
     return found
 
 
-def _looks_like(values: list[Value]) -> str:
-    """The table of a row on a page of which nobody knows the table."""
+def _looks_like(values: list[Value], stream_columns: list[str]) -> str:
+    """The table of a row on a page of which nobody knows the table. A row has the columns of the time when it was written."""
     types = [type(value) for value in values]
     if types == _PRODUCER_TYPES:
         return "producer"
@@ -101,7 +106,9 @@ def _looks_like(values: list[Value]) -> str:
         return "counter"
     if types == [type(None), int]:
         return "garbage"
-    return {8: "session", 33: "stream", 34: "stream"}.get(len(values), "")
+    if STREAM_COLUMNS_FIRST <= len(values) <= len(stream_columns):
+        return "stream"
+    return "session" if len(values) == SESSION_COLUMNS else ""
 
 
 def _schema(pages: PageFile, scratch: Path) -> _Schema:
