@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from tests.mutations_disk import DISK_MUTATIONS
+from tests.mutations_simulated import SIMULATED_MUTATIONS
 from tests.support.mutating import Mutation, Verdict, copied, run_tests, tried
 
 __all__ = ["MUTATIONS", "main"]
@@ -429,6 +431,8 @@ MUTATIONS: Final = (
         "        if False:\n",
         ("tests/unit/testing/test_resolver.py",),
     ),
+    *DISK_MUTATIONS,
+    *SIMULATED_MUTATIONS,
 )
 
 
