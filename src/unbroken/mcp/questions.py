@@ -15,6 +15,7 @@ import msgspec
 from unbroken.limits import Limits
 from unbroken.mcp.failures import Failure, FailureClass
 from unbroken.mcp.redaction import Redaction
+from unbroken.runs.answers import refusal
 from unbroken.runs.history import History
 
 __all__ = ["Round", "answer_of", "question_of", "round_of", "saved_round"]
@@ -103,10 +104,8 @@ def answer_of(request: Object, response: object) -> dict[str, object]:
     """The elicitation result: an object is the content, null a refusal; `{"action": "decline"|"cancel"}` says which."""
     params = request.get("params", request)
     url = isinstance(params, Mapping) and params.get("mode") == "url"
-    if response is None or response is False:
-        return {"action": "decline"}
-    if isinstance(response, Mapping) and set(response) == {"action"} and response["action"] in {"decline", "cancel"}:
-        return {"action": response["action"]}
+    if (action := refusal(response)) is not None:
+        return {"action": action}
     if url:
         return {"action": "accept"}
     if isinstance(response, Mapping):

@@ -17,7 +17,7 @@ from unbroken.limits import Limits
 from unbroken.messages import check_depth
 from unbroken.runs.spec import RunType
 
-__all__ = ["check_answer"]
+__all__ = ["check_answer", "refusal"]
 
 PATTERN_BYTES: Final = 1024 * 1024
 """How large a compiled pattern may become."""
@@ -49,7 +49,7 @@ def check_answer(kind: RunType, question: msgspec.Raw, response: msgspec.Raw, li
         schema = msgspec.json.decode(question, type=_Question).schema
     except msgspec.DecodeError:
         return
-    if not isinstance(schema, dict) or (kind == "tool" and _declines(answer)):
+    if not isinstance(schema, dict) or (kind == "tool" and refusal(answer) is not None):
         return
     try:
         weight = _Scale(schema, limits).weigh(schema, 0)
@@ -59,11 +59,12 @@ def check_answer(kind: RunType, question: msgspec.Raw, response: msgspec.Raw, li
         _hold(schema, answer)
 
 
-def _declines(answer: object) -> bool:
-    """Whether it refuses the question instead of answering it, in the forms that `mcp.questions` knows."""
-    if isinstance(answer, Mapping):
-        return set(answer) == {"action"} and answer["action"] in {"decline", "cancel"}
-    return answer is None or answer is False
+def refusal(answer: object) -> str | None:
+    """How it refuses a tool's question: `decline` (null and false too) or `cancel`; None for an answer."""
+    if answer is None or answer is False:
+        return "decline"
+    action = answer["action"] if isinstance(answer, Mapping) and set(answer) == {"action"} else None
+    return action if isinstance(action, str) and action in {"decline", "cancel"} else None
 
 
 def _hold(schema: dict[str, object], answer: object) -> None:

@@ -83,6 +83,7 @@ def test_a_question_of_a_tool_may_be_declined_and_one_of_a_task_may_not(answer: 
     assert check(OBJECT, answer, kind="tool") is None
     assert check(OBJECT, answer) is not None
     assert check(OBJECT, {"action": "accept"}, kind="tool") is not None
+    assert check(OBJECT, {"action": ["decline"]}, kind="tool") is not None, "any JSON may be sent"
 
 
 def test_the_reason_tells_nothing_of_a_long_answer_and_is_short_itself() -> None:
