@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,20 +19,13 @@ from typing import IO, Self
 
 import pytest
 
+from unbroken.testing.survival.process import free_port
+
 __all__ = ["ServerProcess", "WorkerProcess", "free_port", "server"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 OUTPUT_LINES_MAX = 20_000
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ServerProcess:
