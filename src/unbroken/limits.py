@@ -60,6 +60,7 @@ class Limits:
     drain_seconds_max: float = 10.0
 
     # HTTP
+    http_idle_seconds: float = 75.0
     body_bytes_max: int = 8 * MIB
     discard_bytes_max: int = 256 * MIB
     discard_seconds_max: float = 30.0

@@ -39,6 +39,7 @@ MEANING: Final = {
     "heartbeat_seconds": "Time between two heartbeats on a live connection.",
     "silence_seconds_max": "How long nothing may be heard from a peer before it is given up.",
     "drain_seconds_max": "How long a graceful stop waits for viewers to go, and for a store that does not answer.",
+    "http_idle_seconds": "How long an HTTP connection without a request is kept; longer than proxies keep theirs.",
     "body_bytes_max": "The body of an HTTP request.",
     "discard_bytes_max": "What is discarded of a body that is too large, so that its sender gets to read why.",
     "discard_seconds_max": "How long such a body is discarded.",

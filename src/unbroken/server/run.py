@@ -67,13 +67,14 @@ def build_engine(settings: Settings) -> Engine:
     return Engine(build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker))
 
 
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; 0 after a graceful stop.
+def uvicorn_config(engine: Engine) -> uvicorn.Config:
+    """How uvicorn serves `engine`.
 
-    Raises `AddressError` when the address cannot be listened on, and what the store raises when it cannot be opened.
+    An idle connection is kept for longer than clients and proxies keep theirs, so that it is they who close it: a request
+    that meets a closing connection fails, and one that is not idempotent cannot be repeated.
     """
-    engine = build_engine(settings)
-    config = uvicorn.Config(
+    limits = engine.services.limits
+    return uvicorn.Config(
         build_app(engine),
         ws=standalone_protocol(engine.services),  # type: ignore[arg-type]
         ws_per_message_deflate=False,
@@ -81,9 +82,19 @@ def serve(settings: Settings) -> int:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=int(engine.services.limits.drain_seconds_max),
+        timeout_keep_alive=int(limits.http_idle_seconds),
+        timeout_graceful_shutdown=int(limits.drain_seconds_max),
         lifespan="off",
     )
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; 0 after a graceful stop.
+
+    Raises `AddressError` when the address cannot be listened on, and what the store raises when it cannot be opened.
+    """
+    engine = build_engine(settings)
+    config = uvicorn_config(engine)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     gc.collect()
     gc.freeze()
