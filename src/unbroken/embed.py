@@ -19,8 +19,9 @@ from starlette.routing import Router
 from unbroken.auth.access import Access
 from unbroken.clock import Clock
 from unbroken.errors import ConfigurationError, DrainingError, LifespanError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
-from unbroken.messages import Cursor, Message, Principal, Seq, StreamInfo, decode_messages, payload_bytes
+from unbroken.messages import Cursor, Message, Seq, StreamInfo, decode_messages, payload_bytes
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.items import Item
 from unbroken.runs.local import LocalRuns

@@ -28,7 +28,6 @@ __all__ = [
     "Epoch",
     "Message",
     "NewMessage",
-    "Principal",
     "Seq",
     "SessionInfo",
     "SessionState",
@@ -133,14 +132,6 @@ class Cursor:
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15}):(0|[1-9][0-9]{0,15})", re.ASCII)
 START = Seq(0)
 """The seq of a cursor in front of the first message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who is asking: passed through every entry down to the store, which sees only what this principal owns."""
-
-    tenant: str = "local"
-    subject: str = "local"
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):

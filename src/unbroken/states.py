@@ -21,7 +21,8 @@ from unbroken.errors import (
     TransitionError,
     UnbrokenError,
 )
-from unbroken.messages import NewMessage, Principal, StreamInfo, StreamState
+from unbroken.identity import Principal
+from unbroken.messages import NewMessage, StreamInfo, StreamState
 from unbroken.store.base import Close, Done, Producer, SetLease, SetState, UpdateStream
 from unbroken.streams import AppendOptions, Streams, check_producer
 

@@ -23,13 +23,13 @@ from unbroken.errors import (
     TooLargeError,
     TrimmedError,
 )
+from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.log import Decided, Log
 from unbroken.messages import (
     FILE_KIND,
     Cursor,
     NewMessage,
-    Principal,
     Seq,
     SessionInfo,
     SessionState,

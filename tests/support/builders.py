@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from unbroken.errors import UnbrokenError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import (
     NewMessage,
-    Principal,
     Seq,
     SessionInfo,
     SessionState,

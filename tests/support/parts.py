@@ -10,9 +10,10 @@ from random import Random
 
 from unbroken.clock import Clock
 from unbroken.hub import Hub
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.log import Log
-from unbroken.messages import NewMessage, Principal, StreamInfo
+from unbroken.messages import NewMessage, StreamInfo
 from unbroken.observe.metrics import Metrics
 from unbroken.states import StreamStateManager
 from unbroken.store.base import StreamingMessageRepository

@@ -15,8 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from unbroken.auth.access import Access
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
-from unbroken.messages import Principal
 from unbroken.protocol.frames import PROTOCOL
 from unbroken.runs.catalog import Catalog
 from unbroken.server.app import build_app, build_services

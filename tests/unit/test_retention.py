@@ -12,8 +12,9 @@ from tests.support.faulty import FaultyStore
 from tests.support.parts import ALICE, ManualClock, running_parts, texts
 from unbroken.auth.access import Access
 from unbroken.errors import NotFoundError, OverloadedError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, StreamInfo
+from unbroken.messages import StreamInfo
 from unbroken.retention import Retention
 from unbroken.server.app import build_services
 from unbroken.server.engine import Engine

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidError, UnauthorizedError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 
 __all__ = ["Access", "HeaderValues"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from unbroken.auth.access import Access, HeaderValues, header
 from unbroken.auth.tickets import Tickets
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.protocol.negotiation import choose, ticket_of
 
 __all__ = ["Admission", "admit"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from unbroken.clock import Clock
 from unbroken.errors import OverloadedError, UnauthorizedError
+from unbroken.identity import Principal
 from unbroken.limits import Limits
-from unbroken.messages import Principal
 
 __all__ = ["Tickets"]
 

@@ -21,8 +21,8 @@ from unbroken.client import Client, ConnectionStatus
 from unbroken.client.spill import spill_directory, spill_files
 from unbroken.clock import SystemClock
 from unbroken.errors import UnbrokenError
+from unbroken.identity import Principal
 from unbroken.limits import MIB
-from unbroken.messages import Principal
 from unbroken.store.base import StreamFilter
 
 __all__ = ["Check", "machine", "served", "stored"]

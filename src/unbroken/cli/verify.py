@@ -149,7 +149,7 @@ async def _stored(url: str) -> AsyncIterator[_Source]:
     """In a store that this process opens; the first message that fails its checksum ends a stream's verification."""
     from unbroken.cli.offline import opened
     from unbroken.client import Verification
-    from unbroken.messages import Principal
+    from unbroken.identity import Principal
     from unbroken.store.base import StreamFilter
 
     principal = Principal()

@@ -23,7 +23,8 @@ from unbroken.errors import (
     TooLargeError,
     TransitionError,
 )
-from unbroken.messages import NewMessage, Principal, StreamId, StreamInfo, check_name
+from unbroken.identity import Principal
+from unbroken.messages import NewMessage, StreamId, StreamInfo, check_name
 from unbroken.runs.answers import check_answer
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.history import read_history

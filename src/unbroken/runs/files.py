@@ -19,8 +19,9 @@ from typing import IO, Final, Protocol, TypeVar
 import msgspec
 
 from unbroken.errors import InvalidError, TooLargeError, TransitionError, UnbrokenError
+from unbroken.identity import Principal
 from unbroken.limits import Limits
-from unbroken.messages import FILE_KIND, NewMessage, Principal, StreamInfo, StreamState, files_prefix
+from unbroken.messages import FILE_KIND, NewMessage, StreamInfo, StreamState, files_prefix
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Close, Created, Producer
 from unbroken.streams import AppendOptions, NewStream, Streams

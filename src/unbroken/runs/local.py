@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from unbroken.errors import LifespanError, OverloadedError
+from unbroken.identity import Principal
 from unbroken.log import Change
-from unbroken.messages import Principal, StreamId, StreamInfo
+from unbroken.messages import StreamId, StreamInfo
 from unbroken.runs.items import Item
 from unbroken.runs.one import Run, leave
 from unbroken.states import StreamStateManager

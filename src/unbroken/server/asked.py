@@ -5,7 +5,7 @@ A connection calls it and sends what it gives. It keeps nothing.
 
 from __future__ import annotations
 
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.protocol.frames import AnswerFrame, Result, RetryFrame, StartFrame
 from unbroken.protocol.views import stream_view
 from unbroken.runs.desk import RunDesk

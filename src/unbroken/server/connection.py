@@ -20,7 +20,8 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.hub import LiveBatch, Subscription, news
-from unbroken.messages import Principal, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import StreamInfo
 from unbroken.protocol.codec import decode_client, encode_server
 from unbroken.protocol.frames import (
     PROTOCOL,

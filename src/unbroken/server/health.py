@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from unbroken.errors import StoreError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.server.resource import json_response
 
 if TYPE_CHECKING:

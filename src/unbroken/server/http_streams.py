@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from unbroken.messages import Principal, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
 from unbroken.server.departure import while_connected

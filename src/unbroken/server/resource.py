@@ -18,7 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from unbroken.errors import InvalidError
-from unbroken.messages import NUMBER_MAX, Principal
+from unbroken.identity import Principal
+from unbroken.messages import NUMBER_MAX
 from unbroken.server.problems import method_not_allowed
 
 if TYPE_CHECKING:

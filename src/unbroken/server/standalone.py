@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 
 from unbroken.auth.handshake import admit
 from unbroken.errors import UnbrokenError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.server.problems import problem_response
 from unbroken.server.transport import WebSocket
 

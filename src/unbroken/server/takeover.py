@@ -16,7 +16,7 @@ from websockets.protocol import Protocol, Side, State
 from websockets.streams import StreamReader
 
 from unbroken.errors import TooLargeError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.server.transport import WebSocket
 from unbroken.server.wire import CLOSE_SECONDS_MAX
 

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol
 
 from unbroken.errors import UnbrokenError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.server.connection import Connection
 from unbroken.server.manager import RETRY_AFTER_SECONDS
 from unbroken.server.wire import CLOSE_SECONDS_MAX, TransportWire

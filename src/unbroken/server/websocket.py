@@ -22,7 +22,7 @@ from unbroken.server.wire import CLOSE_SECONDS_MAX, AsgiWire
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from unbroken.messages import Principal
+    from unbroken.identity import Principal
     from unbroken.server.services import Services
 
 __all__ = ["WebSocketEndpoint"]

@@ -20,11 +20,11 @@ from unbroken.errors import (
     TransitionError,
     TrimmedError,
 )
+from unbroken.identity import Principal
 from unbroken.messages import (
     START,
     TERMINAL_STATES,
     Epoch,
-    Principal,
     Seq,
     SessionInfo,
     SessionState,

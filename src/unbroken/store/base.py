@@ -14,7 +14,8 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from unbroken.errors import UnbrokenError
-from unbroken.messages import Epoch, Principal, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
+from unbroken.identity import Principal
+from unbroken.messages import Epoch, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
 
 __all__ = [
     "RESYNC",

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from unbroken.errors import InvalidError
-from unbroken.messages import Principal, Seq, StreamId, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import Seq, StreamId, StreamInfo
 from unbroken.store.base import Batch, Page, StreamFilter
 from unbroken.store.entry import Entry
 from unbroken.store.reading import Source, read

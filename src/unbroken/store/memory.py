@@ -14,11 +14,11 @@ from itertools import count
 from threading import Lock
 
 from unbroken.errors import NotFoundError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import (
     TERMINAL_STATES,
     Epoch,
-    Principal,
     Seq,
     SessionInfo,
     StreamId,

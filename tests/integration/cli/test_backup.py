@@ -12,7 +12,7 @@ from tests.support.builders import append, create, encoded, read_all
 from tests.support.commands import Commands, eventually
 from tests.support.server import ServerProcess
 from unbroken import Client
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.store.base import Durability
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.testing import History

@@ -13,8 +13,9 @@ from tests.support.builders import append, appending, create, encoded, read_all
 from tests.support.commands import Commands
 from tests.support.parts import running_parts
 from unbroken.errors import CorruptError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, StreamInfo
+from unbroken.messages import StreamInfo
 from unbroken.store.base import Appended, Durability
 from unbroken.store.sqlite import SQLiteStore
 

@@ -17,8 +17,9 @@ from tests.support.builders import ALICE, BOB, append, build_world, create, enco
 from tests.support.commands import Commands
 from tests.support.database import connect
 from unbroken.errors import InUseError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Message, Principal, Seq, StreamId, StreamState, decode_messages
+from unbroken.messages import Message, Seq, StreamId, StreamState, decode_messages
 from unbroken.store.base import Close, Durability, Fork, Producer, StreamFilter
 from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
 from unbroken.store.sqlite import SQLiteStore

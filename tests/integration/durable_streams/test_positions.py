@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.inprocess import Served, served, store_of
-from unbroken.messages import Principal, StreamState
+from unbroken.identity import Principal
+from unbroken.messages import StreamState
 from unbroken.store.base import Close
 from unbroken.streams import AppendOptions
 

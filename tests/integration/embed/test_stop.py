@@ -22,7 +22,8 @@ from tests.integration.embed.host import CEILING_SECONDS
 from tests.integration.embed.steps import Steps
 from tests.support.server import ServerProcess
 from unbroken import Unbroken
-from unbroken.messages import Principal, StreamState
+from unbroken.identity import Principal
+from unbroken.messages import StreamState
 from unbroken.protocol.frames import PROTOCOL
 from unbroken.store.sqlite import SQLiteStore
 

@@ -10,8 +10,9 @@ import pytest
 
 from tests.support.inprocess import served
 from unbroken.errors import StoreUnavailableError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, Seq, StreamId, StreamInfo
+from unbroken.messages import Seq, StreamId, StreamInfo
 from unbroken.store.base import Read, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
 

@@ -18,7 +18,7 @@ from tests.support.inprocess import Served, served
 from unbroken import Client, SyncClient
 from unbroken.client.runs import RunOptions
 from unbroken.errors import CorruptError, InvalidError, NotFoundError, TransitionError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 from unbroken.runs.files import CHUNK_BYTES, NewFile, keep
 
 pytestmark = pytest.mark.anyio

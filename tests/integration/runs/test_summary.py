@@ -11,7 +11,8 @@ import pytest
 
 from tests.integration.runs.test_supervised import LIMITS, all_tasks, ended, messages, start, until
 from tests.support.inprocess import Served, served
-from unbroken.messages import Message, NewMessage, Principal, Seq, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import Message, NewMessage, Seq, StreamInfo
 from unbroken.runs.history import CONTROL_KINDS
 from unbroken.runs.summary import Summary, read_summary
 from unbroken.streams import NewStream

@@ -13,8 +13,9 @@ import pytest
 
 from tests.support import tasks as module
 from tests.support.inprocess import Served, served
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, StreamState
+from unbroken.messages import StreamState
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.spec import RunRequest
 from unbroken.runs.task import Task, Tasks

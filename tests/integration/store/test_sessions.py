@@ -6,8 +6,9 @@ import pytest
 
 from tests.support.builders import ALICE, BOB, EVE, NOW_MS, append, create, done, numbered, rejected, texts
 from unbroken.errors import AlreadyExistsError, InvalidError, NotFoundError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, Seq, SessionState, StreamState
+from unbroken.messages import Seq, SessionState, StreamState
 from unbroken.store.base import (
     Close,
     DeleteSession,

@@ -13,8 +13,9 @@ import pytest
 from tests.support.faulty import FaultyStore
 from tests.support.inprocess import store_of
 from tests.support.speeds import LOCAL, Peer, Running, Speed, running_server
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal, Seq, decode_messages
+from unbroken.messages import Seq, decode_messages
 from unbroken.store.base import CreateStream, DeleteStream, Fork, WriteOp
 from unbroken.streams import NewStream
 

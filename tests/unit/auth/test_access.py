@@ -8,7 +8,7 @@ from websockets.datastructures import Headers as WireHeaders
 
 from unbroken.auth.access import Access
 from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidError, UnauthorizedError
-from unbroken.messages import Principal
+from unbroken.identity import Principal
 
 SERVER = ("127.0.0.1", 4437)
 OPEN = Access()

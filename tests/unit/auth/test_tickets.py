@@ -12,8 +12,8 @@ from unbroken.auth.access import Access
 from unbroken.auth.handshake import Admission, admit
 from unbroken.auth.tickets import Tickets
 from unbroken.errors import ForbiddenOriginError, OverloadedError, UnauthorizedError, VersionError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Principal
 
 ALICE = Principal("local", "alice")
 ORIGIN = "http://localhost:4437"

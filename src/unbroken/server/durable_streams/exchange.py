@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from unbroken.errors import DrainingError, InvalidError, NotFoundError, OverloadedError, StoreError, UnbrokenError
-from unbroken.messages import Principal, Seq, StreamInfo, StreamState
+from unbroken.identity import Principal
+from unbroken.messages import Seq, StreamInfo, StreamState
 from unbroken.server.durable_streams.offsets import Lineage, Offset
 from unbroken.server.services import Services
 

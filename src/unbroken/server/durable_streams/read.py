@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from unbroken.errors import InvalidError, TrimmedError
-from unbroken.messages import Principal, Seq, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import Seq, StreamInfo
 from unbroken.server.durable_streams.content import Content, page_body
 from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_headers
 from unbroken.server.durable_streams.headers import expiry_text, matches_etag, type_header

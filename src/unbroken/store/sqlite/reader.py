@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from unbroken.errors import CorruptError, NotFoundError
-from unbroken.messages import Principal, Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store import reading
 from unbroken.store.base import Batch, Page, Read, StreamFilter
 from unbroken.store.entry import Entry

@@ -17,8 +17,9 @@ import apsw
 
 from unbroken.clock import Clock, SystemClock
 from unbroken.errors import StoreError, StoreUnavailableError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
-from unbroken.messages import Principal, Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import (
     RESYNC,
     Batch,

@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
+from unbroken.identity import Principal
 from unbroken.limits import Limits
-from unbroken.messages import Epoch, Principal, Seq, SessionInfo, StreamId, join_encoded
+from unbroken.messages import Epoch, Seq, SessionInfo, StreamId, join_encoded
 from unbroken.protocol.chain import chain
 from unbroken.store import reading
 from unbroken.store.base import Batch

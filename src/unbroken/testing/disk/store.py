@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from unbroken.errors import StoreError, UnknownOutcomeError
-from unbroken.messages import Principal, Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.identity import Principal
+from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import (
     Batch,
     Capabilities,

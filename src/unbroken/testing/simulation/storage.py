@@ -16,8 +16,9 @@ from typing import Protocol, TypeVar
 
 from unbroken.clock import Clock
 from unbroken.errors import StoreError, StoreUnavailableError, UnknownOutcomeError
+from unbroken.identity import Principal
 from unbroken.limits import Limits
-from unbroken.messages import Principal, Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import (
     Batch,
     Capabilities,

@@ -15,11 +15,11 @@ from typing import cast
 import msgspec
 
 from unbroken.errors import InUseError, NotFoundError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import (
     Epoch,
     NewMessage,
-    Principal,
     Seq,
     SessionInfo,
     SessionState,

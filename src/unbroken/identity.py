@@ -1,0 +1,72 @@
+"""Whose things are asked for, who acts, and what that one may do with them.
+
+Every entry hands a `Principal` down: `Streams` asks it what it may do, the store takes from it nothing but whose things
+are meant. It opens nothing and remembers nothing; credentials become principals in `unbroken.auth`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Grant", "Principal", "Verb"]
+
+
+class Verb(StrEnum):
+    """What can be done with a stream."""
+
+    READ = "read"
+    """See that it is there, read, subscribe, list."""
+    APPEND = "append"
+    """Create it, append to it, hold its lease, end it."""
+    START = "start"
+    """Start a run, start it again, answer what it asks."""
+    CANCEL = "cancel"
+    """Ask it to stop."""
+    MANAGE = "manage"
+    """Change or delete it, trim it, pause and resume it, and its session too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Some verbs on the stream `name`, or with `prefix` on every stream whose name begins so.
+
+    With `epoch` only the one stream that had this name at that epoch is meant, not one that takes its name later.
+    """
+
+    name: str
+    verbs: frozenset[Verb]
+    prefix: bool = False
+    epoch: int | None = None
+
+    def covers(self, name: str, epoch: int | None = None) -> bool:
+        """Whether it speaks of that stream; of one that is not there yet (`epoch` None) only if any epoch will do."""
+        named = name.startswith(self.name) if self.prefix else name == self.name
+        return named and self.epoch in {None, epoch}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking: passed through every entry down to the store, which sees only what `subject` of `tenant` owns.
+
+    `grants` is None for the owner, who may do everything with what is theirs. `actor` is who acts for them (empty: the
+    subject itself). `credential` names what it was proven with (never a secret), `expires_ms` is when that runs out.
+    """
+
+    tenant: str = "local"
+    subject: str = "local"
+    actor: str = ""
+    grants: tuple[Grant, ...] | None = None
+    credential: str = ""
+    expires_ms: int | None = None
+
+    @property
+    def by(self) -> str:
+        """Who is to be named as the one who did it."""
+        return self.actor or self.subject
+
+    def may(self, verb: Verb, name: str, epoch: int | None = None) -> bool:
+        """Whether it may do `verb` with the stream `name`, whose epoch is `epoch` (None: it is not there yet)."""
+        if self.grants is None:
+            return True
+        return any(verb in grant.verbs and grant.covers(name, epoch) for grant in self.grants)
