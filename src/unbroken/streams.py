@@ -167,8 +167,6 @@ class Streams:
         )
         assert isinstance(result, Created)
         found = result.stream
-        if found.owner != principal.subject:
-            raise AlreadyExistsError(f"the name {name!r} is taken", stream=name)
         if found.deleted:
             raise AlreadyExistsError(f"{name!r} was deleted, but its forks still need it", stream=name)
         same = (found.kind, found.content_type, found.session) == (new.kind, new.content_type, new.session)

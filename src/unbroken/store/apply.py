@@ -62,7 +62,7 @@ class Tables(Protocol):
 
     def by_id(self, stream: StreamId) -> Entry | None: ...
 
-    def by_name(self, tenant: str, name: str) -> Entry | None: ...
+    def by_name(self, tenant: str, owner: str, name: str) -> Entry | None: ...
 
     def producer(self, entry: Entry, producer_id: str) -> ProducerState | None: ...
 
@@ -127,11 +127,9 @@ def _append(tables: Tables, op: Append) -> WriteResult:
 
 def _append_by_name(tables: Tables, op: Append, known: StreamInfo) -> WriteResult:
     """The stream that was meant is gone: append to the one that has its name now."""
-    entry = decide.find(tables.by_name(known.tenant, known.name), None)
+    entry = decide.find(tables.by_name(known.tenant, known.owner, known.name), None)
     if isinstance(entry, Rejected):
         return entry
-    if entry.fixed.owner != known.owner:
-        return Rejected(NotFoundError())
     result = _append_to(tables, entry, op)
     if isinstance(result, Appended):
         return msgspec.structs.replace(result, moved_to=(entry.fixed.id, entry.fixed.epoch))
@@ -200,7 +198,7 @@ def _trim(tables: Tables, op: Trim) -> WriteResult:
 
 
 def _create(tables: Tables, op: CreateStream) -> WriteResult:
-    found = tables.by_name(op.principal.tenant, op.name)
+    found = tables.by_name(op.principal.tenant, op.principal.subject, op.name)
     if found is not None:
         return Created(found.info, created=False)
     source = _fork_source(tables, op)

@@ -103,7 +103,7 @@ class Fork:
 class CreateStream:
     """Create a stream, or find the one of that name.
 
-    Gives `Created(stream, created)`: `created` is False when (tenant, name) exists, whatever its configuration (the caller
+    Gives `Created(stream, created)`: `created` is False when the owner has one, whatever its configuration (the caller
     compares). With `messages` and `close` the new stream begins with those, in the same transaction. A fresh stream gets
     an epoch greater than that of every stream before it. A session that does not exist yet is created; in a paused one no
     stream is created (`transition`). With `lease_producer` the stream begins as running. A fork source that is gone gives
@@ -141,7 +141,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `beside_lease` lets it in although somebody holds the lease: for what the server itself puts beside a producer.
 
     With `name_of`, what is meant is a name, and `stream` only where it was last seen: when that stream is gone, the one
-    that has the name of `name_of` now, and the same owner, takes its place in all of this.
+    that has the name of `name_of` with its owner now takes its place in all of this.
     """
 
     stream: StreamId
@@ -418,7 +418,7 @@ class StreamingMessageRepository(Protocol):
         ...
 
     async def get(self, principal: Principal, name: str) -> StreamInfo | None:
-        """The stream of that name that this principal may see (soft-deleted ones included, with `deleted` set)."""
+        """The stream that has this name with the principal's owner (soft-deleted ones included, with `deleted` set)."""
         ...
 
     async def get_by_id(self, stream: StreamId) -> StreamInfo | None:

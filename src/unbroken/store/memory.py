@@ -64,7 +64,7 @@ class _MemoryTables:
 
     def __init__(self) -> None:
         self.entries: dict[StreamId, Entry] = {}
-        self.names: dict[tuple[str, str], Entry] = {}
+        self.names: dict[tuple[str, str, str], Entry] = {}
         self.logs: dict[StreamId, _Log] = {}
         self.branches: dict[StreamId, dict[StreamId, Entry]] = {}
         self.sessions: dict[_SessionKey, tuple[int, SessionInfo]] = {}
@@ -74,8 +74,8 @@ class _MemoryTables:
     def by_id(self, stream: StreamId) -> Entry | None:
         return self.entries.get(stream)
 
-    def by_name(self, tenant: str, name: str) -> Entry | None:
-        return self.names.get((tenant, name))
+    def by_name(self, tenant: str, owner: str, name: str) -> Entry | None:
+        return self.names.get((tenant, owner, name))
 
     def producer(self, entry: Entry, producer_id: str) -> ProducerState | None:
         return entry.producers.get(producer_id)
@@ -86,7 +86,7 @@ class _MemoryTables:
 
     def insert(self, entry: Entry) -> None:
         info = entry.fixed
-        self.entries[info.id] = self.names[info.tenant, info.name] = entry
+        self.entries[info.id] = self.names[info.tenant, info.owner, info.name] = entry
         self.logs[info.id] = _Log()
         if info.forked_from is not None:
             self.branches.setdefault(info.forked_from, {})[info.id] = entry
@@ -104,7 +104,7 @@ class _MemoryTables:
 
     def remove(self, entry: Entry) -> None:
         info = entry.fixed
-        del self.entries[info.id], self.names[info.tenant, info.name], self.logs[info.id]
+        del self.entries[info.id], self.names[info.tenant, info.owner, info.name], self.logs[info.id]
         if info.forked_from is not None:
             siblings = self.branches[info.forked_from]
             del siblings[info.id]
@@ -171,8 +171,8 @@ class MemoryStore:
 
     async def get(self, principal: Principal, name: str) -> StreamInfo | None:
         with self._lock:
-            entry = self._tables.by_name(principal.tenant, name)
-            return entry.info if entry is not None and entry.fixed.owner == principal.subject else None
+            entry = self._tables.by_name(principal.tenant, principal.subject, name)
+            return None if entry is None else entry.info
 
     async def get_by_id(self, stream: StreamId) -> StreamInfo | None:
         with self._lock:

@@ -70,11 +70,21 @@ def page_of(path: Path, text: bytes) -> int:
     return path.read_bytes().index(text) // PAGE + 1
 
 
-def root_of(path: Path, kind: bytes) -> list[int]:
-    """The pages that belong to a tree whose root comes first; by the map of pages."""
-    pages = PageFile(path)
+def root_of(path: Path, name: str) -> int:
+    """The page where the tree of a table or an index begins."""
+    database = sqlite3.connect(f"file:{path}?immutable=1", uri=True)
     try:
-        return [number for number in range(1, pages.count + 1) if pages.owner(number) == int(kind)]
+        found: int = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0]
+        return found
+    finally:
+        database.close()
+
+
+def pages_of(path: Path, table: str) -> list[int]:
+    """The pages that belong to a table, by the map of pages."""
+    root, pages = root_of(path, table), PageFile(path)
+    try:
+        return [number for number in range(1, pages.count + 1) if pages.owner(number) == root]
     finally:
         pages.close()
 
@@ -143,7 +153,8 @@ async def test_the_list_of_what_was_lost_is_exactly_what_was_planted(tmp_path: P
 async def test_what_only_leads_to_messages_can_be_destroyed_without_losing_one(tmp_path: Path, what: str) -> None:
     streams, chunks = (60, 2) if what == "the map" else (4, 40)  # of many streams not all are on the table's first page
     made, target = await planted(tmp_path / "bad.db", streams=streams, chunks=chunks), tmp_path / "good.db"
-    page = {"page 1": 1, "the map": 2, "the root of the chunks": 16, "the root of an index": 9, "nothing": 0}[what]
+    roots = {"the root of the chunks": "chunk", "the root of an index": "stream_by_owner"}
+    page = root_of(made.path, roots[what]) if what in roots else {"page 1": 1, "the map": 2, "nothing": 0}[what]
     if page:
         damage(made.path, page)
     result = brought_back(made, target)
@@ -155,7 +166,7 @@ async def test_what_only_leads_to_messages_can_be_destroyed_without_losing_one(t
 async def test_20_random_pages_cost_what_lies_on_them_and_the_list_says_so(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     made, target = await planted(tmp_path / "bad.db", streams=8, chunks=30), tmp_path / "good.db"
-    chunks = root_of(made.path, b"16")
+    chunks = pages_of(made.path, "chunk")
     count = made.path.stat().st_size // PAGE
     overwritten = chance.sample(range(20, count), 20)
     damage(made.path, *overwritten)
@@ -167,7 +178,7 @@ async def test_20_random_pages_cost_what_lies_on_them_and_the_list_says_so(tmp_p
 
 async def test_streams_whose_row_is_lost_keep_their_messages_under_a_name_of_their_own(tmp_path: Path) -> None:
     made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
-    damage(made.path, 8)  # the only page of the table of streams
+    damage(made.path, root_of(made.path, "stream"))  # the only page of the table of streams
     result = brought_back(made, target)
     found = await held(target, Principal())
     assert sorted(found) == [f"salvaged/{number}" for number in range(1, 5)]
@@ -181,7 +192,7 @@ async def test_streams_whose_row_is_lost_keep_their_messages_under_a_name_of_the
 async def test_an_owner_that_was_changed_by_a_bit_is_not_believed(tmp_path: Path) -> None:
     made, target = await planted(tmp_path / "bad.db"), tmp_path / "good.db"
     data = bytearray(made.path.read_bytes())
-    data[data.index(b"alice", 7 * PAGE) + 4] ^= 1
+    data[data.index(b"alice", (root_of(made.path, "stream") - 1) * PAGE) + 4] ^= 1
     made.path.write_bytes(data)
     result = brought_back(made, target)
     assert await held(target, Principal("acme", "alicd")) == {}

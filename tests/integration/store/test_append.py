@@ -275,3 +275,8 @@ async def test_an_append_by_name_never_goes_to_somebody_elses_stream_or_a_delete
     for stream in (lost, kept):
         assert isinstance(await rejected(store, appending(stream, numbered(1, 1), name_of=stream)), NotFoundError)
     assert (await info_of(store, theirs)).head == 0
+    mine = await create(store, "lost")
+    result = await write(store, appending(lost, numbered(1, 1), name_of=lost))
+    assert isinstance(result, Appended)
+    assert result.moved_to == (mine.id, mine.epoch)
+    assert (await info_of(store, theirs)).head == 0

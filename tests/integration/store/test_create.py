@@ -16,6 +16,7 @@ from unbroken.store.base import (
     DeleteStream,
     PutSession,
     Rejected,
+    StreamFilter,
     StreamingMessageRepository,
 )
 
@@ -35,6 +36,24 @@ async def test_a_fresh_stream_is_what_was_asked_for_and_is_found_by_its_owner_al
     assert await store.get(BOB, "a/b") is None
     assert await store.get(EVE, "a/b") is None
     assert await store.get(ALICE, "a") is None
+
+
+@pytest.mark.scenario("SEC-002")
+async def test_two_owners_use_one_name_and_never_meet(store: Store) -> None:
+    mine = await create(store, "a", kind="run", messages=numbered(1, 3))
+    theirs = await create(store, "a", BOB, kind="other")
+    elsewhere = await create(store, "a", EVE)
+    for owner, stream in ((ALICE, mine), (BOB, theirs), (EVE, elsewhere)):
+        assert await store.get(owner, "a") == stream
+        for where in (StreamFilter(), StreamFilter(prefix="a"), StreamFilter(prefix="")):
+            assert (await store.list_streams(owner, where, limit=9, after=None)).items == (stream,)
+    assert len({mine.id, theirs.id, elsewhere.id}) == len({mine.epoch, theirs.epoch, elsewhere.epoch}) == 3
+    assert theirs.genesis != mine.genesis
+    again = await write(store, CreateStream(principal=BOB, name="a", now_ms=NOW_MS))
+    assert again == Created(theirs, created=False)
+    await done(store, DeleteStream(stream=theirs.id, epoch=theirs.epoch))
+    assert await store.get(BOB, "a") is None
+    assert await read_all(store, mine.id) == ["1", "2", "3"]
 
 
 async def test_a_taken_name_gives_the_stream_that_has_it_and_changes_nothing(store: Store) -> None:

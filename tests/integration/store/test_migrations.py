@@ -12,11 +12,15 @@ import pytest
 from tests.support.builders import ALICE, create, numbered, read_all
 from unbroken.errors import StoreUnsupportedError
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import Epoch, Seq, StreamId, StreamInfo, StreamState
 from unbroken.store.base import Durability
+from unbroken.store.entry import Entry
 from unbroken.store.migrate import load_migrations, migrate, parse_migration
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection, Value
+from unbroken.store.sqlite.rows import stream_row
 from unbroken.store.sqlite.schema import SQLiteTarget
+from unbroken.store.sqlite.tables import QUERIES
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +101,44 @@ async def test_a_migration_that_is_killed_is_undone(path: Path) -> None:
     await store.open()
     await create(store, "a")
     await store.close()
+
+
+async def test_names_become_their_owners_and_nothing_else_changes(path: Path) -> None:
+    *earlier, names = [step for step in load_migrations("sqlite") if step.number <= 5]
+    connection = connect(path)
+    target = SQLiteTarget(connection)
+    migrate(target, earlier, 1)
+    with connection.transaction():
+        connection.run("UPDATE counter SET value = 9")
+        for session in ("s", "t"):
+            connection.run(QUERIES["session_put"], ("acme", "alice", session, "active", "{}", 1, 1))
+        for number, session in ((1, "s"), (2, "t")):
+            info = StreamInfo(
+                id=StreamId(number), epoch=Epoch(number), tenant="acme", owner="alice", name=f"n{number}", kind="stream",
+                content_type="text/plain", session=session, metadata="{}", state=StreamState.OPEN, first=Seq(1), head=Seq(4),
+                size_bytes=9, hash=b"h", genesis=b"g", created_ms=1, updated_ms=2, run=None, lease_ms=7,
+                forked_from=StreamId(1) if number == 2 else None,
+            )  # fmt: skip
+            connection.run(QUERIES["stream_insert"], stream_row(Entry(info, Seq(0), b"g")))
+            connection.run(QUERIES["producer_put"], (number, "p", 1, 2, 3, 4))
+    before = [
+        connection.all(f"SELECT * FROM {table} ORDER BY 1") for table in ("stream", "producer", "session", "counter")
+    ]
+    assert migrate(target, [*earlier, names], 1) == [names]
+    after = [
+        connection.all(f"SELECT * FROM {table} ORDER BY 1") for table in ("stream", "producer", "session", "counter")
+    ]
+    assert after == before
+    assert connection.all("PRAGMA foreign_key_check") == []
+    assert connection.all("PRAGMA integrity_check") == [("ok",)]
+    connection.run("UPDATE stream SET owner = 'bob', session = NULL, name = 'n1' WHERE id = 2")
+    with pytest.raises(apsw.ConstraintError):
+        connection.run("UPDATE stream SET session = NULL, owner = 'alice' WHERE id = 2")
+    with pytest.raises(apsw.ConstraintError, match="FOREIGN KEY"):
+        connection.run("DELETE FROM stream WHERE id = 1")
+    connection.run("DELETE FROM stream WHERE id = 2")
+    assert connection.all("SELECT stream_id FROM producer") == [(1,)]
+    connection.close()
 
 
 @pytest.mark.parametrize("kills", [0, 1])

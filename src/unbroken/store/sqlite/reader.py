@@ -43,11 +43,8 @@ class Reader:
 
     def get(self, principal: Principal, name: str) -> StreamInfo | None:
         with self._db.snapshot():
-            row = self._db.one(QUERIES["stream_by_name"], (principal.tenant, name))
-        if row is None:
-            return None
-        info = entry_from_row(row).info
-        return info if info.owner == principal.subject else None
+            row = self._db.one(QUERIES["stream_by_name"], (principal.tenant, principal.subject, name))
+        return None if row is None else entry_from_row(row).info
 
     def get_by_id(self, stream: StreamId) -> StreamInfo | None:
         with self._db.snapshot():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from unbroken.store.migrate import Applied, Migration
@@ -18,8 +19,15 @@ class SQLiteTarget:
     def __init__(self, connection: Connection) -> None:
         self._db = connection
 
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._db.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """As `Target.transaction`. A table may be made anew in it: what refers to the old one must not go with it."""
+        self._db.run("PRAGMA foreign_keys = OFF")
+        try:
+            with self._db.transaction():
+                yield
+        finally:
+            self._db.run("PRAGMA foreign_keys = ON")
 
     def applied(self) -> list[Applied]:
         with self._db.failing():

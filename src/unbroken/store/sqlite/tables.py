@@ -124,8 +124,8 @@ class SQLiteTables:
             entry = self._entries[stream] = entry_from_row(row)
         return entry
 
-    def by_name(self, tenant: str, name: str) -> Entry | None:
-        row = self._db.one(QUERIES["stream_by_name"], (tenant, name))
+    def by_name(self, tenant: str, owner: str, name: str) -> Entry | None:
+        row = self._db.one(QUERIES["stream_by_name"], (tenant, owner, name))
         if row is None:
             return None
         stream = StreamId(cast("int", row[0]))

@@ -16,7 +16,7 @@ id, tenant, owner, name, state, metadata, created_ms, updated_ms
 SELECT /*stream_columns*/ FROM stream WHERE id = ?1;
 
 -- name: stream_by_name
-SELECT /*stream_columns*/ FROM stream WHERE tenant = ?1 AND name = ?2;
+SELECT /*stream_columns*/ FROM stream WHERE tenant = ?1 AND owner = ?2 AND name = ?3;
 
 -- name: streams_all
 SELECT /*stream_columns*/ FROM stream WHERE id > ?1 ORDER BY id LIMIT ?2;
@@ -91,7 +91,7 @@ ORDER BY id DESC LIMIT ?8;
 
 -- name: streams_by_prefix
 SELECT /*stream_columns*/ FROM stream INDEXED BY sqlite_autoindex_stream_1
-WHERE tenant = ?1 AND name >= ?9 AND (?10 IS NULL OR name < ?10) AND owner = ?2 AND id < ?3 AND /*stream_filter*/
+WHERE tenant = ?1 AND owner = ?2 AND name >= ?9 AND (?10 IS NULL OR name < ?10) AND id < ?3 AND /*stream_filter*/
 ORDER BY id DESC LIMIT ?8;
 
 -- name: streams_of_session
