@@ -22,6 +22,7 @@ from unbroken.errors import ConfigurationError, DrainingError, LifespanError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor, Message, Seq, StreamInfo, decode_messages, payload_bytes
+from unbroken.requests import NewStream
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.items import Item
 from unbroken.runs.local import LocalRuns
@@ -34,7 +35,6 @@ from unbroken.server.problems import ProblemMiddleware
 from unbroken.server.signals import on_stop_signal
 from unbroken.server.takeover import CARRIED, Carried
 from unbroken.store.base import Durability, StreamingMessageRepository
-from unbroken.streams import NewStream
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

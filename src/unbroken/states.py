@@ -23,8 +23,9 @@ from unbroken.errors import (
 )
 from unbroken.identity import Principal
 from unbroken.messages import NewMessage, StreamInfo, StreamState
+from unbroken.requests import AppendOptions, check_json, check_producer
 from unbroken.store.base import Close, Done, Producer, SetLease, SetState, UpdateStream
-from unbroken.streams import AppendOptions, Streams, check_producer
+from unbroken.streams import Streams
 
 __all__ = ["StreamStateManager"]
 
@@ -65,7 +66,7 @@ class StreamStateManager:
         """End the stream. Ending it again in the same state changes nothing; in another one raises `EndedError`."""
         if not state.terminal:
             raise InvalidError("a stream is closed with a terminal state", field="state")
-        self._streams.check_json("reason", reason, self._limits.reason_bytes_max)
+        check_json("reason", reason, self._limits.reason_bytes_max, self._limits)
         try:
             return await self._set(stream, state, reason)
         except EndedError:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from unbroken.clock import Clock
 from unbroken.errors import (
     AlreadyExistsError,
@@ -34,26 +32,23 @@ from unbroken.messages import (
     SessionInfo,
     SessionState,
     StreamInfo,
-    check_depth,
     check_name,
     encode_message,
     files_prefix,
     split_encoded,
 )
 from unbroken.protocol.chain import chain
+from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
 from unbroken.store.base import (
     Append,
     Appended,
     Batch,
-    Close,
     Created,
     CreateStream,
     DeleteSession,
     DeleteStream,
     Done,
-    Fork,
     Page,
-    Producer,
     PutSession,
     Read,
     Rejected,
@@ -65,47 +60,10 @@ from unbroken.store.base import (
     WriteResult,
 )
 
-__all__ = ["AppendOptions", "NewStream", "Streams", "Verification", "check_producer"]
+__all__ = ["Streams", "Verification"]
 
 _DECIMAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,15})", re.ASCII)
-_PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _LAST: Final = re.compile(r"last:([1-9][0-9]{0,8})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewStream:
-    """What a stream shall be; see `store.base.CreateStream` for the fields."""
-
-    kind: str = "stream"
-    content_type: str = "application/json"
-    session: str | None = None
-    metadata: str = "{}"
-    ttl_seconds: int | None = None
-    expires_ms: int | None = None
-    fork: Fork | None = None
-    messages: tuple[NewMessage, ...] = ()
-    close: Close | None = None
-    lease: Producer | None = None
-    lease_seconds: float | None = None
-    run: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppendOptions:
-    """How to append; see `store.base.Append` for the fields.
-
-    `by_name`: what is meant is the stream that has the name when the append takes effect, should the known one be gone.
-    """
-
-    producer: Producer | None = None
-    expected_head: int | None = None
-    writer_seq: str | None = None
-    close: Close | None = None
-    by_name: bool = False
-    beside_lease: bool = False
-
-
-PLAIN: Final = AppendOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +99,7 @@ class Streams:
         Raises `AlreadyExistsError` when the existing one has another kind, content type or session (Durable Streams
         compares more, itself), `InvalidError` and `TooLargeError` for bad fields, `TransitionError` for a paused session.
         """
-        self._check_new(name, new)
+        check_new(name, new, self.limits)
         now = self.clock.now_ms()
         lease = new.lease
         seconds = self.lease_seconds(new.lease_seconds)
@@ -155,7 +113,7 @@ class Streams:
                 session=new.session,
                 metadata=new.metadata,
                 ttl_seconds=new.ttl_seconds,
-                expires_ms=self._expiry(new, now),
+                expires_ms=new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000,
                 fork=new.fork,
                 messages=self._encode(new.messages, now, lease.id if lease else None),
                 close=new.close,
@@ -286,7 +244,7 @@ class Streams:
 
     async def set_metadata(self, stream: StreamInfo, metadata: str) -> StreamInfo:
         """Replace the stream's metadata (a JSON object as text)."""
-        self.check_json("metadata", metadata, self.limits.metadata_bytes_max)
+        check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
         return await self._done(
             UpdateStream(stream=stream.id, epoch=stream.epoch, now_ms=self.clock.now_ms(), metadata=metadata)
         )
@@ -348,7 +306,7 @@ class Streams:
         """Create the session, or change its state or metadata."""
         check_name(name, self.limits)
         if metadata is not None:
-            self.check_json("metadata", metadata, self.limits.metadata_bytes_max)
+            check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
         result = await self.log.write(
             PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
         )
@@ -416,45 +374,8 @@ class Streams:
             raise TooLargeError(f"an append has at most {limits.append_bytes_max} bytes", limit="append_bytes_max")
         return encoded
 
-    def _check_new(self, name: str, new: NewStream) -> None:
-        limits = self.limits
-        check_name(name, limits)
-        if new.session is not None:
-            check_name(new.session, limits)
-        if not 1 <= len(new.kind.encode()) <= limits.kind_bytes_max:
-            raise InvalidError("a kind has 1 to 64 bytes", field="kind")
-        if not (1 <= len(new.content_type) <= limits.content_type_bytes_max and _PRINTABLE.fullmatch(new.content_type)):
-            raise InvalidError("a content type has 1 to 256 printable ASCII characters", field="content_type")
-        if new.ttl_seconds is not None and not 0 <= new.ttl_seconds <= limits.ttl_seconds_max:
-            raise InvalidError(f"ttl_seconds is 0 to {limits.ttl_seconds_max}", field="ttl_seconds")
-        self.check_json("metadata", new.metadata, limits.metadata_bytes_max)
-        if new.lease is not None:
-            check_producer(new.lease, limits)
-
-    def _expiry(self, new: NewStream, now: int) -> int | None:
-        return new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000
-
-    def check_json(self, what: str, text: str, bytes_max: int) -> None:
-        """`text` is a JSON object of at most `bytes_max` bytes, nested no deeper than a message may be."""
-        try:
-            encoded = text.encode()
-            if len(encoded) > bytes_max:
-                raise TooLargeError(f"{what} has at most {bytes_max} bytes", limit=f"{what}_bytes_max")
-            check_depth(encoded, self.limits)
-            msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            raise InvalidError(f"{what} is a JSON object", field=what) from None
-
 
 def _broken(start: Seq, sound: tuple[Seq, bytes], seq: Seq) -> Verification:
     """The chain holds up to `sound`, and does not at `seq`."""
     last, found = sound
     return Verification(last - start, Seq(start + 1), last, found, Seq(min(last + 1, seq)), seq)
-
-
-def check_producer(producer: Producer, limits: Limits) -> None:
-    """`InvalidError` unless the producer's id and numbers are within their bounds."""
-    if not 1 <= len(producer.id.encode()) <= limits.producer_id_bytes_max:
-        raise InvalidError(f"a producer id has 1 to {limits.producer_id_bytes_max} bytes", field="producer.id")
-    if not (0 <= producer.epoch < 2**53 and 0 <= producer.seq < 2**53):
-        raise InvalidError("a producer's epoch and seq are 0 to 2**53 - 1", field="producer")

@@ -15,9 +15,10 @@ from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.log import Log
 from unbroken.messages import NewMessage, StreamInfo
 from unbroken.observe.metrics import Metrics
+from unbroken.requests import NewStream
 from unbroken.states import StreamStateManager
 from unbroken.store.base import StreamingMessageRepository
-from unbroken.streams import NewStream, Streams
+from unbroken.streams import Streams
 
 __all__ = ["ALICE", "BOB", "ManualClock", "Parts", "running_parts", "texts"]
 

@@ -17,9 +17,9 @@ from unbroken.hub import Follower, LiveBatch, Subscription, news
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
 from unbroken.messages import START, Seq, StreamId, StreamInfo, StreamState, decode_messages
+from unbroken.requests import AppendOptions, NewStream
 from unbroken.store.base import Close, Fork, Producer, Read, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import AppendOptions, NewStream
 
 pytestmark = pytest.mark.anyio
 

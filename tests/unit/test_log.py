@@ -20,8 +20,8 @@ from unbroken.errors import (
 )
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
+from unbroken.requests import AppendOptions
 from unbroken.store.base import Appended, DeleteStream, Done, Producer, WriteOp, WriteResult, grows
-from unbroken.streams import AppendOptions
 
 pytestmark = pytest.mark.anyio
 

@@ -15,12 +15,12 @@ from unbroken.errors import NotFoundError, OverloadedError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo
+from unbroken.requests import NewStream
 from unbroken.retention import Retention
 from unbroken.server.app import build_services
 from unbroken.server.engine import Engine
 from unbroken.store.base import Producer
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

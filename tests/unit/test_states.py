@@ -19,9 +19,9 @@ from unbroken.errors import (
 )
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import TERMINAL_STATES, TRANSITIONS, StreamInfo, StreamState, can_transition
+from unbroken.requests import AppendOptions, NewStream
 from unbroken.store.base import Producer
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import AppendOptions, NewStream
 
 pytestmark = pytest.mark.anyio
 

@@ -25,13 +25,14 @@ from unbroken.errors import (
 )
 from unbroken.identity import Principal
 from unbroken.messages import NewMessage, StreamId, StreamInfo, check_name
+from unbroken.requests import AppendOptions, NewStream
 from unbroken.runs.answers import check_answer
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.history import read_history
 from unbroken.runs.spec import INPUT_ID_CHARACTERS_MAX, RunRequest, RunSpec, RunSummary, SourceView, run_name
 from unbroken.runs.summary import read_summary
 from unbroken.store.base import Appended, Created, Producer
-from unbroken.streams import AppendOptions, NewStream, Streams
+from unbroken.streams import Streams
 
 __all__ = ["RunDesk"]
 

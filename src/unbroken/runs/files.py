@@ -22,9 +22,10 @@ from unbroken.errors import InvalidError, TooLargeError, TransitionError, Unbrok
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.messages import FILE_KIND, NewMessage, StreamInfo, StreamState, files_prefix
+from unbroken.requests import AppendOptions, NewStream
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Close, Created, Producer
-from unbroken.streams import AppendOptions, NewStream, Streams
+from unbroken.streams import Streams
 
 __all__ = ["FileReference", "NewFile", "Patiently", "keep"]
 

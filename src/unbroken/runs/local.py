@@ -17,11 +17,12 @@ from unbroken.errors import LifespanError, OverloadedError
 from unbroken.identity import Principal
 from unbroken.log import Change
 from unbroken.messages import StreamId, StreamInfo
+from unbroken.requests import NewStream
 from unbroken.runs.items import Item
 from unbroken.runs.one import Run, leave
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Producer
-from unbroken.streams import NewStream, Streams
+from unbroken.streams import Streams
 
 __all__ = ["Item", "LocalRuns"]
 

@@ -27,13 +27,14 @@ from unbroken.errors import (
 )
 from unbroken.limits import Limits
 from unbroken.messages import NewMessage, StreamInfo, StreamState, encode_message
+from unbroken.requests import AppendOptions
 from unbroken.runs.buffer import Buffer
 from unbroken.runs.context import RunEnded
 from unbroken.runs.history import CONTROL_KINDS
 from unbroken.runs.items import Item, as_messages
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Close, Producer
-from unbroken.streams import AppendOptions, Streams
+from unbroken.streams import Streams
 
 __all__ = ["Plan", "Run", "leave", "why"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from unbroken.errors import UnbrokenError
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import Ack, AppendFrame
+from unbroken.requests import AppendOptions
 from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.store.base import Appended, WriteResult
-from unbroken.streams import AppendOptions
 
 if TYPE_CHECKING:
     from unbroken.server.services import Services

@@ -48,12 +48,12 @@ from unbroken.protocol.frames import (
     Unsubscribe,
 )
 from unbroken.protocol.views import stream_view
+from unbroken.requests import NewStream
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
 from unbroken.server.specs import check_written, object_text, producer_of
 from unbroken.store.base import Appended, Rejected, WriteResult
-from unbroken.streams import NewStream
 
 if TYPE_CHECKING:
     from unbroken.server.services import Services

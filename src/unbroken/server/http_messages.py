@@ -17,13 +17,13 @@ from unbroken.hub import facts
 from unbroken.messages import NewMessage, Seq, StreamInfo, join_encoded
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
+from unbroken.requests import AppendOptions, check_producer
 from unbroken.server.departure import LongResponses, unless, while_connected
 from unbroken.server.http_streams import StreamBody, create
 from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.server.sse import SseResponse
 from unbroken.store.base import Read
-from unbroken.streams import AppendOptions, check_producer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -15,12 +15,12 @@ from unbroken.identity import Principal
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
+from unbroken.requests import NewStream
 from unbroken.server.departure import while_connected
 from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.server.services import Services
 from unbroken.server.specs import STATES, check_written, close_of, object_text, producer_of
 from unbroken.store.base import Created, StreamFilter
-from unbroken.streams import NewStream
 
 __all__ = [
     "StreamBody",

@@ -11,7 +11,7 @@ from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.client import Client
 from unbroken.errors import EpochMismatchError, TrimmedError
 from unbroken.messages import NewMessage
-from unbroken.streams import NewStream
+from unbroken.requests import NewStream
 
 pytestmark = pytest.mark.anyio
 CEILING = 60.0

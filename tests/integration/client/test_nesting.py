@@ -12,7 +12,7 @@ from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.client import Client, Received
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import payload_bytes
-from unbroken.streams import NewStream
+from unbroken.requests import NewStream
 
 pytestmark = pytest.mark.anyio
 CEILING = 60.0

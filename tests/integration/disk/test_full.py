@@ -21,10 +21,10 @@ from tests.support.speeds import LOCAL, Speed, running_server
 from unbroken.errors import StoreFullError
 from unbroken.limits import DEFAULT_LIMITS, KIB, MIB
 from unbroken.messages import NewMessage
+from unbroken.requests import NewStream
 from unbroken.store.base import Durability, PutSession
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.ballast import Ballast
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

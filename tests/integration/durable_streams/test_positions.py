@@ -11,8 +11,8 @@ import pytest
 from tests.support.inprocess import Served, served, store_of
 from unbroken.identity import Principal
 from unbroken.messages import StreamState
+from unbroken.requests import AppendOptions
 from unbroken.store.base import Close
-from unbroken.streams import AppendOptions
 
 pytestmark = pytest.mark.anyio
 TEXT = {"Content-Type": "text/plain"}

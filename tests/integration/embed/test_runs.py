@@ -22,10 +22,10 @@ from unbroken.errors import (
 )
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo, StreamState
+from unbroken.requests import NewStream
 from unbroken.runs.one import Run
 from unbroken.store.base import Producer
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ from tests.integration.runs.test_supervised import LIMITS, all_tasks, ended, mes
 from tests.support.inprocess import Served, served
 from unbroken.identity import Principal
 from unbroken.messages import Message, NewMessage, Seq, StreamInfo
+from unbroken.requests import NewStream
 from unbroken.runs.history import CONTROL_KINDS
 from unbroken.runs.summary import Summary, read_summary
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,11 @@ from tests.support.database import connect
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamId, StreamInfo
+from unbroken.requests import NewStream
 from unbroken.store.base import Durability, Fork
 from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
 from unbroken.store.sqlite import SQLiteStore
-from unbroken.streams import NewStream, Verification
+from unbroken.streams import Verification
 
 pytestmark = pytest.mark.anyio
 

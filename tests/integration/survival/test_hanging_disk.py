@@ -16,10 +16,10 @@ from tests.support.speeds import LOCAL, Speed, running_server
 from unbroken.embed import Unbroken
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage
+from unbroken.requests import NewStream
 from unbroken.store.base import Appended, Durability
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.threads import ThreadWorker, Worker
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

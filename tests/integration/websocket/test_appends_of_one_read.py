@@ -13,9 +13,9 @@ from websockets.frames import Frame, Opcode
 from tests.support.speeds import LOCAL, Peer, Running, Speed, running_server
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import START, StreamState, decode_messages
+from unbroken.requests import NewStream
 from unbroken.store.base import Append, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import NewStream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("STRESS-004")]
 

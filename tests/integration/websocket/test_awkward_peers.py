@@ -18,9 +18,9 @@ from tests.integration.websocket.test_hostile import handshake, masked
 from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.errors import UnknownOutcomeError
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.requests import NewStream
 from unbroken.store.base import Append, WriteOp, WriteResult
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ import pytest
 from tests.support.speeds import LOCAL, Peer, Running, Speed, running_server
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, StreamInfo
+from unbroken.requests import NewStream
 from unbroken.server.connection import Connection
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

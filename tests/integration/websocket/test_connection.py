@@ -17,7 +17,7 @@ from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, StreamState
-from unbroken.streams import NewStream
+from unbroken.requests import NewStream
 
 pytestmark = pytest.mark.anyio
 

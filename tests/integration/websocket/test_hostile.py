@@ -18,8 +18,8 @@ from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.client import Client
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage
+from unbroken.requests import NewStream
 from unbroken.server.transport import WebSocket
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

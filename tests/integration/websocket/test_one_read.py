@@ -19,8 +19,8 @@ from tests.support.faulty import FaultyStore
 from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.protocol.frames import PROTOCOL
+from unbroken.requests import NewStream
 from unbroken.server.connection import INBOX_MAX
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ from tests.support.speeds import LOCAL, Peer, Running, Speed, running_server
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, decode_messages
+from unbroken.requests import NewStream
 from unbroken.store.base import CreateStream, DeleteStream, Fork, WriteOp
-from unbroken.streams import NewStream
 
 pytestmark = pytest.mark.anyio
 

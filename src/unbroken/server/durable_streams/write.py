@@ -19,6 +19,7 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.messages import NewMessage, StreamInfo, StreamState
+from unbroken.requests import AppendOptions, NewStream
 from unbroken.server.durable_streams.content import Content, body_messages
 from unbroken.server.durable_streams.exchange import Exchange, Refusal, state_headers
 from unbroken.server.durable_streams.fork import Branch, branch_off, is_fork
@@ -34,7 +35,6 @@ from unbroken.server.durable_streams.headers import (
 from unbroken.server.durable_streams.read import expiry_headers
 from unbroken.server.specs import check_written
 from unbroken.store.base import Appended, Close, Fork
-from unbroken.streams import AppendOptions, NewStream
 
 __all__ = ["append", "create", "delete"]
 
