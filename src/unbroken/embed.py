@@ -17,6 +17,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Router
 
 from unbroken.auth.access import Access
+from unbroken.auth.callers import Identify
 from unbroken.clock import Clock
 from unbroken.errors import ConfigurationError, DrainingError, LifespanError
 from unbroken.identity import Principal
@@ -74,16 +75,19 @@ class Unbroken:
 
     `store` is `sqlite:///FILE`, `memory:`, or a store of your own. `durability` says what an acknowledged append survives:
     `disk` (power loss too) or `process` (a crash). Browsers may call from the application's own origin and
-    `allow_origins`; with `token` every request needs it. One instance serves one application and one event loop at a time;
+    `allow_origins`. With `token` every request needs it; `identify` says who is asking (a function of the request's
+    `HTTPConnection`, sync or async, that gives a `Principal`, or None for nobody); without both, whoever the application
+    lets through owns everything. One instance serves one application and one event loop at a time;
     the application may be started again after it ended, as tests do.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one name for each thing that an application may decide
         self,
         store: str | StreamingMessageRepository = "sqlite:///unbroken.db",
         *,
         durability: Literal["disk", "process"] = "disk",
         token: str | None = None,
+        identify: Identify | None = None,
         allow_origins: tuple[str, ...] = (),
         limits: Limits = DEFAULT_LIMITS,
         clock: Clock | None = None,
@@ -91,7 +95,11 @@ class Unbroken:
         self._store = store
         self._durability = Durability(durability)
         self._access = Access(
-            token=token, allow_origins=frozenset(allow_origins), allow_hosts=frozenset(), embedded=True
+            token=token,
+            identify=identify,
+            allow_origins=frozenset(allow_origins),
+            allow_hosts=frozenset(),
+            embedded=True,
         )
         self._limits = limits
         self._clock = clock

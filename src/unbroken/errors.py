@@ -25,6 +25,7 @@ __all__ = [
     "NotFoundError",
     "OverloadedError",
     "ProducerGapError",
+    "ProviderUnavailableError",
     "ProtocolError",
     "SequenceError",
     "StoreError",
@@ -102,6 +103,15 @@ class UnauthorizedError(UnbrokenError):
     code = "unauthorized"
     http_status = 401
     cure = "Send a valid token in the Authorization header, or a fresh ticket."
+
+
+class ProviderUnavailableError(UnbrokenError):
+    """Who is asking cannot be found out at the moment: the identity provider, or the application, does not answer."""
+
+    code = "provider_unavailable"
+    http_status = 503
+    retryable = True
+    cure = "Wait and try again. For the operator: see the server's log, and whether --jwt-keys can be reached from it."
 
 
 class ForbiddenOriginError(UnbrokenError):

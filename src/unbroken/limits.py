@@ -99,6 +99,18 @@ class Limits:
     ticket_seconds: float = 30.0
     tickets_max: int = 10_000
 
+    # who is asking
+    jwt_bytes_max: int = 8 * KIB
+    jwt_leeway_seconds: float = 5.0
+    jwks_bytes_max: int = 256 * KIB
+    jwks_keys_max: int = 100
+    jwks_seconds_max: float = 5.0
+    jwks_refresh_seconds: float = 300.0
+    jwks_cooldown_seconds: float = 10.0
+    identify_seconds_max: float = 10.0
+    credential_check_seconds: float = 0.5
+    revocations_max: int = 100_000
+
     # the client
     client_pending_messages_max: int = 10_000
     client_pending_bytes_max: int = 16 * MIB

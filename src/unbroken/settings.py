@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -51,6 +51,28 @@ class Settings(BaseSettings):
     allow_host: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Host names besides the server's own that requests may name, separated by commas."
     )
+    anonymous: bool = Field(
+        default=False, description="Let in whoever has no credential, as the principal anonymous, to things of its own."
+    )
+    jwt_issuer: str | None = Field(
+        None, description="The issuer (iss) of the tokens that your identity provider signs."
+    )
+    jwt_audience: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="What such a token must be for (aud), one of these, separated by commas."
+    )
+    jwt_keys: str | None = Field(
+        None, description="Its public keys (JWKS): an https address, or a file. Read again when they change."
+    )
+    jwt_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("RS256", "PS256", "ES256", "EdDSA"), description="How tokens may be signed, separated by commas."
+    )
+    jwt_types: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("at+jwt", "JWT"), description="The kinds (typ) of tokens that are taken, separated by commas."
+    )
+    jwt_subject_claim: str = Field("sub", min_length=1, description="The claim that says who the user is.")
+    jwt_tenant_claim: str | None = Field(
+        None, min_length=1, description="The claim that says which tenant the user belongs to; else all belong to one."
+    )
     tasks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Modules whose tasks can be run, as package.module or package.module:name, separated by commas."
     )
@@ -62,18 +84,29 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
 
-    @field_validator("allow_origin", "allow_host", "tasks", mode="before")
+    @field_validator(
+        "allow_origin", "allow_host", "tasks", "jwt_audience", "jwt_algorithms", "jwt_types", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _safe_by_default(self) -> Settings:
-        if not is_loopback(self.host) and self.secret is None:
+    def _safe_by_default(self) -> Self:
+        if not is_loopback(self.host) and self.secret is None and self.jwt_issuer is None and not self.anonymous:
             raise ValueError(
-                f"listening on {self.host} is open to others: set a token (UNBROKEN_TOKEN or --token-file), "
-                "or listen on 127.0.0.1"
+                f"listening on {self.host} is open to others: set a token (UNBROKEN_TOKEN or --token-file) or an identity "
+                "provider (--jwt-issuer), say --anonymous, or listen on 127.0.0.1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        given = {"jwt_issuer": self.jwt_issuer, "jwt_audience": self.jwt_audience, "jwt_keys": self.jwt_keys}
+        missing = [f"--{name.replace('_', '-')}" for name, value in given.items() if not value]
+        others = self.model_fields_set & {"jwt_algorithms", "jwt_types", "jwt_subject_claim", "jwt_tenant_claim"}
+        if missing and (len(missing) < len(given) or others):
+            raise ValueError(f"an identity provider is not complete without {', '.join(missing)}")
         return self
 
     @property

@@ -1,26 +1,27 @@
-"""Who may come in: the token, and the Host and Origin of a request.
+"""The rules of who may come in, and the Host and Origin of a request.
 
-The HTTP guard and the WebSocket handshake ask it before anything else happens. It decides from header values alone,
-opens nothing and remembers nothing; what a principal owns is decided further down.
+The HTTP guard and the WebSocket handshake ask it before anything else happens; who is asking is found by `callers`, by these
+rules. It decides from header values alone, opens nothing and remembers nothing.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidError, UnauthorizedError
-from unbroken.identity import Principal
+from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidError
+
+if TYPE_CHECKING:
+    from unbroken.auth.callers import Identify
+    from unbroken.auth.provider import IdentityProvider
 
 __all__ = ["Access", "HeaderValues"]
 
-LOCAL: Final = Principal()
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 SECURE: Final = {"ws": "http", "wss": "https"}
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([1-9][0-9]{0,4}))?", re.ASCII)
 
 
 class HeaderValues(Protocol):
@@ -40,13 +41,19 @@ class _WithLists(Protocol):
 class Access:
     """The rules of one server.
 
-    `token`: when set, every entry but health and the page's files wants it. `allow_origins`: origins as a browser
-    writes them (`https://app.example`). `allow_hosts`: `name` (any port) or `name:port`, or `*` for any; the loopback
-    names on the port we listen on always are. `embedded`: part of somebody else's application, which decides about
-    hosts; then any Host is taken, and an Origin belongs to it whatever its scheme.
+    `token`, `provider`, `identify`: the shared token, the user's identity provider, the application's own answer; with any
+    of them every entry but health and the page's files wants a credential. `anonymous`: it does not, and whoever has none
+    is the principal of that name. `exposed`: others than this machine can reach it, so nobody gets in without.
+    `allow_origins`: origins as a browser writes them (`https://app.example`). `allow_hosts`: `name` (any port) or
+    `name:port`, or `*` for any; the loopback names on the port we listen on always are. `embedded`: part of somebody else's
+    application, which decides about hosts; then any Host is taken, and an Origin belongs to it whatever its scheme.
     """
 
     token: str | None = field(default=None, repr=False)
+    provider: IdentityProvider | None = None
+    identify: Identify | None = None
+    anonymous: bool = False
+    exposed: bool = False
     allow_origins: frozenset[str] = frozenset()
     allow_hosts: frozenset[str] = frozenset()
     embedded: bool = False
@@ -55,15 +62,11 @@ class Access:
         if self.token is not None and not self.token.strip():
             raise ConfigurationError("an empty token protects nothing: set a token, or none", setting="token")
 
-    def principal(self, headers: HeaderValues) -> Principal:
-        """Who is asking; `UnauthorizedError` when a token is set and the request does not carry it."""
-        if self.token is None:
-            return LOCAL
-        scheme, _, given = (header(headers, "authorization") or "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(errors="replace"), self.token.encode())
-        if scheme.lower() != "bearer" or not right:
-            raise UnauthorizedError("the request carries no valid bearer token")
-        return LOCAL
+    @property
+    def unguarded(self) -> bool:
+        """Whether nothing is set up and only this machine can ask: then whoever comes without credentials owns all."""
+        set_up = self.token is not None or self.provider is not None or self.identify is not None
+        return not (set_up or self.anonymous or self.exposed)
 
     def check_host(self, headers: HeaderValues, server: tuple[str, int | None] | None = None) -> None:
         """`ForbiddenOriginError` unless the Host is one of ours (against DNS rebinding).

@@ -1,6 +1,6 @@
-"""The decision about a WebSocket handshake: who comes in, and which version is spoken.
+"""The decision about a WebSocket handshake: may it come from there, which version is spoken, and whose it is.
 
-The WebSocket face calls it with what the request carries. It sends nothing; a refusal is an error whose HTTP status and
+The WebSocket faces call it with what the request carries. It sends nothing; a refusal is an error whose HTTP status and
 problem document the caller sends.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbroken.auth.access import Access, HeaderValues, header
-from unbroken.auth.tickets import Tickets
+from unbroken.auth.access import HeaderValues, header
+from unbroken.auth.callers import Callers
 from unbroken.identity import Principal
 from unbroken.protocol.negotiation import choose, ticket_of
 
@@ -19,9 +19,12 @@ __all__ = ["Admission", "admit"]
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A handshake that may go on: for whom, and the one subprotocol to answer with."""
+    """A handshake that may go on: for whom, and the one subprotocol to answer with.
 
-    principal: Principal
+    `principal` is None where the caller has to ask `Callers.principal`, which takes its time.
+    """
+
+    principal: Principal | None
     subprotocol: str
 
 
@@ -29,8 +32,7 @@ def admit(
     headers: HeaderValues,
     offered: Sequence[str],
     *,
-    access: Access,
-    tickets: Tickets,
+    callers: Callers,
     scheme: str | None = None,
     server: tuple[str, int | None] | None = None,
 ) -> Admission:
@@ -40,10 +42,10 @@ def admit(
     name, is taken. A ticket is spent only when everything else is right. Raises `ForbiddenOriginError`, `VersionError`
     or `UnauthorizedError`.
     """
-    access.check_host(headers, server)
-    access.check_origin(headers, scheme=scheme, changes_state=True)
+    callers.access.check_host(headers, server)
+    callers.access.check_origin(headers, scheme=scheme, changes_state=True)
     subprotocol = choose(offered)
     ticket = ticket_of(offered)
     if ticket is None:
-        return Admission(access.principal(headers), subprotocol)
-    return Admission(tickets.spend(ticket, header(headers, "origin")), subprotocol)
+        return Admission(callers.at_once(headers), subprotocol)
+    return Admission(callers.tickets.spend(ticket, header(headers, "origin")), subprotocol)

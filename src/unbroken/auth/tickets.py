@@ -1,13 +1,14 @@
-"""Tickets: what lets a browser open a WebSocket without a token in the URL.
+"""Tickets: what lets a browser open a WebSocket, or a stream of events, without a token in the URL.
 
-The HTTP face issues them, the WebSocket handshake spends them. They live in memory only, as hashes, and are gone with
-the process: a client asks for a new one.
+The HTTP face issues them, the WebSocket handshake and `Callers` spend them. They live in memory only, as hashes, and are
+gone with the process: a client asks for a new one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from unbroken.clock import Clock
@@ -35,6 +36,8 @@ class _Issued:
 class Tickets:
     """Every ticket that is out: each works once, for `ticket_seconds`, and only from the origin that asked for it.
 
+    It is no better than the credential that it was asked for with: it ends with that, and is forgotten when that is revoked.
+
     Belongs to one event loop; issuing and spending are single steps that nothing can come between.
     """
 
@@ -54,26 +57,38 @@ class Tickets:
             raise OverloadedError("too many tickets are out", limit="tickets_max", retry_after_seconds=1)
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         expires = now + int(self._limits.ticket_seconds * 1000)
+        if principal.expires_ms is not None:
+            expires = min(expires, principal.expires_ms)
         self._issued[_hash(ticket)] = _Issued(principal, origin, now, expires)
         return ticket
 
-    def spend(self, ticket: str, origin: str | None) -> Principal:
+    def spend(self, ticket: str, origin: str | None, *, own: Callable[[str], bool] | None = None) -> Principal:
         """Whose ticket it is; it is void from here on, whatever the outcome.
 
-        Raises `UnauthorizedError` for one that was never issued, was spent, is too old, or comes from another origin.
+        With `own`, a request without an origin is taken for one of the server's own pages, which `own` knows. Raises
+        `UnauthorizedError` for one that was never issued, was spent, is too old, or comes from another origin.
         """
         issued = self._issued.pop(_hash(ticket), None)
-        if issued is None or not issued.good(self._clock.now_ms()) or issued.origin != origin:
+        if issued is None or not issued.good(self._clock.now_ms()):
+            raise UnauthorizedError("the ticket is not valid, or not any more")
+        own_page = origin is None and own is not None and issued.origin is not None and own(issued.origin)
+        if issued.origin != origin and not own_page:
             raise UnauthorizedError("the ticket is not valid, or not any more")
         return issued.principal
 
+    def forget(self, credential: str) -> None:
+        """Void every ticket that was asked for with `credential`."""
+        self._issued = {key: kept for key, kept in self._issued.items() if kept.principal.credential != credential}
+
     def _forget(self, now: int) -> None:
-        """Drop what has expired; the oldest come first."""
+        """Drop what has expired; the oldest come first, and with them most of what has."""
         while self._issued:
             oldest = next(iter(self._issued))
             if self._issued[oldest].good(now):
-                return
+                break
             del self._issued[oldest]
+        if len(self._issued) >= self._limits.tickets_max:
+            self._issued = {key: kept for key, kept in self._issued.items() if kept.good(now)}
 
 
 def _hash(ticket: str) -> bytes:

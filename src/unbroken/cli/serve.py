@@ -43,6 +43,35 @@ class Access:
     allow_host: Annotated[
         tuple[str, ...], Parameter(negative="", help="A host name besides the server's own that requests may name.")
     ] = ()
+    anonymous: Annotated[
+        bool | None,
+        Parameter(negative="", help="Let in whoever has no credential, as `anonymous`, to things of its own [no]."),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """Your identity provider, whose tokens (JWT) are taken."""
+
+    jwt_issuer: Annotated[str | None, Parameter(help="The issuer (iss) of its tokens.")] = None
+    jwt_audience: Annotated[
+        tuple[str, ...], Parameter(negative="", help="What a token must be for (aud); one of these.")
+    ] = ()
+    jwt_keys: Annotated[
+        str | None, Parameter(help="Its public keys (JWKS): an https address, or a file. Read again when they change.")
+    ] = None
+    jwt_algorithms: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", help="How tokens may be signed [RS256, PS256, ES256, EdDSA]."),
+    ] = ()
+    jwt_types: Annotated[
+        tuple[str, ...], Parameter(negative="", help="The kinds (typ) of tokens that are taken [at+jwt, JWT].")
+    ] = ()
+    jwt_subject_claim: Annotated[str | None, Parameter(help="The claim that says who the user is [sub].")] = None
+    jwt_tenant_claim: Annotated[
+        str | None, Parameter(help="The claim that says which tenant the user belongs to; else all belong to one.")
+    ] = None
 
 
 @Parameter(name="*")
@@ -74,6 +103,7 @@ class Work:
 DEFAULT_WORK: Final = Work()
 DEFAULT_TIMING: Final = Timing()
 DEFAULT_ACCESS: Final = Access()
+DEFAULT_PROVIDER: Final = Provider()
 DEFAULT_LOGGING: Final = Logging()
 
 
@@ -102,6 +132,7 @@ def serve(
     place: Place = DEFAULT_PLACE,
     timing: Timing = DEFAULT_TIMING,
     access: Access = DEFAULT_ACCESS,
+    provider: Provider = DEFAULT_PROVIDER,
     work: Work = DEFAULT_WORK,
     logging: Logging = DEFAULT_LOGGING,
 ) -> int:
@@ -113,7 +144,8 @@ def serve(
     from unbroken.cli.logs import configure
     from unbroken.server.run import serve as serve_until_stopped
 
-    settings = settings_of({**asdict(place), **asdict(timing), **asdict(access), **asdict(work), **asdict(logging)})
+    given = [asdict(part) for part in (place, timing, access, provider, work, logging)]
+    settings = settings_of({name: value for part in given for name, value in part.items()})
     configure(settings.log_level, settings.log_format)
     return serve_until_stopped(settings)
 

@@ -32,6 +32,7 @@ from unbroken.protocol.client_subscription import Subscription
 from unbroken.protocol.codec import ReceivedFrame, ReceivedMessages, decode_server
 from unbroken.protocol.frames import (
     Acks,
+    Authorized,
     ClientFrame,
     ErrorFrame,
     Goodbye,
@@ -283,6 +284,8 @@ class ClientSession:
                 return self._error(frame, now)
             case Heartbeat():
                 return [out.Send(Heartbeat())]
+            case Authorized():
+                return []
             case Hello():
                 return self._hello(frame, now)
             case Notice():

@@ -16,6 +16,7 @@ from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import SEPARATOR, Message, decode_message, too_deep
 from unbroken.protocol.frames import (
     Acks,
+    Authorized,
     ClientFrame,
     ErrorFrame,
     Goodbye,
@@ -77,7 +78,17 @@ class ReceivedMessages(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
 
 
 ReceivedFrame = (
-    Hello | Subscribed | ReceivedMessages | StateFrame | Acks | Result | ErrorFrame | Notice | Goodbye | Heartbeat
+    Hello
+    | Authorized
+    | Subscribed
+    | ReceivedMessages
+    | StateFrame
+    | Acks
+    | Result
+    | ErrorFrame
+    | Notice
+    | Goodbye
+    | Heartbeat
 )
 
 
@@ -90,7 +101,19 @@ _client_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(Client
 _server_decoder: msgspec.json.Decoder[ReceivedFrame] = msgspec.json.Decoder(ReceivedFrame)
 _tag_decoder = msgspec.json.Decoder(_Tag)
 _SERVER_TYPES = frozenset(
-    {"hello", "subscribed", "messages", "state", "acks", "result", "error", "notice", "goodbye", "heartbeat"}
+    {
+        "hello",
+        "authorized",
+        "subscribed",
+        "messages",
+        "state",
+        "acks",
+        "result",
+        "error",
+        "notice",
+        "goodbye",
+        "heartbeat",
+    }
 )
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "Acks",
     "AnswerFrame",
     "AppendFrame",
+    "AuthFrame",
+    "Authorized",
     "CancelFrame",
     "ClientFrame",
     "CloseSpec",
@@ -145,6 +147,16 @@ class AnswerFrame(_Frame, frozen=True, kw_only=True, tag="answer"):
     response: msgspec.Raw
 
 
+class AuthFrame(_Frame, frozen=True, kw_only=True, tag="auth"):
+    """Go on with a newer credential of the same principal, before the present one ends."""
+
+    id: int
+    token: str
+
+    def __repr__(self) -> str:
+        return f"AuthFrame(id={self.id})"
+
+
 class Heartbeat(_Frame, frozen=True, kw_only=True, tag="heartbeat"):
     """Either way; the client answers each of the server's with one of its own."""
 
@@ -161,6 +173,7 @@ ClientFrame = (
     | StartFrame
     | RetryFrame
     | AnswerFrame
+    | AuthFrame
     | Heartbeat
 )
 
@@ -176,6 +189,8 @@ class Hello(_Frame, frozen=True, kw_only=True, tag="hello"):
     frame_bytes_max: int
     message_bytes_max: int
     append_messages_max: int
+    expires_seconds: float | None = None
+    """For how long the credential is good; None: as long as nobody takes it away."""
 
 
 class StreamView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -251,6 +266,13 @@ class Result(_Frame, frozen=True, kw_only=True, tag="result"):
     created: bool = False
 
 
+class Authorized(_Frame, frozen=True, kw_only=True, tag="authorized"):
+    """An `auth` took effect; the new credential is good for `expires_seconds` (None: until somebody takes it away)."""
+
+    id: int
+    expires_seconds: float | None = None
+
+
 class ErrorFrame(_Frame, frozen=True, kw_only=True, tag="error"):
     """A request (`id`) or a subscription (`stream`) failed; without both, the connection."""
 
@@ -278,5 +300,15 @@ class Goodbye(_Frame, frozen=True, kw_only=True, tag="goodbye"):
 
 
 ServerFrame = (
-    Hello | Subscribed | MessagesFrame | StateFrame | Acks | Result | ErrorFrame | Notice | Goodbye | Heartbeat
+    Hello
+    | Authorized
+    | Subscribed
+    | MessagesFrame
+    | StateFrame
+    | Acks
+    | Result
+    | ErrorFrame
+    | Notice
+    | Goodbye
+    | Heartbeat
 )

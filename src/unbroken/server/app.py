@@ -15,6 +15,9 @@ from urllib.parse import unquote
 from starlette.routing import BaseRoute, Router, WebSocketRoute
 
 from unbroken.auth.access import Access
+from unbroken.auth.callers import Callers
+from unbroken.auth.credentials import Revocations
+from unbroken.auth.live import LiveViewers
 from unbroken.auth.tickets import Tickets
 from unbroken.clock import Clock, SystemClock
 from unbroken.errors import InvalidError
@@ -77,6 +80,8 @@ def build_services(
     streams = Streams(log, store, limits=limits, clock=clock)
     states = StreamStateManager(streams)
     hub = Hub(store, limits=limits, metrics=metrics)
+    tickets = Tickets(limits=limits, clock=clock)
+    credentials = Revocations(limits, clock)
     supervisor = RunSupervisor(streams, states, hub, catalog) if catalog is not None and worker else None
     return Services(
         store=store,
@@ -88,7 +93,10 @@ def build_services(
         limits=limits,
         clock=clock,
         access=access,
-        tickets=Tickets(limits=limits, clock=clock),
+        tickets=tickets,
+        credentials=credentials,
+        callers=Callers(access, credentials, tickets, limits=limits, clock=clock),
+        live=LiveViewers(credentials, limits=limits, clock=clock),
         connections=WebSocketConnectionManager(limits=limits, metrics=metrics),
         desk=RunDesk(streams, catalog or Catalog()),
         supervisor=supervisor,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from unbroken.errors import TooLargeError
+from unbroken.errors import TooLargeError, UnauthorizedError
 from unbroken.hub import Delta, Follower
 from unbroken.server.departure import departed
 
 if TYPE_CHECKING:
     from starlette.types import Receive
 
+    from unbroken.auth.live import Presence
     from unbroken.server.services import Services
 
 __all__ = ["Attendance"]
@@ -29,7 +30,10 @@ T = TypeVar("T")
 class Attendance:
     """A follower's place in front of the hub for at most `seconds_max`, in one task."""
 
-    def __init__(self, services: Services, receive: Receive, follower: Follower, seconds_max: float) -> None:
+    def __init__(
+        self, services: Services, receive: Receive, follower: Follower, *, seconds_max: float, presence: Presence
+    ) -> None:
+        self._presence = presence
         self._services = services
         self._receive = receive
         self._follower = follower
@@ -40,15 +44,22 @@ class Attendance:
         self._waiting: asyncio.Timeout | None = None
 
     @property
+    def refusal(self) -> UnauthorizedError | None:
+        """Why the viewer may not stay: its credential has ended."""
+        return self._presence.error
+
+    @property
     def over(self) -> bool:
-        """Whether the time is over, or the server drains."""
-        return self._services.draining or self._loop.time() >= self._ends
+        """Whether the time is over, the viewer may not stay, or the server drains."""
+        return self._services.draining or self.refusal is not None or self._loop.time() >= self._ends
 
     async def next(self, seconds_max: float) -> Delta:
         """What comes next; an empty delta after `seconds_max` without anything, or at the end of the time.
 
         When the server drains it gives what is there at once, if anything.
         """
+        if self.refusal is not None:
+            return Delta((), None)
         if self._services.draining:
             return await self._follower.next(0)
         try:
@@ -63,7 +74,8 @@ class Attendance:
         """What `work` gives. `ClientDisconnect` when the viewer leaves first, or takes nothing until long after the end."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                watchers = (tasks.create_task(self._leave()), tasks.create_task(self._stop()))
+                watching = (self._leave(), self._stop(), self._send_away())
+                watchers = [tasks.create_task(work) for work in watching]
                 try:
                     async with self._life:
                         return await work
@@ -94,6 +106,14 @@ class Attendance:
         if self._waiting is not None:
             _hasten(self._waiting, now)
         _hasten(self._life, now + self._services.limits.drain_seconds_max / 2)
+
+    async def _send_away(self) -> None:
+        """When the credential ends, end the wait at once; one who takes nothing is cut off soon after."""
+        await self._presence.gone.wait()
+        now = self._loop.time()
+        if self._waiting is not None:
+            _hasten(self._waiting, now)
+        _hasten(self._life, now + self._services.limits.credential_check_seconds)
 
 
 def _hasten(scope: asyncio.Timeout, when: float) -> None:

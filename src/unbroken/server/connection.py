@@ -10,31 +10,31 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Final
 
-from unbroken import __version__
 from unbroken.errors import (
     DrainingError,
+    NotFoundError,
     OverloadedError,
     ProtocolError,
     TooLargeError,
     TrimmedError,
+    UnauthorizedError,
     UnbrokenError,
 )
 from unbroken.hub import LiveBatch, Subscription, news
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.messages import StreamInfo
 from unbroken.protocol.codec import decode_client, encode_server
 from unbroken.protocol.frames import (
-    PROTOCOL,
     Ack,
     Acks,
     AnswerFrame,
     AppendFrame,
+    AuthFrame,
     CancelFrame,
     ClientFrame,
     CreateFrame,
     Goodbye,
     Heartbeat,
-    Hello,
     LeaseFrame,
     Pause,
     Result,
@@ -52,7 +52,8 @@ from unbroken.requests import NewStream
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
-from unbroken.server.specs import check_written, object_text, producer_of
+from unbroken.server.renewal import authorized, greeting, renewed
+from unbroken.server.specs import check_written, new_stream
 from unbroken.store.base import Appended, Rejected, WriteResult
 
 if TYPE_CHECKING:
@@ -117,19 +118,8 @@ class Connection:
         self._held = 0
         self._closed = False
         services.connections.add(self)
-        limits = services.limits
-        self._encode(
-            Hello(
-                protocol=PROTOCOL,
-                server=__version__,
-                connection=self.id,
-                heartbeat_seconds=limits.heartbeat_seconds,
-                silence_seconds=limits.silence_seconds_max,
-                frame_bytes_max=limits.frame_bytes_max,
-                message_bytes_max=limits.message_bytes_max,
-                append_messages_max=limits.append_messages_max,
-            )
-        )
+        services.live.add(self)
+        self._encode(greeting(services, self.id, principal))
         services.connections.greet(self)
 
     # --- what the face calls ------------------------------------------------------------------------------------------
@@ -181,6 +171,7 @@ class Connection:
         self._inbox.clear()
         self._dirty.clear()
         self._services.connections.remove(self)
+        self._services.live.remove(self)
 
     def crowded(self) -> None:
         """Something was sent to the peer that it had asked for: when it does not take it, it may ask no more."""
@@ -233,6 +224,10 @@ class Connection:
         self._services.metrics.refused(error)
         self._encode(error_frame(error))
         self.close(close_code(error), error.code)
+
+    def expel(self, error: UnauthorizedError) -> None:
+        """The credential has ended: nothing more is sent or taken."""
+        self.fail(error)
 
     # --- what the hub calls -------------------------------------------------------------------------------------------
 
@@ -318,6 +313,8 @@ class Connection:
                 stream = check_written(await self._stream(frame.stream))
                 info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
+            case AuthFrame():
+                await self._renew(frame)
             case StartFrame() | RetryFrame() | AnswerFrame():
                 self._encode(await run_result(services.desk, services.streams, self.principal, frame))
             case _:
@@ -336,22 +333,23 @@ class Connection:
         return stream
 
     async def _create(self, frame: CreateFrame) -> None:
-        lease = frame.lease
-        created = await self._services.streams.create(
-            self.principal,
-            frame.stream,
-            NewStream(
-                kind=frame.kind,
-                content_type=frame.content_type,
-                session=frame.session,
-                metadata=object_text(frame.metadata) or "{}",
-                ttl_seconds=frame.ttl_seconds,
-                lease=None if lease is None else producer_of(lease),
-                lease_seconds=frame.lease_seconds,
-            ),
-        )
+        created = await self._services.streams.create(self.principal, frame.stream, new_stream(frame))
         self._remember(created.stream)
         self._encode(Result(id=frame.id, stream=stream_view(created.stream), created=created.created))
+
+    async def _renew(self, frame: AuthFrame) -> None:
+        """Go on with a newer credential of the same principal; what that does not cover ends here."""
+        services = self._services
+        self.principal = principal = await renewed(services, self.principal, frame.token)
+        services.live.remove(self)
+        if self._closed:
+            return
+        services.live.add(self)
+        self._streams.clear()
+        for name, subscription in list(self._subscriptions.items()):
+            if not principal.may(Verb.READ, name, subscription.live.info.epoch):
+                self._drop(subscription, NotFoundError(f"no stream {name!r}", stream=name))
+        self._encode(authorized(services, frame.id, principal))
 
     # --- appends ------------------------------------------------------------------------------------------------------
 

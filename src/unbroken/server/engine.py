@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, nullcontext
 
 from unbroken.hub import Hub
@@ -39,17 +39,7 @@ class Engine:
             if extended:
                 logger.info("%d leases continue after the restart", extended)
             async with asyncio.TaskGroup() as tasks:
-                hub: Hub = services.hub
-                background = [
-                    tasks.create_task(work, name=name)
-                    for name, work in (
-                        ("log", services.log.run()),
-                        ("hub", hub.run()),
-                        ("connections", services.connections.run()),
-                        ("reaper", services.states.run()),
-                        ("retention", self._retention.run()),
-                    )
-                ]
+                background = [tasks.create_task(work, name=name) for name, work in self._work()]
                 services.started = True
                 try:
                     supervisor = services.supervisor
@@ -63,6 +53,19 @@ class Engine:
                         task.cancel()
         finally:
             await self._close_store()
+
+    def _work(self) -> Iterator[tuple[str, Coroutine[object, object, None]]]:
+        """What goes on for as long as the server runs."""
+        services = self.services
+        hub: Hub = services.hub
+        yield "log", services.log.run()
+        yield "hub", hub.run()
+        yield "connections", services.connections.run()
+        yield "reaper", services.states.run()
+        yield "retention", self._retention.run()
+        yield "credentials", services.live.run()
+        if services.access.provider is not None:
+            yield "identity provider", services.access.provider.run()
 
     async def drain(self) -> None:
         """Send every viewer away to come back later; from now on nobody waits for long for a store that hangs. Idempotent."""

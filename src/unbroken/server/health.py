@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from unbroken.errors import StoreError
+from unbroken.errors import NotFoundError, StoreError
 from unbroken.identity import Principal
 from unbroken.server.resource import json_response
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
+OPERATOR: Final = ("local", "local", None)
+"""Who may see the metrics: they are of everybody's streams."""
 PROBE: Final = "readyz"
 """The name that the readiness probe asks the store for; whether there is such a stream does not matter."""
 
@@ -39,7 +41,9 @@ def routes(services: Services) -> list[BaseRoute]:
         return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def metrics(request: Request) -> Response:
-        services.access.principal(request.headers)
+        principal = await services.callers.principal(request.headers, request.scope)
+        if (principal.tenant, principal.subject, principal.grants) != OPERATOR:
+            raise NotFoundError("there is no such path")
         return Response(services.metrics.expose(), media_type=CONTENT_TYPE_PLAIN_1_0_0)
 
     return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]

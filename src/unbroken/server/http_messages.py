@@ -96,24 +96,31 @@ def message_reader(services: Services, *, takeover: bool = True) -> Callable[[Ca
         if live == "sse":
             if stream.state.terminal and cursor >= stream.head:
                 return Response(status_code=204)
-            return SseResponse(services, stream, cursor, events, takeover=takeover)
+            return SseResponse(call, stream, cursor, events, takeover=takeover)
         if live == "long-poll" and not call.head_only:
             with polls.place():
-                return await while_connected(call.receive, _long_poll(services, stream, cursor, limit))
+                return await while_connected(call.receive, _long_poll(call, stream, cursor, limit))
         return _page(await services.streams.read(stream, cursor, messages_max=limit), cursor)
 
     return read_messages
 
 
-async def _long_poll(services: Services, stream: StreamInfo, cursor: Seq, limit: int) -> Response:
-    """The messages behind `cursor`, waiting for the first, or for a change of the state; 204 when there is none in time."""
+async def _long_poll(call: Call, stream: StreamInfo, cursor: Seq, limit: int) -> Response:
+    """The messages behind `cursor`, waiting for the first, or for a change of the state; 204 when there is none in time.
+
+    `UnauthorizedError` when the credential ends meanwhile.
+    """
+    services = call.services
     found = await services.streams.read(stream, cursor, messages_max=limit)
     if found.batches or found.stream.state.terminal:
         return _page(found, cursor)
-    with await services.hub.follow(found.stream, cursor) as follower:
+    with services.live.present(call.principal) as presence, await services.hub.follow(found.stream, cursor) as follower:
         follower.subscription.told = facts(found.stream)
-        news = await unless(services.stopping.wait, follower.next(services.limits.long_poll_seconds))
-        if news is None or not news[0]:
+        waiting = unless(presence.gone.wait, follower.next(services.limits.long_poll_seconds))
+        news = await unless(services.stopping.wait, waiting)
+        if presence.error is not None:
+            raise presence.error
+        if news is None or news[0] is None or not news[0][0]:
             return Response(status_code=204)
     return _page(await services.streams.read(stream, cursor, messages_max=limit), cursor)
 

@@ -80,6 +80,13 @@ class WebSocketConnectionManager:
             raise DrainingError
         self._tasks.create_task(self._guard(work, connection))
 
+    def begin(self, work: Coroutine[object, object, None]) -> None:
+        """Run the work of a handshake, which raises nothing, as a child of this manager; `DrainingError` when it is over."""
+        if self._tasks is None:
+            work.close()
+            raise DrainingError
+        self._tasks.create_task(work)
+
     async def _guard(self, work: Coroutine[object, object, None], connection: Connection) -> None:
         try:
             await work

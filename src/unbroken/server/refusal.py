@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from unbroken.errors import DrainingError, OverloadedError, ProtocolError, TooLargeError, UnbrokenError
+from unbroken.errors import (
+    DrainingError,
+    OverloadedError,
+    ProtocolError,
+    TooLargeError,
+    UnauthorizedError,
+    UnbrokenError,
+)
 from unbroken.protocol.frames import ErrorFrame
 
 __all__ = ["CLOSE_SERVICE_RESTART", "CLOSE_SILENT", "close_code", "error_frame"]
@@ -17,6 +24,7 @@ CLOSE_INTERNAL: Final = 1011
 CLOSE_SERVICE_RESTART: Final = 1012
 CLOSE_TRY_LATER: Final = 1013
 CLOSE_BAD_FRAME: Final = 4400
+CLOSE_UNAUTHORIZED: Final = 4401
 CLOSE_SILENT: Final = 4408
 
 
@@ -39,6 +47,8 @@ def close_code(error: UnbrokenError) -> int:
         return CLOSE_TOO_BIG
     if isinstance(error, ProtocolError):
         return CLOSE_BAD_FRAME
+    if isinstance(error, UnauthorizedError):
+        return CLOSE_UNAUTHORIZED
     if isinstance(error, (OverloadedError, DrainingError)):
         return CLOSE_TRY_LATER
     return CLOSE_INTERNAL

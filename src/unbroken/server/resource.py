@@ -155,7 +155,8 @@ class Resource:
             await method_not_allowed(method, self._allowed)(scope, receive, send)
             return
         services = self._services
-        call = Call(services, services.access.principal(Headers(scope=scope)), scope, receive)
+        principal = await services.callers.principal(Headers(scope=scope), scope)
+        call = Call(services, principal, scope, receive)
         response = await handler(call)
         await response(scope, receive, _without_body(send) if call.head_only else send)
 

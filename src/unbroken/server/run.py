@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from unbroken.auth.access import Access
 from unbroken.errors import AddressError, ConfigurationError
 from unbroken.server.app import build_app, build_services, open_store
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
+from unbroken.server.entrance import build_access
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
 
@@ -58,11 +58,7 @@ def build_engine(settings: Settings) -> Engine:
     """The parts of a server as `settings` say, not running."""
     limits = settings.limits
     store = open_store(settings.store, Durability(settings.durability), limits=limits)
-    access = Access(
-        token=settings.secret,
-        allow_origins=frozenset(settings.allow_origin),
-        allow_hosts=frozenset(settings.allow_host) | {settings.host},
-    )
+    access = build_access(settings)
     catalog = build_catalog(settings)
     return Engine(build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker))
 

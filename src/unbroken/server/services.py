@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unbroken.auth.access import Access
+    from unbroken.auth.callers import Callers
+    from unbroken.auth.credentials import Credentials
+    from unbroken.auth.live import LiveViewers
     from unbroken.auth.tickets import Tickets
     from unbroken.clock import Clock
     from unbroken.hub import Hub
@@ -42,6 +45,9 @@ class Services:
     clock: Clock
     access: Access
     tickets: Tickets
+    credentials: Credentials
+    callers: Callers
+    live: LiveViewers
     connections: WebSocketConnectionManager
     desk: RunDesk
     supervisor: RunSupervisor | None

@@ -12,10 +12,11 @@ import msgspec
 from unbroken.errors import InvalidError, TransitionError
 from unbroken.limits import Limits
 from unbroken.messages import StreamInfo, StreamState, check_depth
-from unbroken.protocol.frames import CloseSpec, ProducerSpec
+from unbroken.protocol.frames import CloseSpec, CreateFrame, ProducerSpec
 from unbroken.store.base import Close, Producer
+from unbroken.streams import NewStream
 
-__all__ = ["STATES", "check_written", "close_of", "object_text", "producer_of"]
+__all__ = ["STATES", "check_written", "close_of", "new_stream", "object_text", "producer_of"]
 
 STATES: Final = {state.value: state for state in StreamState}
 
@@ -23,6 +24,19 @@ STATES: Final = {state.value: state for state in StreamState}
 def object_text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:
     """A JSON object of a request as text; None when it is absent or null."""
     return None if raw is msgspec.UNSET or bytes(raw) == b"null" else bytes(raw).decode()
+
+
+def new_stream(frame: CreateFrame) -> NewStream:
+    """What a `create` frame asks for."""
+    return NewStream(
+        kind=frame.kind,
+        content_type=frame.content_type,
+        session=frame.session,
+        metadata=object_text(frame.metadata) or "{}",
+        ttl_seconds=frame.ttl_seconds,
+        lease=None if frame.lease is None else producer_of(frame.lease),
+        lease_seconds=frame.lease_seconds,
+    )
 
 
 def close_of(spec: CloseSpec, limits: Limits) -> Close:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unbroken.errors import NotFoundError, StoreError, TrimmedError, UnbrokenError
+from unbroken.errors import NotFoundError, StoreError, TrimmedError, UnauthorizedError, UnbrokenError
 from unbroken.hub import Follower, LiveBatch
 from unbroken.messages import Seq, StreamInfo, split_encoded
 from unbroken.protocol import sse
@@ -25,6 +25,7 @@ from unbroken.server.problems import error_view
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
+    from unbroken.server.resource import Call
     from unbroken.server.services import Services
 
 __all__ = ["HEADERS", "SseResponse", "batch_events"]
@@ -44,14 +45,15 @@ class SseResponse:
     """An ASGI response that follows `stream` behind `cursor` until it ends, the time is over or the viewer leaves.
 
     Messages come densely and once each; the state the viewer finds comes behind the first of them, a terminal one as
-    the last event. The server's draining ends it after what is on its way. With `takeover`, live batches are written past
-    ASGI where that is possible.
+    the last event. When the credential ends, an error event says so and is the last. The server's draining ends it after
+    what is on its way. With `takeover`, live batches are written past ASGI where that is possible.
     """
 
     def __init__(
-        self, services: Services, stream: StreamInfo, cursor: Seq, places: LongResponses, *, takeover: bool = True
+        self, call: Call, stream: StreamInfo, cursor: Seq, places: LongResponses, *, takeover: bool = True
     ) -> None:
-        self._services = services
+        self._services = call.services
+        self._principal = call.principal
         self._stream = stream
         self._cursor = cursor
         self._places = places
@@ -63,8 +65,13 @@ class SseResponse:
             await send({"type": "http.response.body", "body": b""})
             return
         services = self._services
-        with self._places.place(), await services.hub.follow(self._stream, self._cursor) as follower:
-            attendance = Attendance(services, receive, follower, services.limits.sse_seconds_max)
+        with (
+            self._places.place(),
+            services.live.present(self._principal) as presence,
+            await services.hub.follow(self._stream, self._cursor) as follower,
+        ):
+            seconds = services.limits.sse_seconds_max
+            attendance = Attendance(services, receive, follower, seconds_max=seconds, presence=presence)
             transmission = _Transmission(services, follower, attendance, send)
             await attendance.run(transmission.run(scope, receive if self._takeover else None))
 
@@ -88,7 +95,8 @@ class _Transmission:
             self._follower.push = partial(_push, direct)
         try:
             last = await self._follow()
-        except (TrimmedError, NotFoundError) as error:
+        except (TrimmedError, NotFoundError, UnauthorizedError) as error:
+            self._follower.push = None
             last = _error_event(error)
         except StoreError as error:
             logger.warning("%s while following %r: %s", error.code, self._follower.info.name, error)
@@ -101,6 +109,8 @@ class _Transmission:
         while True:
             over = self._attendance.over
             delta = await self._attendance.next(self._services.limits.heartbeat_seconds)
+            if self._attendance.refusal is not None:
+                raise self._attendance.refusal
             payload = b"".join(map(batch_events, delta.batches))
             if delta.info is not None:
                 payload += sse.event("state", _encoder.encode(stream_view(delta.info)))

@@ -7,6 +7,7 @@ handed to uvicorn's own protocol, and so to the application.
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -17,8 +18,8 @@ from websockets.http11 import Request, Response
 from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
-from unbroken.auth.handshake import admit
-from unbroken.errors import UnbrokenError
+from unbroken.auth.handshake import Admission, admit
+from unbroken.errors import ProviderUnavailableError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.server.problems import problem_response
 from unbroken.server.transport import WebSocket
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from unbroken.server.services import Services
 
 __all__ = ["PATH", "standalone_protocol"]
+
+logger = logging.getLogger(__name__)
 
 PATH = "/v1/ws"
 
@@ -58,6 +61,8 @@ class _Handshake(asyncio.Protocol):
         self._conn = ServerProtocol(max_size=services.limits.frame_bytes_max)
         self._received = b""
         self._successor: asyncio.Protocol | None = None
+        self._deciding = False
+        """Whether the request is here, and who is asking is still to be found out."""
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,6 +80,8 @@ class _Handshake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if self._deciding:
+            return
         conn = self._conn
         conn.receive_data(data)
         events = conn.events_received()
@@ -103,14 +110,51 @@ class _Handshake(asyncio.Protocol):
     def _answer(self, request: Request) -> None:
         conn = self._conn
         response = conn.accept(request)
-        principal: Principal | None = None
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            try:
-                principal, subprotocol = self._admit(request)
-                response.headers["Sec-WebSocket-Protocol"] = subprotocol
-            except UnbrokenError as error:
-                self._services.metrics.refused(error)
-                response = _refusal(error)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._finish(response, None)
+            return
+        try:
+            admission = self._admit(request)
+            response.headers["Sec-WebSocket-Protocol"] = admission.subprotocol
+            if admission.principal is None:
+                self._services.connections.begin(self._decide(request, response))
+                self._deciding = True
+                self._transport.pause_reading()
+                return
+        except UnbrokenError as error:
+            self._refuse(error)
+        else:
+            self._finish(response, admission.principal)
+
+    async def _decide(self, request: Request, response: Response) -> None:
+        """Find out who is asking, as a child of the manager of connections; then answer."""
+        services = self._services
+        try:
+            async with asyncio.timeout(services.limits.handshake_seconds_max):
+                principal = await services.callers.principal(request.headers)
+            services.connections.check_room()
+        except UnbrokenError as error:
+            refusal = error
+        except TimeoutError:
+            refusal = ProviderUnavailableError("who is asking could not be found out in time")
+        except Exception:  # the top of a task: the peer is told, and the others are not concerned
+            logger.exception("a handshake failed")
+            refusal = UnbrokenError("an unexpected error")
+        else:
+            if not self._transport.is_closing():
+                self._finish(response, principal)
+                asyncio.get_running_loop().call_soon(self._transport.resume_reading)  # when the successor is set
+            return
+        if not self._transport.is_closing():
+            self._refuse(refusal)
+
+    def _refuse(self, error: UnbrokenError) -> None:
+        self._services.metrics.refused(error)
+        self._finish(_refusal(error), None)
+
+    def _finish(self, response: Response, principal: Principal | None) -> None:
+        """Send the answer; with a principal, leave the transport to what carries the rest."""
+        conn = self._conn
         conn.send_response(response)
         self._transport.write(b"".join(conn.data_to_send()))
         self._connections.discard(self)
@@ -127,21 +171,19 @@ class _Handshake(asyncio.Protocol):
         if early:
             socket.data_received(early)
 
-    def _admit(self, request: Request) -> tuple[Principal, str]:
+    def _admit(self, request: Request) -> Admission:
         services = self._services
         services.connections.check_room()
         offered = [
             name.strip() for line in request.headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")
         ]
-        admission = admit(
+        return admit(
             request.headers,
             offered,
-            access=services.access,
-            tickets=services.tickets,
+            callers=services.callers,
             scheme="ws" if self._transport.get_extra_info("sslcontext") is None else "wss",
             server=self._transport.get_extra_info("sockname")[:2],
         )
-        return admission.principal, admission.subprotocol
 
 
 def _refusal(error: UnbrokenError) -> Response:

@@ -43,17 +43,7 @@ class WebSocketEndpoint:
         socket = StarletteWebSocket(scope, receive, send)
         services = self._services
         try:
-            services.connections.check_room()
-            if not services.started:
-                raise LifespanError
-            admission = admit(
-                Headers(scope=scope),
-                scope["subprotocols"],
-                access=services.access,
-                tickets=services.tickets,
-                scheme=scope.get("scheme", "ws"),
-                server=scope.get("server"),
-            )
+            principal, subprotocol = await self._admit(scope)
         except UnbrokenError as error:
             services.metrics.refused(error)
             await socket.receive()
@@ -64,9 +54,9 @@ class WebSocketEndpoint:
         compressing = protocol or uvicorn_protocol(send)
         if compressing is not None:
             decline_compression(compressing)
-        await send({"type": "websocket.accept", "subprotocol": admission.subprotocol, "headers": []})
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         if protocol is not None and self._takeover:
-            carried = take_over(protocol, services, admission.principal)
+            carried = take_over(protocol, services, principal)
             if carried is None:
                 return
             if CARRIED in scope:
@@ -74,7 +64,25 @@ class WebSocketEndpoint:
             else:
                 await carried.gone()
         else:
-            await self._plain(admission.principal, receive, send)
+            await self._plain(principal, receive, send)
+
+    async def _admit(self, scope: Scope) -> tuple[Principal, str]:
+        services = self._services
+        services.connections.check_room()
+        if not services.started:
+            raise LifespanError
+        headers = Headers(scope=scope)
+        admission = admit(
+            headers,
+            scope["subprotocols"],
+            callers=services.callers,
+            scheme=scope.get("scheme", "ws"),
+            server=scope.get("server"),
+        )
+        principal = admission.principal
+        if principal is None:
+            principal = await services.callers.principal(headers, scope)
+        return principal, admission.subprotocol
 
     async def _plain(self, principal: Principal, receive: Receive, send: Send) -> None:
         wire = AsgiWire(bytes_max=self._services.limits.connection_buffer_bytes_max)

@@ -9,6 +9,8 @@ from starlette.datastructures import Headers
 
 from tests.support.parts import ManualClock
 from unbroken.auth.access import Access
+from unbroken.auth.callers import OPERATOR, Callers
+from unbroken.auth.credentials import Revocations
 from unbroken.auth.handshake import Admission, admit
 from unbroken.auth.tickets import Tickets
 from unbroken.errors import ForbiddenOriginError, OverloadedError, UnauthorizedError, VersionError
@@ -62,6 +64,37 @@ def test_a_ticket_is_not_good_again_when_the_clock_is_set_back() -> None:
         issued.spend(ticket, ORIGIN)
 
 
+def test_a_ticket_ends_with_the_credential_that_it_was_asked_for_with() -> None:
+    clock = ManualClock()
+    issued = tickets(clock)
+    ticket = issued.issue(replace(ALICE, expires_ms=clock.ms + 5_000), ORIGIN)
+    clock.advance(5)
+    with pytest.raises(UnauthorizedError):
+        issued.spend(ticket, ORIGIN)
+
+
+def test_a_revoked_credential_takes_its_tickets_along() -> None:
+    issued = tickets()
+    revoked, other = (issued.issue(replace(ALICE, credential=name), ORIGIN) for name in ("jwt:one", "jwt:two"))
+    issued.forget("jwt:one")
+    with pytest.raises(UnauthorizedError):
+        issued.spend(revoked, ORIGIN)
+    assert issued.spend(other, ORIGIN).credential == "jwt:two"
+
+
+def test_a_page_of_the_server_itself_may_spend_its_ticket_without_naming_an_origin() -> None:
+    issued = tickets()
+    own, foreign, unbound = (
+        issued.issue(ALICE, ORIGIN),
+        issued.issue(ALICE, "https://app.example"),
+        issued.issue(ALICE, None),
+    )
+    assert issued.spend(own, None, own=lambda origin: origin == ORIGIN) == ALICE
+    with pytest.raises(UnauthorizedError):
+        issued.spend(foreign, None, own=lambda origin: origin == ORIGIN)
+    assert issued.spend(unbound, None, own=lambda origin: False) == ALICE
+
+
 def test_tickets_are_bounded_and_expired_ones_make_room() -> None:
     clock = ManualClock()
     issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=2), clock)
@@ -92,9 +125,11 @@ def test_what_was_never_issued_is_refused(guess: str) -> None:
 def handshake(*offered: str, access: Access | None = None, held: Tickets | None = None, **headers: str) -> Admission:
     values = {"host": "localhost:4437"} | {name.replace("_", "-"): value for name, value in headers.items()}
     server = ("127.0.0.1", 4437)
-    return admit(
-        Headers(values), offered, access=access or Access(), tickets=held or tickets(), scheme="ws", server=server
-    )
+    issued = tickets() if held is None else held
+    clock = ManualClock()
+    known = Revocations(DEFAULT_LIMITS, clock)
+    callers = Callers(access or Access(), known, issued, limits=DEFAULT_LIMITS, clock=clock)
+    return admit(Headers(values), offered, callers=callers, scheme="ws", server=server)
 
 
 def test_a_handshake_is_admitted_with_one_version() -> None:
@@ -105,7 +140,7 @@ def test_a_handshake_with_a_token_needs_it_or_a_ticket() -> None:
     access, held = Access(token="s3cret"), tickets()
     with pytest.raises(UnauthorizedError):
         handshake("unbroken.v1", access=access)
-    assert handshake("unbroken.v1", access=access, authorization="Bearer s3cret").principal == Principal()
+    assert handshake("unbroken.v1", access=access, authorization="Bearer s3cret").principal == OPERATOR
     offered = ("unbroken.v1", f"ticket.{held.issue(ALICE, ORIGIN)}")
     assert handshake(*offered, access=access, held=held, origin=ORIGIN) == Admission(ALICE, "unbroken.v1")
     with pytest.raises(UnauthorizedError):

@@ -25,9 +25,12 @@ async def long_poll(exchange: Exchange, info: StreamInfo, query: Mapping[str, st
     after = await position(exchange, info, query.get("offset"))
     await exchange.touch(info)
     services = exchange.services
-    with await services.hub.follow(info, after) as follower:
-        attendance = Attendance(services, exchange.receive, follower, services.limits.long_poll_seconds)
+    with services.live.present(exchange.principal) as presence, await services.hub.follow(info, after) as follower:
+        seconds = services.limits.long_poll_seconds
+        attendance = Attendance(services, exchange.receive, follower, seconds_max=seconds, presence=presence)
         delta = await attendance.run(_first_batches(attendance, follower))
+        if attendance.refusal is not None:
+            raise attendance.refusal
         await _answer(exchange, follower, delta, cursor=query.get("cursor"), after=after)
 
 

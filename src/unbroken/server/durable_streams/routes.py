@@ -70,7 +70,7 @@ class _Face:
             await Response(status_code=204, headers={**SAFE_HEADERS, **PREFLIGHT})(scope, receive, send)
             return
         services, name = self._services, scope["path_params"]["name"]
-        principal = services.access.principal(headers)
+        principal = await services.callers.principal(headers, scope)
         exchange = Exchange(services, scope, receive, send, principal=principal, name=name, headers=headers)
         try:
             await self._dispatch(exchange)

@@ -70,10 +70,18 @@ async def follow_events(exchange: Exchange, info: StreamInfo, query: Mapping[str
     after = await position(exchange, info, _resumed(exchange) or query.get("offset"))
     await exchange.touch(info)
     lineage = await exchange.lineage(info)
-    with await exchange.services.hub.follow(info, after) as follower:
+    live = exchange.services.live
+    with live.present(exchange.principal) as presence, await exchange.services.hub.follow(info, after) as follower:
         encoding = BASE64 if Content.of(info.content_type) is Content.BYTES else {}
         await exchange.begin({**STREAM_HEADERS, **encoding})
-        viewer = _Viewer(exchange, follower, lineage, cursor=query.get("cursor"))
+        attendance = Attendance(
+            exchange.services,
+            exchange.receive,
+            follower,
+            seconds_max=exchange.services.limits.sse_seconds_max,
+            presence=presence,
+        )
+        viewer = _Viewer(exchange, attendance, follower, lineage, cursor=query.get("cursor"))
         await viewer.attendance.run(viewer.transmit())
 
 
@@ -90,7 +98,10 @@ def _resumed(exchange: Exchange) -> str | None:
 class _Viewer:
     """One SSE response."""
 
-    def __init__(self, exchange: Exchange, follower: Follower, lineage: Lineage, *, cursor: str | None) -> None:
+    def __init__(
+        self, exchange: Exchange, attendance: Attendance, follower: Follower, lineage: Lineage, *, cursor: str | None
+    ) -> None:
+        self.attendance = attendance
         self._exchange = exchange
         self._follower = follower
         self._lineage = lineage
@@ -98,8 +109,6 @@ class _Viewer:
         self._content = Content.of(follower.info.content_type)
         self._told = False
         """Whether the last control event said that the stream is closed."""
-        services = exchange.services
-        self.attendance = Attendance(services, exchange.receive, follower, services.limits.sse_seconds_max)
 
     async def transmit(self) -> None:
         """Send until the end of the stream, of the response's time, or of the server."""

@@ -1,0 +1,61 @@
+"""The rules of who may come in, as the settings say: the shared token, the identity provider, hosts and origins.
+
+`run` calls it once. It reads the provider's keys when they are in a file, so that a mistake ends the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unbroken.auth.access import Access
+from unbroken.errors import ConfigurationError
+from unbroken.settings import is_loopback
+
+if TYPE_CHECKING:
+    from unbroken.auth.provider import IdentityProvider
+    from unbroken.limits import Limits
+    from unbroken.settings import Settings
+
+__all__ = ["build_access"]
+
+
+def build_access(settings: Settings) -> Access:
+    """The rules that `settings` make. `ConfigurationError` names the setting that is wrong."""
+    return Access(
+        token=settings.secret,
+        provider=None if settings.jwt_issuer is None else _provider(settings, settings.limits),
+        anonymous=settings.anonymous,
+        exposed=not is_loopback(settings.host),
+        allow_origins=frozenset(settings.allow_origin),
+        allow_hosts=frozenset(settings.allow_host) | {settings.host},
+    )
+
+
+def _provider(settings: Settings, limits: Limits) -> IdentityProvider:
+    from unbroken.auth.jwks import FileSource, KeyRing, key_source  # noqa: PLC0415 - costly, and only for those who have one
+    from unbroken.auth.jwt import JwtRules  # noqa: PLC0415 - as above
+    from unbroken.auth.provider import IdentityProvider, check_algorithms  # noqa: PLC0415 - as above
+
+    assert settings.jwt_issuer is not None, "checked by the settings"
+    assert settings.jwt_keys is not None, "checked by the settings"
+    source = key_source(settings.jwt_keys, limits)
+    algorithms = check_algorithms(settings.jwt_algorithms, remote=source.remote)
+    rules = JwtRules(
+        issuer=settings.jwt_issuer,
+        audiences=frozenset(settings.jwt_audience),
+        algorithms=algorithms,
+        types=frozenset(name.lower().removeprefix("application/") for name in settings.jwt_types),
+        subject_claim=settings.jwt_subject_claim,
+        tenant_claim=settings.jwt_tenant_claim,
+        leeway_ms=int(limits.jwt_leeway_seconds * 1000),
+        bytes_max=limits.jwt_bytes_max,
+    )
+    keys = KeyRing(source, algorithms, limits)
+    if isinstance(source, FileSource):
+        try:
+            keys.take(source.read())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"the keys in {settings.jwt_keys} cannot be used: {error}", setting="jwt_keys"
+            ) from None
+    return IdentityProvider(rules, keys)

@@ -1,0 +1,75 @@
+"""What the settings say about who may come in is complete and safe, or the server does not start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.idp import AUDIENCE, ISSUER, shared_signer, signer
+from unbroken.cli.serve import settings_of
+from unbroken.errors import ConfigurationError
+from unbroken.server.entrance import build_access
+
+WHOLE = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": "https://login.example/keys"}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        *[
+            ({name: value for name, value in WHOLE.items() if name != left}, f"--{left.replace('_', '-')}")
+            for left in WHOLE
+        ],
+        ({"jwt_tenant_claim": "org"}, "--jwt-issuer, --jwt-audience, --jwt-keys"),
+        ({"jwt_algorithms": "ES256"}, "--jwt-issuer"),
+        ({"host": "0.0.0.0"}, "--token-file"),
+    ],
+)
+def test_settings_that_are_not_whole_say_what_is_missing(given: dict[str, object], wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=wanted):
+        settings_of(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"jwt_algorithms": "none"}, "not one of"),
+        ({"jwt_algorithms": "RS256,rs512"}, "not one of"),
+        ({"jwt_algorithms": "HS256"}, "shared key"),
+        ({"jwt_algorithms": ","}, "at least one"),
+        ({"jwt_keys": "http://login.example/keys"}, "https"),
+        ({"jwt_keys": "no-such-file.json"}, "cannot be used"),
+    ],
+)
+def test_a_provider_that_cannot_be_safe_is_refused(change: dict[str, object], wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=wanted):
+        build_access(settings_of({**WHOLE, **change}))
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "HS256"])
+def test_a_file_with_keys_makes_a_provider(tmp_path: Path, algorithm: str) -> None:
+    key = shared_signer(b"k" * 32) if algorithm == "HS256" else signer()
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [key.jwk]}))
+    access = build_access(settings_of({**WHOLE, "jwt_keys": str(path), "jwt_algorithms": algorithm}))
+    assert access.provider is not None
+    assert not access.unguarded
+
+
+@pytest.mark.parametrize(
+    ("given", "unguarded"),
+    [
+        ({}, True),
+        ({"host": "::1"}, True),
+        ({"anonymous": True}, False),
+        ({"host": "0.0.0.0", "anonymous": True}, False),
+        (WHOLE, False),
+    ],
+)
+def test_only_a_server_for_this_machine_alone_lets_everybody_own_everything(
+    given: dict[str, Any], unguarded: bool
+) -> None:
+    assert build_access(settings_of(given)).unguarded is unguarded
