@@ -95,6 +95,12 @@ class Limits:
     compact_chunks_min: int = 64
     compact_chunk_bytes: int = 64 * KIB
 
+    # the audit log
+    audit_text_characters_max: int = 512
+    audit_kinds_max: int = 100
+    audit_interval_seconds: float = 60.0
+    audit_sync_seconds: float = 1.0
+
     # tickets
     ticket_seconds: float = 30.0
     tickets_max: int = 10_000

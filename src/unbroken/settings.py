@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     worker: bool = Field(
         default=True, description="Whether this server executes runs itself; else `unbroken worker` does."
     )
+    audit: Path | None = Field(
+        None, description="A file to whose end the audit log is written, as lines of JSON, besides the log."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
 

@@ -83,6 +83,9 @@ class Logging:
         None
     )
     log_format: Annotated[Literal["text", "json"] | None, Parameter(help="How to log [text].")] = None
+    audit: Annotated[
+        Path | None, Parameter(help="A file to whose end the audit log is written too, as lines of JSON.")
+    ] = None
 
 
 @Parameter(name="*")

@@ -24,6 +24,7 @@ from unbroken.errors import InvalidError
 from unbroken.hub import Hub
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.log import Log
+from unbroken.observe.audit import Audit
 from unbroken.observe.metrics import Metrics
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.desk import RunDesk
@@ -90,6 +91,7 @@ def build_services(
         states=states,
         hub=hub,
         metrics=metrics,
+        audit=Audit(clock, limits),
         limits=limits,
         clock=clock,
         access=access,

@@ -52,6 +52,7 @@ class Engine:
                     for task in background:
                         task.cancel()
         finally:
+            services.audit.close()
             await self._close_store()
 
     def _work(self) -> Iterator[tuple[str, Coroutine[object, object, None]]]:
@@ -60,6 +61,7 @@ class Engine:
         hub: Hub = services.hub
         yield "log", services.log.run()
         yield "hub", hub.run()
+        yield "audit", services.audit.run()
         yield "connections", services.connections.run()
         yield "reaper", services.states.run()
         yield "retention", self._retention.run()

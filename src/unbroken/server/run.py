@@ -60,7 +60,10 @@ def build_engine(settings: Settings) -> Engine:
     store = open_store(settings.store, Durability(settings.durability), limits=limits)
     access = build_access(settings)
     catalog = build_catalog(settings)
-    return Engine(build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker))
+    services = build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker)
+    if settings.audit is not None:
+        services.audit.write_to(settings.audit)
+    return Engine(services)
 
 
 def uvicorn_config(engine: Engine) -> uvicorn.Config:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unbroken.hub import Hub
     from unbroken.limits import Limits
     from unbroken.log import Log
+    from unbroken.observe.audit import Audit
     from unbroken.observe.metrics import Metrics
     from unbroken.runs.desk import RunDesk
     from unbroken.runs.supervisor import RunSupervisor
@@ -41,6 +42,7 @@ class Services:
     states: StreamStateManager
     hub: Hub
     metrics: Metrics
+    audit: Audit
     limits: Limits
     clock: Clock
     access: Access
