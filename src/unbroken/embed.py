@@ -23,6 +23,7 @@ from unbroken.errors import ConfigurationError, DrainingError, LifespanError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor, Message, Seq, StreamInfo, decode_messages, payload_bytes
+from unbroken.redaction.redactor import Redactor
 from unbroken.requests import NewStream
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.items import Item
@@ -101,6 +102,7 @@ class Unbroken:
             allow_hosts=frozenset(),
             embedded=True,
         )
+        self._redactor: Redactor | None = None
         self._limits = limits
         self._clock = clock
         self._principal = Principal()
@@ -113,6 +115,8 @@ class Unbroken:
             store = open_store(store, self._durability, limits=self._limits, clock=self._clock)
         catalog = Catalog([Tasks(self._tasks)]) if self._tasks else None
         services = build_services(store, self._access, limits=self._limits, clock=self._clock, catalog=catalog)
+        if self._redactor is not None:
+            services.use_redactor(self._redactor)
         return _Parts(services, len(self._tasks))
 
     # --- putting it into an application -------------------------------------------------------------------------------
@@ -195,6 +199,11 @@ class Unbroken:
             ttl_seconds=ttl_seconds,
         )
         return await parts.runs.start(self._principal, name, source, new)
+
+    def protect(self, *, redactor: Redactor | None = None) -> None:
+        """Before the application starts: `redactor` takes secrets out of everything before it is stored."""
+        self._redactor = redactor
+        self._parts = self._build()
 
     def include_tasks(self, *modules: str) -> None:
         """The tasks of these modules (`package.module`, or `package.module:name`) can be run; before the application starts.

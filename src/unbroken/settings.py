@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     worker: bool = Field(
         default=True, description="Whether this server executes runs itself; else `unbroken worker` does."
     )
+    redact: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="What is taken out before anything is stored: secrets (what looks like a credential), pairs (values of "
+        "names like password), or a TOML file with literals and patterns; separated by commas.",
+    )
     audit: Path | None = Field(
         None, description="A file to whose end the audit log is written, as lines of JSON, besides the log."
     )
@@ -88,7 +93,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
 
     @field_validator(
-        "allow_origin", "allow_host", "tasks", "jwt_audience", "jwt_algorithms", "jwt_types", mode="before"
+        "allow_origin", "allow_host", "tasks", "redact", "jwt_audience", "jwt_algorithms", "jwt_types", mode="before"
     )
     @classmethod
     def _split(cls, value: object) -> object:

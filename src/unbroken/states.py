@@ -199,7 +199,11 @@ class StreamStateManager:
 
     async def _set(self, stream: StreamInfo, state: StreamState, reason: str = "{}") -> StreamInfo:
         now = self._streams.clock.now_ms()
-        return await self._done(SetState(stream=stream.id, epoch=stream.epoch, state=state, now_ms=now, reason=reason))
+        return await self._done(
+            SetState(
+                stream=stream.id, epoch=stream.epoch, state=state, now_ms=now, reason=self._streams.redacted(reason)
+            )
+        )
 
     async def _done(self, op: SetState | SetLease | UpdateStream) -> StreamInfo:
         result = await self._streams.log.write(op)

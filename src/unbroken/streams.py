@@ -38,6 +38,7 @@ from unbroken.messages import (
     split_encoded,
 )
 from unbroken.protocol.chain import chain
+from unbroken.redaction.redactor import Redactor
 from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
 from unbroken.store.base import (
     Append,
@@ -90,6 +91,8 @@ class Streams:
         self.store = store
         self.limits = limits
         self.clock = clock
+        self.redactor: Redactor | None = None
+        """What takes secrets out of all that is stored; set before anything is."""
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -111,12 +114,12 @@ class Streams:
                 kind=new.kind,
                 content_type=new.content_type,
                 session=new.session,
-                metadata=new.metadata,
+                metadata=self.redacted(new.metadata),
                 ttl_seconds=new.ttl_seconds,
                 expires_ms=new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000,
                 fork=new.fork,
                 messages=self._encode(new.messages, now, lease.id if lease else None),
-                close=new.close,
+                close=self._closing(new.close),
                 lease_producer=lease.id if lease else None,
                 lease_epoch=lease.epoch if lease else 0,
                 lease_until_ms=now + int(seconds * 1000) if lease else None,
@@ -176,7 +179,8 @@ class Streams:
         """The messages of one append without a producer, checked and encoded; raises what `append` raises at once."""
         now = self.clock.now_ms()
         if len(messages) == 1:
-            return (encode_message(messages[0], time_ms=now, producer=None, limits=self.limits),)
+            one = messages[0] if self.redactor is None else self.redactor.message(messages[0])
+            return (encode_message(one, time_ms=now, producer=None, limits=self.limits),)
         if not messages:
             raise InvalidError("an append has at least one message, or closes", field="messages")
         return self._encode(messages, now, None)
@@ -192,12 +196,12 @@ class Streams:
         return Append(
             stream=stream.id,
             epoch=stream.epoch,
-            messages=self._encode(messages, now, producer.id if producer else None),
+            messages=self._encode(messages, now, producer.id if producer else None, file=stream.kind == FILE_KIND),
             now_ms=now,
             producer=producer,
             expected_head=None if expected is None else Seq(expected),
             writer_seq=options.writer_seq,
-            close=options.close,
+            close=self._closing(options.close),
             name_of=stream if options.by_name else None,
             beside_lease=options.beside_lease,
         )
@@ -246,7 +250,9 @@ class Streams:
         """Replace the stream's metadata (a JSON object as text)."""
         check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
         return await self._done(
-            UpdateStream(stream=stream.id, epoch=stream.epoch, now_ms=self.clock.now_ms(), metadata=metadata)
+            UpdateStream(
+                stream=stream.id, epoch=stream.epoch, now_ms=self.clock.now_ms(), metadata=self.redacted(metadata)
+            )
         )
 
     async def trim(self, stream: StreamInfo, first: int) -> StreamInfo:
@@ -307,6 +313,7 @@ class Streams:
         check_name(name, self.limits)
         if metadata is not None:
             check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
+            metadata = self.redacted(metadata)
         result = await self.log.write(
             PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
         )
@@ -361,12 +368,23 @@ class Streams:
         assert result.stream is not None
         return result.stream
 
-    def _encode(self, messages: Sequence[NewMessage], now: int, producer: str | None) -> tuple[bytes, ...]:
+    def redacted(self, text: str) -> str:
+        """A JSON object, as text, as it may be stored."""
+        return text if self.redactor is None or text == "{}" else self.redactor.json(text)
+
+    def _closing(self, close: Close | None) -> Close | None:
+        return close if close is None or self.redactor is None else Close(close.state, self.redacted(close.reason))
+
+    def _encode(
+        self, messages: Sequence[NewMessage], now: int, producer: str | None, *, file: bool = False
+    ) -> tuple[bytes, ...]:
         limits = self.limits
         if len(messages) > limits.append_messages_max:
             raise TooLargeError(
                 f"an append has at most {limits.append_messages_max} messages", limit="append_messages_max"
             )
+        if self.redactor is not None and not file:
+            messages = [self.redactor.message(message) for message in messages]
         encoded = tuple(
             [encode_message(message, time_ms=now, producer=producer, limits=limits) for message in messages]
         )

@@ -16,7 +16,7 @@ from unbroken.errors import ConfigurationError
 if TYPE_CHECKING:
     from unbroken.settings import Settings
 
-__all__ = ["DEFAULT_LOGGING", "Access", "Logging", "Timing", "serve", "settings_of"]
+__all__ = ["DEFAULT_CONFIDENCE", "DEFAULT_LOGGING", "Access", "Confidence", "Logging", "Timing", "serve", "settings_of"]
 
 
 @Parameter(name="*")
@@ -103,6 +103,22 @@ class Work:
     ] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confidence:
+    """What is not stored as it came."""
+
+    redact: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="",
+            help="Take out before storing: secrets (what looks like a credential), pairs (values of names like password), "
+            "or a TOML file with literals and patterns.",
+        ),
+    ] = ()
+
+
+DEFAULT_CONFIDENCE: Final = Confidence()
 DEFAULT_WORK: Final = Work()
 DEFAULT_TIMING: Final = Timing()
 DEFAULT_ACCESS: Final = Access()
@@ -137,6 +153,7 @@ def serve(
     access: Access = DEFAULT_ACCESS,
     provider: Provider = DEFAULT_PROVIDER,
     work: Work = DEFAULT_WORK,
+    confidence: Confidence = DEFAULT_CONFIDENCE,
     logging: Logging = DEFAULT_LOGGING,
 ) -> int:
     """Run a server until SIGTERM or Ctrl-C, then drain and exit with 0.
@@ -147,9 +164,9 @@ def serve(
     from unbroken.cli.logs import configure
     from unbroken.server.run import serve as serve_until_stopped
 
-    given = [asdict(part) for part in (place, timing, access, provider, work, logging)]
+    given = [asdict(part) for part in (place, timing, access, provider, work, confidence, logging)]
     settings = settings_of({name: value for part in given for name, value in part.items()})
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, [settings.secret or ""])
     return serve_until_stopped(settings)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from unbroken.cli.serve import DEFAULT_LOGGING, Logging, settings_of
+from unbroken.cli.serve import DEFAULT_CONFIDENCE, DEFAULT_LOGGING, Confidence, Logging, settings_of
 
 __all__ = ["Work", "worker"]
 
@@ -33,7 +33,9 @@ class Work:
 DEFAULT_WORK: Final = Work()
 
 
-def worker(*, work: Work = DEFAULT_WORK, logging: Logging = DEFAULT_LOGGING) -> int:
+def worker(
+    *, work: Work = DEFAULT_WORK, confidence: Confidence = DEFAULT_CONFIDENCE, logging: Logging = DEFAULT_LOGGING
+) -> int:
     """Execute runs until SIGTERM or Ctrl-C, apart from the server, which is started with --no-worker.
 
     When it is ready it prints one line: unbroken worker ready. Runs that can go on are given back when it stops; the others
@@ -42,6 +44,6 @@ def worker(*, work: Work = DEFAULT_WORK, logging: Logging = DEFAULT_LOGGING) -> 
     from unbroken.cli.logs import configure
     from unbroken.server.run import work as work_until_stopped
 
-    settings = settings_of({**asdict(work), **asdict(logging)})
-    configure(settings.log_level, settings.log_format)
+    settings = settings_of({**asdict(work), **asdict(confidence), **asdict(logging)})
+    configure(settings.log_level, settings.log_format, [settings.secret or ""])
     return work_until_stopped(settings)

@@ -98,7 +98,7 @@ class Credentials:
         except Exception as error:  # noqa: BLE001 - the application's own function
             self._error = HelperError(f"the headers cannot be had ({type(error).__name__})")
             raise self._error from None
-        self._redact.learn(given)
+        self._redact.learn_headers(given)
         if given != self._given or not self._asked:
             self._generation += 1
         self._given, self._asked = given, True

@@ -83,6 +83,9 @@ class Metrics:
         self.refusals = Counter(
             "unbroken_refusals", "Errors that name a limit, by limit.", ["limit"], registry=registry
         )
+        self.redactions = Counter(
+            "unbroken_redactions", "What was taken out before it was stored, by rule.", ["rule"], registry=registry
+        )
         self._declare_runs(registry)
         self._declare_limits(registry, limits)
 

@@ -48,7 +48,6 @@ from unbroken.protocol.frames import (
     Unsubscribe,
 )
 from unbroken.protocol.views import stream_view
-from unbroken.requests import NewStream
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from unbroken.errors import AddressError, ConfigurationError
+from unbroken.redaction.redactor import Redactor, load_rules
 from unbroken.server.app import build_app, build_services, open_store
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
@@ -61,6 +62,8 @@ def build_engine(settings: Settings) -> Engine:
     access = build_access(settings)
     catalog = build_catalog(settings)
     services = build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker)
+    if settings.redact:
+        services.use_redactor(Redactor(load_rules(settings.redact)))
     if settings.audit is not None:
         services.audit.write_to(settings.audit)
     return Engine(services)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unbroken.log import Log
     from unbroken.observe.audit import Audit
     from unbroken.observe.metrics import Metrics
+    from unbroken.redaction.redactor import Redactor
     from unbroken.runs.desk import RunDesk
     from unbroken.runs.supervisor import RunSupervisor
     from unbroken.server.manager import WebSocketConnectionManager
@@ -56,6 +57,11 @@ class Services:
     started: bool = field(default=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when draining begins: whoever holds a long response waits for it too, and ends then."""
+
+    def use_redactor(self, redactor: Redactor) -> None:
+        """From now on everything that is stored goes through it; what it takes out is counted."""
+        redactor.found = lambda rule, count: self.metrics.redactions.labels(rule).inc(count)
+        self.streams.redactor = redactor
 
     @property
     def draining(self) -> bool:

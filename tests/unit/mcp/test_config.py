@@ -227,7 +227,7 @@ def test_a_schema_keeps_the_names_that_must_be_met() -> None:
 def test_secrets_that_are_learned_are_hidden_and_the_oldest_of_many_forgotten() -> None:
     redact = Redaction(parse({"command": "x", "env": {"E": "planted-env"}}))
     for number in range(100):
-        redact.learn({"Authorization": f"Bearer planted-{number:03}"})
+        redact.learn_headers({"Authorization": f"Bearer planted-{number:03}"})
     assert redact("planted-env planted-099") == "[hidden] [hidden]"
     assert redact("planted-000") == "planted-000"
     assert redact.value({"planted-099": ["planted-099", 1, None]}) == {"[hidden]": ["[hidden]", 1, None]}
@@ -284,5 +284,5 @@ def test_a_secret_of_digits_is_hidden_as_a_number_where_any_value_may_stand() ->
         "text": "[hidden]",
     }
     assert redact.value({"progress": 48291034}) == {"progress": 48291034}
-    redact.learn({"X-Pin": "11223344"})
+    redact.learn_headers({"X-Pin": "11223344"})
     assert redact.value([11223344], numbers=True) == ["[hidden]"]

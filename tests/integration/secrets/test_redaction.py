@@ -1,0 +1,82 @@
+"""Redaction of a real server: what comes in over any face is in no file and reaches nobody with its secret."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.server import ServerProcess
+from unbroken import Client, NewMessage, Unbroken
+from unbroken.redaction.redactor import Redactor, load_rules
+
+pytestmark = pytest.mark.anyio
+
+CEILING = 60.0
+SECRET = "sk-" + "a1B2" * 8
+
+
+def files_with(directory: Path, planted: str) -> list[str]:
+    """The files that hold it."""
+    found = [path for path in directory.rglob("*") if path.is_file() and planted.encode() in path.read_bytes()]
+    return [path.name for path in found]
+
+
+async def test_no_face_lets_a_secret_through(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, arguments=["--redact", "secrets"])
+    async with (
+        server,
+        httpx2.AsyncClient(base_url=server.url) as http,
+        Client(server.url) as client,
+        asyncio.timeout(CEILING),
+    ):
+        created = await http.put("/v1/streams/a", json={"metadata": {"note": SECRET}})
+        assert created.json()["metadata"] == {"note": "[hidden]"}
+        await http.post("/v1/messages/a", json={"messages": [{"text": f"one {SECRET}"}]})
+        await client.append("a", f"two {SECRET}")
+        await client.append("a", {"three": SECRET})
+        async with client.producer("a", id="p") as producer:
+            await producer.append([f"four {SECRET}", f"five {SECRET}"])
+        await http.put("/v1/stream/d", headers={"content-type": "text/plain"}, content=f"six {SECRET}")
+        await client.put_session("s", metadata={"note": SECRET})
+        await client.close("a", reason={"why": SECRET})
+        read = await client.read("a")
+        assert [message.text for message in read.messages if isinstance(message.text, str)][:2] == [
+            "one [hidden]",
+            "two [hidden]",
+        ]
+        assert bytes(read.stream.reason) == b'{"why":"[hidden]"}'
+        assert (await http.get("/v1/stream/d")).text == "six [hidden]"
+        assert 'unbroken_redactions_total{rule="sk"} 9.0' in (await http.get("/metrics")).text
+        assert files_with(tmp_path, SECRET) == []
+        assert files_with(tmp_path, "six [hidden]") or files_with(tmp_path, "one [hidden]"), (
+            "the search finds what is there"
+        )
+        assert (await client.verify("a")).bad is None
+    assert SECRET not in server.output
+
+
+async def test_without_the_setting_everything_is_kept_as_it_came(server: ServerProcess) -> None:
+    async with Client(server.url) as client, asyncio.timeout(CEILING):
+        await client.create("a")
+        await client.append("a", SECRET)
+        assert (await client.read("a")).messages[0].text == SECRET
+
+
+async def test_an_application_redacts_with_a_function_of_its_own() -> None:
+    def shout(message: NewMessage) -> NewMessage:
+        return NewMessage(kind=message.kind, text=str(message.text).upper())
+
+    unbroken = Unbroken("memory:")
+    unbroken.protect(redactor=Redactor(load_rules(["secrets"]), hook=shout))
+
+    async def source() -> AsyncIterator[str]:
+        yield f"say {SECRET}"
+
+    async with unbroken.lifespan():
+        await unbroken.start(source(), "a")
+        assert [item.message.text async for item in unbroken.follow("a")] == ["SAY [HIDDEN]"]
+        assert b'unbroken_redactions_total{rule="hook"} 1.0' in unbroken.services.metrics.expose()
