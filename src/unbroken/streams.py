@@ -44,6 +44,7 @@ from unbroken.store.base import (
     Append,
     Appended,
     Batch,
+    Close,
     Created,
     CreateStream,
     DeleteSession,

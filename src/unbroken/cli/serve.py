@@ -118,12 +118,22 @@ class Confidence:
     ] = ()
 
 
-DEFAULT_CONFIDENCE: Final = Confidence()
 DEFAULT_WORK: Final = Work()
 DEFAULT_TIMING: Final = Timing()
-DEFAULT_ACCESS: Final = Access()
-DEFAULT_PROVIDER: Final = Provider()
 DEFAULT_LOGGING: Final = Logging()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Who may come in, and what is kept from whom."""
+
+    access: Access = Access()
+    provider: Provider = Provider()
+    confidence: Confidence = Confidence()
+
+
+DEFAULT_SECURITY: Final = Security()
 
 
 @Parameter(name="*")
@@ -150,10 +160,8 @@ def serve(
     *,
     place: Place = DEFAULT_PLACE,
     timing: Timing = DEFAULT_TIMING,
-    access: Access = DEFAULT_ACCESS,
-    provider: Provider = DEFAULT_PROVIDER,
+    security: Security = DEFAULT_SECURITY,
     work: Work = DEFAULT_WORK,
-    confidence: Confidence = DEFAULT_CONFIDENCE,
     logging: Logging = DEFAULT_LOGGING,
 ) -> int:
     """Run a server until SIGTERM or Ctrl-C, then drain and exit with 0.
@@ -164,7 +172,9 @@ def serve(
     from unbroken.cli.logs import configure
     from unbroken.server.run import serve as serve_until_stopped
 
-    given = [asdict(part) for part in (place, timing, access, provider, work, confidence, logging)]
+    given = [
+        asdict(part) for part in (place, timing, security.access, security.provider, security.confidence, work, logging)
+    ]
     settings = settings_of({name: value for part in given for name, value in part.items()})
     configure(settings.log_level, settings.log_format, [settings.secret or ""])
     return serve_until_stopped(settings)

@@ -34,7 +34,7 @@ from unbroken.server.engine import Engine
 from unbroken.server.manager import WebSocketConnectionManager
 from unbroken.server.problems import ProblemMiddleware
 from unbroken.server.services import Services
-from unbroken.server.websocket import WebSocketEndpoint
+from unbroken.server.websocket import UnknownEndpoint, WebSocketEndpoint
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Durability, StreamingMessageRepository
 from unbroken.store.memory import MemoryStore
@@ -112,6 +112,7 @@ def build_routes(services: Services, *, takeover: bool = True) -> list[BaseRoute
         *durable_streams.routes(services),
         *http.routes(services, takeover=takeover),
         *health.routes(services),
+        WebSocketRoute("/{path:path}", UnknownEndpoint()),
         *page.routes(services),
     ]
 

@@ -11,12 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 
 from unbroken.auth.access import Access, header
 from unbroken.errors import DrainingError, ForbiddenOriginError, InvalidError, LifespanError, TooLargeError
 from unbroken.server.departure import unless
+from unbroken.server.headers import SECURITY, with_missing
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,13 +30,6 @@ __all__ = ["Inbound", "Reply", "check", "lingering", "reply_headers", "route_pat
 PROBES: Final = frozenset({"/livez", "/readyz"})
 """Asked by machines under any host name; they tell nothing that is worth hiding."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-SECURITY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
 PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE",
     "Access-Control-Max-Age": "600",
@@ -54,14 +48,7 @@ class Reply:
         """Pass `message` on."""
         if message["type"] == "http.response.start":
             self.started = True
-            message.setdefault("headers", [])
-            headers = MutableHeaders(raw=list(message["headers"]))
-            for name, value in self._headers.items():
-                if name == "Vary":
-                    headers.add_vary_header(value)
-                else:
-                    headers.setdefault(name, value)
-            message = {**message, "headers": headers.raw}
+            message = {**message, "headers": with_missing(message.get("headers", ()), self._headers)}
         await self._send(message)
 
 

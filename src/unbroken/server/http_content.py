@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
 
 from unbroken.errors import TrimmedError
 from unbroken.messages import FILE_KIND, Seq, StreamInfo, decode_messages, payload_bytes
+from unbroken.server.headers import SANDBOX_POLICY
 from unbroken.server.resource import Call
 from unbroken.streams import Streams
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 __all__ = ["read_content"]
-
-SANDBOX: Final = "sandbox; default-src 'none'; frame-ancestors 'none'"
 
 
 async def read_content(call: Call) -> ASGIApp:
@@ -41,7 +40,7 @@ def _headers(stream: StreamInfo) -> Mapping[str, str]:
     return {
         "Content-Type": stream.content_type if stream.kind == FILE_KIND else "application/octet-stream",
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-        "Content-Security-Policy": SANDBOX,
+        "Content-Security-Policy": SANDBOX_POLICY,
     }
 
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from unbroken.errors import NotFoundError
+from unbroken.server.headers import PAGE
 from unbroken.server.problems import method_not_allowed
 
 if TYPE_CHECKING:
@@ -25,20 +26,8 @@ if TYPE_CHECKING:
 
     from unbroken.server.services import Services
 
-__all__ = ["CONTENT_SECURITY_POLICY", "routes"]
+__all__ = ["routes"]
 
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-)
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
 TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
@@ -72,7 +61,7 @@ class Asset:
         if method not in {"GET", "HEAD"}:
             await method_not_allowed(method, METHODS)(scope, receive, send)
             return
-        headers = {**PAGE_HEADERS, "ETag": self.etag}
+        headers = {**PAGE, "ETag": self.etag}
         if self._matches(Headers(scope=scope).get("if-none-match", "")):
             await Response(status_code=304, headers=headers)(scope, receive, send)
             return

@@ -71,7 +71,7 @@ def problem_response(
         "retryable": error.retryable,
         "facts": error.detail,
     }
-    extra = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **_headers(error), **(headers or {})}
+    extra = {**_headers(error), **(headers or {})}
     return Response(_encoder.encode(document), status, extra, "application/problem+json")
 
 

@@ -21,6 +21,7 @@ from unbroken.server.app import build_app, build_services, open_store
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
 from unbroken.server.entrance import build_access
+from unbroken.server.malformed import HttpProtocol
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
 
@@ -78,6 +79,7 @@ def uvicorn_config(engine: Engine) -> uvicorn.Config:
     limits = engine.services.limits
     return uvicorn.Config(
         build_app(engine),
+        http=HttpProtocol,
         ws=standalone_protocol(engine.services),  # type: ignore[arg-type]
         ws_per_message_deflate=False,
         log_config=None,

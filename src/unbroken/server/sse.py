@@ -20,6 +20,7 @@ from unbroken.protocol.views import stream_view
 from unbroken.server.attendance import Attendance
 from unbroken.server.departure import LongResponses
 from unbroken.server.direct import Direct, begin_body, piece
+from unbroken.server.headers import LIVE_CACHING
 from unbroken.server.problems import error_view
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache, no-transform"),
+    (b"cache-control", LIVE_CACHING.encode()),
     (b"x-accel-buffering", b"no"),
 )
 RETRY_MILLISECONDS: Final = 1000

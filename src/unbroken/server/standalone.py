@@ -21,6 +21,7 @@ from websockets.server import ServerProtocol
 from unbroken.auth.handshake import Admission, admit
 from unbroken.errors import ProviderUnavailableError, UnbrokenError
 from unbroken.identity import Principal
+from unbroken.server.headers import SECURITY
 from unbroken.server.problems import problem_response
 from unbroken.server.transport import WebSocket
 
@@ -111,6 +112,7 @@ class _Handshake(asyncio.Protocol):
         conn = self._conn
         response = conn.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            _secure(response)
             self._finish(response, None)
             return
         try:
@@ -186,8 +188,15 @@ class _Handshake(asyncio.Protocol):
         )
 
 
+def _secure(response: Response) -> None:
+    """The headers of every response also on what the library itself refuses."""
+    for name, value in SECURITY.items():
+        if name not in response.headers:
+            response.headers[name] = value
+
+
 def _refusal(error: UnbrokenError) -> Response:
-    problem = problem_response(error)
+    problem = problem_response(error, headers=SECURITY)
     headers = Headers([(name, value) for name, value in problem.headers.items()])
     headers["Connection"] = "close"
     body = bytes(problem.body)

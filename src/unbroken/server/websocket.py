@@ -13,8 +13,9 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from unbroken.auth.handshake import admit
-from unbroken.errors import LifespanError, UnbrokenError
+from unbroken.errors import LifespanError, NotFoundError, UnbrokenError
 from unbroken.server.connection import Connection
+from unbroken.server.headers import SECURITY
 from unbroken.server.problems import problem_response
 from unbroken.server.takeover import CARRIED, decline_compression, take_over, uvicorn_protocol
 from unbroken.server.wire import CLOSE_SECONDS_MAX, AsgiWire
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from unbroken.identity import Principal
     from unbroken.server.services import Services
 
-__all__ = ["WebSocketEndpoint"]
+__all__ = ["UnknownEndpoint", "WebSocketEndpoint"]
 
 
 class WebSocketEndpoint:
@@ -47,7 +48,7 @@ class WebSocketEndpoint:
         except UnbrokenError as error:
             services.metrics.refused(error)
             await socket.receive()
-            await socket.send_denial_response(problem_response(error))
+            await socket.send_denial_response(problem_response(error, headers=SECURITY))
             return
         await socket.receive()
         protocol = uvicorn_protocol(receive)
@@ -98,6 +99,17 @@ class WebSocketEndpoint:
                 reader.cancel()
         finally:
             connection.lost()
+
+
+class UnknownEndpoint:
+    """What asks for a WebSocket at a path that has none."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = StarletteWebSocket(scope, receive, send)
+        await socket.receive()
+        await socket.send_denial_response(
+            problem_response(NotFoundError("there is no WebSocket at this path"), headers=SECURITY)
+        )
 
 
 async def _read(wire: AsgiWire, connection: Connection, receive: Receive) -> None:

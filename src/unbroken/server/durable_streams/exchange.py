@@ -18,13 +18,14 @@ from unbroken.errors import DrainingError, InvalidError, NotFoundError, Overload
 from unbroken.identity import Principal
 from unbroken.messages import Seq, StreamInfo, StreamState
 from unbroken.server.durable_streams.offsets import Lineage, Offset
+from unbroken.server.headers import SANDBOX_POLICY
 from unbroken.server.services import Services
 
 __all__ = ["NO_STORE", "SAFE_HEADERS", "Exchange", "Refusal", "state_headers"]
 
 SAFE_HEADERS: Final = {
     "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "content-security-policy": SANDBOX_POLICY,
 }
 """On every response: contents are what somebody appended, so a browser neither guesses what they are nor runs them."""
 NO_STORE: Final = {"cache-control": "no-store"}

@@ -15,7 +15,7 @@ from unbroken.server.durable_streams.content import Content, page_body
 from unbroken.server.durable_streams.cursors import cache_cursor
 from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_headers
 from unbroken.server.durable_streams.headers import type_header
-from unbroken.server.durable_streams.read import CACHED, UP_TO_DATE, etag_of, position, visibility
+from unbroken.server.durable_streams.read import UP_TO_DATE, caching, etag_of, position
 
 __all__ = ["long_poll"]
 
@@ -56,7 +56,7 @@ async def _answer(exchange: Exchange, follower: Follower, delta: Delta, *, curso
         await exchange.reply(204, {**headers, **NO_STORE})
         return
     headers |= type_header(info.content_type)
-    headers["cache-control"] = f"{visibility(exchange)}, {CACHED}"
+    headers["cache-control"] = caching(exchange)
     headers["etag"] = etag_of(info, after, follower.cursor)
     body = page_body(Content.of(info.content_type), [batch.body for batch in delta.batches])
     await exchange.reply(200, headers, body)

@@ -16,7 +16,7 @@ from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_h
 from unbroken.server.durable_streams.headers import expiry_text, matches_etag, type_header
 from unbroken.server.durable_streams.offsets import BEGINNING, FROM_START, NOW, Offset
 
-__all__ = ["CACHED", "UP_TO_DATE", "catch_up", "etag_of", "expiry_headers", "head", "position", "visibility"]
+__all__ = ["UP_TO_DATE", "caching", "catch_up", "etag_of", "expiry_headers", "head", "position"]
 
 CACHED: Final = "max-age=60, stale-while-revalidate=300"
 UP_TO_DATE: Final = {"stream-up-to-date": "true"}
@@ -59,7 +59,7 @@ async def catch_up(exchange: Exchange, info: StreamInfo, query: Mapping[str, str
     info = found.stream
     last = found.batches[-1].last if found.batches else after
     headers["stream-next-offset"] = str(await exchange.offset(info, last))
-    headers["cache-control"] = f"{visibility(exchange)}, {CACHED}"
+    headers["cache-control"] = caching(exchange)
     headers["etag"] = etag = etag_of(info, after, last)
     if last == info.head:
         headers |= {**UP_TO_DATE, **state_headers(info)}
@@ -91,7 +91,7 @@ def etag_of(info: StreamInfo, after: Seq, last: Seq) -> str:
     return f'"{info.epoch}-{after}-{last}{ended}"'
 
 
-def visibility(exchange: Exchange) -> str:
-    """Whether caches that many share may keep the answer: not when it depends on who is asking."""
+def caching(exchange: Exchange) -> str:
+    """Who may keep the answer: caches that many share where anybody may read it, nobody where it depends on who is asking."""
     anybody = exchange.principal == Principal() and "authorization" not in exchange.headers
-    return "public" if anybody else "private"
+    return f"public, {CACHED}" if anybody else "no-store"

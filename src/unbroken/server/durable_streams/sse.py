@@ -21,12 +21,13 @@ from unbroken.server.durable_streams.cursors import cache_cursor
 from unbroken.server.durable_streams.exchange import Exchange
 from unbroken.server.durable_streams.offsets import Lineage, Offset
 from unbroken.server.durable_streams.read import position
+from unbroken.server.headers import LIVE_CACHING
 
 __all__ = ["Control", "control_event", "data_event", "follow_events"]
 
 STREAM_HEADERS: Final = {
     "content-type": "text/event-stream",
-    "cache-control": "no-cache, no-transform",
+    "cache-control": LIVE_CACHING,
     "x-accel-buffering": "no",
 }
 BASE64: Final = {"stream-sse-data-encoding": "base64"}
