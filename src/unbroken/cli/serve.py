@@ -118,6 +118,7 @@ class Confidence:
     ] = ()
 
 
+DEFAULT_CONFIDENCE: Final = Confidence()
 DEFAULT_WORK: Final = Work()
 DEFAULT_TIMING: Final = Timing()
 DEFAULT_LOGGING: Final = Logging()
@@ -130,7 +131,7 @@ class Security:
 
     access: Access = Access()
     provider: Provider = Provider()
-    confidence: Confidence = Confidence()
+    confidence: Confidence = DEFAULT_CONFIDENCE
 
 
 DEFAULT_SECURITY: Final = Security()

@@ -13,8 +13,8 @@ from unbroken.errors import InvalidError, TransitionError
 from unbroken.limits import Limits
 from unbroken.messages import StreamInfo, StreamState, check_depth
 from unbroken.protocol.frames import CloseSpec, CreateFrame, ProducerSpec
+from unbroken.requests import NewStream
 from unbroken.store.base import Close, Producer
-from unbroken.streams import NewStream
 
 __all__ = ["STATES", "check_written", "close_of", "new_stream", "object_text", "producer_of"]
 
