@@ -20,7 +20,7 @@ from unbroken.auth.access import Access
 from unbroken.auth.callers import Identify
 from unbroken.clock import Clock
 from unbroken.errors import ConfigurationError, DrainingError, LifespanError
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor, Message, Seq, StreamInfo, decode_messages, payload_bytes
 from unbroken.redaction.redactor import Redactor
@@ -272,7 +272,7 @@ class Unbroken:
         and `DrainingError` when the application stops first. Leaving the loop stops watching, never the run.
         """
         streams = self._running().services.streams
-        stream = await streams.get(self._principal, name)
+        stream = await streams.get(self._principal, name, may=Verb.READ)
         async with aclosing(self._batches(stream, streams.position(stream, str(after)))) as batches:
             async for first, messages in batches:
                 for seq, message in enumerate(messages, first):
@@ -290,12 +290,13 @@ class Unbroken:
 
     async def state(self, name: str) -> StreamInfo:
         """The stream as it is now; `NotFoundError` when there is none."""
-        return await self._running().services.streams.get(self._principal, name)
+        return await self._running().services.streams.get(self._principal, name, may=Verb.READ)
 
     async def cancel(self, name: str) -> StreamInfo:
         """Ask a run to stop; what it has yielded is kept. Idempotent, and durable when it returns."""
         services = self._running().services
-        return await services.states.cancel(await services.streams.get(self._principal, name), self._principal)
+        stream = await services.streams.get(self._principal, name, may=Verb.CANCEL)
+        return await services.states.cancel(stream, self._principal)
 
     def _running(self) -> _Parts:
         if not self.services.started:

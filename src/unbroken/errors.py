@@ -122,6 +122,14 @@ class ForbiddenOriginError(UnbrokenError):
     cure = "Add the origin or host to the server's allow-list (--allow-origin, --allow-host)."
 
 
+class ForbiddenError(UnbrokenError):
+    """The credential lets you see this, and does not let you do it; `detail.verb` is the right that is missing."""
+
+    code = "forbidden"
+    http_status = 403
+    cure = "Ask its owner for a token that grants the verb (`unbroken token create`)."
+
+
 class NotFoundError(UnbrokenError):
     """There is no such stream or session, or it is not yours."""
 

@@ -39,6 +39,11 @@ class Grant:
     prefix: bool = False
     epoch: int | None = None
 
+    @property
+    def everything(self) -> bool:
+        """Whether it speaks of every stream."""
+        return self.prefix and not self.name and self.epoch is None
+
     def covers(self, name: str, epoch: int | None = None) -> bool:
         """Whether it speaks of that stream; of one that is not there yet (`epoch` None) only if any epoch will do."""
         named = name.startswith(self.name) if self.prefix else name == self.name
@@ -64,6 +69,19 @@ class Principal:
     def by(self) -> str:
         """Who is to be named as the one who did it."""
         return self.actor or self.subject
+
+    def granted(self, verb: Verb) -> tuple[Grant, ...] | None:
+        """The grants that give `verb`, of which each stream that is listed must be covered by one; None: all are."""
+        if self.grants is None:
+            return None
+        found = tuple(grant for grant in self.grants if verb in grant.verbs)
+        return None if any(grant.everything for grant in found) else found
+
+    def may_session(self, verb: Verb, name: str) -> bool:
+        """As `may`, for the session `name`: a prefix is one of names, of streams and sessions; a single name is a stream."""
+        if self.grants is None:
+            return True
+        return any(grant.prefix and verb in grant.verbs and grant.covers(name) for grant in self.grants)
 
     def may(self, verb: Verb, name: str, epoch: int | None = None) -> bool:
         """Whether it may do `verb` with the stream `name`, whose epoch is `epoch` (None: it is not there yet)."""

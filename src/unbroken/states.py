@@ -83,7 +83,7 @@ class StreamStateManager:
         while not stream.state.terminal:
             if stream.state is not StreamState.RUNNING:
                 try:
-                    return await self._cancel_resting(stream, msgspec.json.encode({"by": principal.subject}))
+                    return await self._cancel_resting(stream, msgspec.json.encode({"by": principal.by}))
                 except (EndedError, FencedError):
                     pass
             elif stream.cancel_requested_ms is None:
@@ -92,7 +92,7 @@ class StreamStateManager:
                         stream=stream.id,
                         epoch=stream.epoch,
                         now_ms=self._streams.clock.now_ms(),
-                        cancel_requested_by=principal.subject,
+                        cancel_requested_by=principal.by,
                     )
                 )
             else:

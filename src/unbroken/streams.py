@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from unbroken.clock import Clock
@@ -17,11 +17,11 @@ from unbroken.errors import (
     AlreadyExistsError,
     EpochMismatchError,
     InvalidError,
-    NotFoundError,
     TooLargeError,
     TrimmedError,
 )
-from unbroken.identity import Principal
+from unbroken.gate import admit, admit_session, check_creating, check_fresh, check_session
+from unbroken.identity import Principal, Verb
 from unbroken.limits import Limits
 from unbroken.log import Decided, Log
 from unbroken.messages import (
@@ -97,13 +97,39 @@ class Streams:
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
-    async def create(self, principal: Principal, name: str, new: NewStream) -> Created:
-        """Create the stream, or find the one of that name (`created` False), durably.
+    async def create(self, principal: Principal, name: str, new: NewStream, *, may: Verb = Verb.APPEND) -> Created:
+        """Create the stream, or find the one of that name (`created` False), durably; `may` is the right that it takes.
 
-        Raises `AlreadyExistsError` when the existing one has another kind, content type or session (Durable Streams
-        compares more, itself), `InvalidError` and `TooLargeError` for bad fields, `TransitionError` for a paused session.
+        Raises what `get` does where that is missing, `AlreadyExistsError` when the existing one has another kind, content
+        type or session (Durable Streams compares more, itself), `InvalidError` and `TooLargeError` for bad fields,
+        `TransitionError` for a paused session.
         """
         check_new(name, new, self.limits)
+        known = await self._known(principal, name, new, may)
+        result = await self._create(principal, name, new) if known is None else Created(known, created=False)
+        found = result.stream
+        if found.deleted:
+            raise AlreadyExistsError(f"{name!r} was deleted, but its forks still need it", stream=name)
+        same = (found.kind, found.content_type, found.session) == (new.kind, new.content_type, new.session)
+        if not result.created and not same:
+            raise AlreadyExistsError(f"{name!r} exists with another kind, content type or session", stream=name)
+        return result
+
+    async def _known(self, principal: Principal, name: str, new: NewStream, may: Verb) -> StreamInfo | None:
+        """None when the principal may create the stream; the one that is there when it may use no other of that name."""
+        check_fresh(principal, self.clock.now_ms())
+        if principal.grants is None:
+            return None
+        if not principal.may(may, name):
+            found = await self.store.get(principal, name)
+            if found is not None:
+                return admit(principal, name, found, may)
+            check_creating(principal, name, may)
+        if new.session is not None:
+            check_session(principal, new.session, may)
+        return None
+
+    async def _create(self, principal: Principal, name: str, new: NewStream) -> Created:
         now = self.clock.now_ms()
         lease = new.lease
         seconds = self.lease_seconds(new.lease_seconds)
@@ -128,29 +154,26 @@ class Streams:
             )
         )
         assert isinstance(result, Created)
-        found = result.stream
-        if found.deleted:
-            raise AlreadyExistsError(f"{name!r} was deleted, but its forks still need it", stream=name)
-        same = (found.kind, found.content_type, found.session) == (new.kind, new.content_type, new.session)
-        if not result.created and not same:
-            raise AlreadyExistsError(f"{name!r} exists with another kind, content type or session", stream=name)
         return result
 
-    async def get(self, principal: Principal, name: str, *, deleted: bool = False) -> StreamInfo:
-        """The stream as it is now; `NotFoundError` when there is none that this principal may see.
+    async def get(self, principal: Principal, name: str, *, may: Verb, deleted: bool = False) -> StreamInfo:
+        """The stream as it is now, for one who may do `may` with it: what is given is the right to do that, and no more.
 
-        With `deleted` a stream that only its forks keep is given too.
+        `NotFoundError` when there is none, or none that this principal may read; `ForbiddenError` when it may read it, and
+        may not do this. With `deleted` a stream that only its forks keep is given too.
         """
         check_name(name, self.limits)
+        check_fresh(principal, self.clock.now_ms())
         info = await self.store.get(principal, name)
-        if info is None or (info.deleted and not deleted):
-            raise NotFoundError(f"no stream {name!r}", stream=name)
-        return info
+        return admit(principal, name, None if info is None or (info.deleted and not deleted) else info, may)
 
     async def list(
         self, principal: Principal, where: StreamFilter, *, limit: int, page: str | None
     ) -> Page[StreamInfo]:
-        """The principal's streams, newest first, `limit` at a time."""
+        """The streams that the principal may read, newest first, `limit` at a time."""
+        check_fresh(principal, self.clock.now_ms())
+        among = principal.granted(Verb.READ)
+        where = where if among is None else replace(where, among=among)
         return await self.store.list_streams(principal, where, limit=self._page(limit), after=page)
 
     def append(
@@ -310,8 +333,10 @@ class Streams:
     async def put_session(
         self, principal: Principal, name: str, *, state: SessionState | None = None, metadata: str | None = None
     ) -> Done:
-        """Create the session, or change its state or metadata."""
+        """Create the session, or change its state or metadata: whoever may manage sessions of this name."""
         check_name(name, self.limits)
+        check_fresh(principal, self.clock.now_ms())
+        check_session(principal, name, Verb.MANAGE)
         if metadata is not None:
             check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
             metadata = self.redacted(metadata)
@@ -321,29 +346,30 @@ class Streams:
         assert isinstance(result, Done)
         return result
 
-    async def get_session(self, principal: Principal, name: str) -> SessionInfo:
-        """The session; `NotFoundError` when there is none that this principal may see."""
+    async def get_session(self, principal: Principal, name: str, *, may: Verb) -> SessionInfo:
+        """The session, for one who may do `may` with it; raises as `get` does."""
         check_name(name, self.limits)
-        session = await self.store.get_session(principal, name)
-        if session is None:
-            raise NotFoundError(f"no session {name!r}", session=name)
-        return session
+        check_fresh(principal, self.clock.now_ms())
+        return admit_session(principal, name, await self.store.get_session(principal, name), may)
 
     async def list_sessions(self, principal: Principal, *, limit: int, page: str | None) -> Page[SessionInfo]:
-        """The principal's sessions, newest first."""
-        return await self.store.list_sessions(principal, limit=self._page(limit), after=page)
+        """The sessions that the principal may read, newest first."""
+        check_fresh(principal, self.clock.now_ms())
+        among = principal.granted(Verb.READ)
+        return await self.store.list_sessions(principal, limit=self._page(limit), after=page, among=among)
 
     async def delete_session(self, principal: Principal, name: str) -> None:
         """Delete a session that has no streams left."""
-        await self.get_session(principal, name)
+        await self.get_session(principal, name, may=Verb.MANAGE)
         await self.log.write(DeleteSession(principal=principal, name=name))
 
     async def read_session(
         self, principal: Principal, name: str, *, limit: int, page: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        """Every message of every stream of the session, in order, in pages."""
-        await self.get_session(principal, name)
-        return await self.store.read_session(principal, name, limit=self._page(limit), after=page)
+        """Every message of every stream of the session that the principal may read, in order, in pages."""
+        await self.get_session(principal, name, may=Verb.READ)
+        where = StreamFilter(session=name, among=principal.granted(Verb.READ))
+        return await self.store.read_session(principal, where, limit=self._page(limit), after=page)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from tests.support.faulty import FaultyStore
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from unbroken.errors import AlreadyExistsError, NotFoundError, TrimmedError, UnknownOutcomeError
 from unbroken.hub import Follower, LiveBatch, Subscription, news
+from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.log import Change
 from unbroken.messages import START, Seq, StreamId, StreamInfo, StreamState, decode_messages
@@ -79,7 +80,7 @@ async def test_catching_up_hands_over_to_live_without_hole_or_double() -> None:
 
         async def watch() -> list[str]:
             start = random.randrange(0, total // 2)
-            while (await parts.streams.get(ALICE, "a")).head < start:
+            while (await parts.streams.get(ALICE, "a", may=Verb.READ)).head < start:
                 await asyncio.sleep(0)
             with await parts.hub.follow(stream, START) as follower:
                 return await read_all(follower, total)
@@ -172,7 +173,7 @@ async def test_a_late_viewer_of_an_ended_stream_gets_everything_and_the_end() ->
         stream = await parts.stream()
         close = Close(StreamState.COMPLETED)
         await parts.streams.append_durably(stream, texts("a", "b"), AppendOptions(close=close))
-        with await parts.hub.follow(await parts.streams.get(ALICE, "a"), START) as follower:
+        with await parts.hub.follow(await parts.streams.get(ALICE, "a", may=Verb.READ), START) as follower:
             delta = await follower.next(5)
             assert [batch.last for batch in delta.batches] == [2]
             assert delta.info is not None
@@ -439,7 +440,7 @@ async def test_an_end_is_no_news_in_front_of_the_last_message() -> None:
         stream = await parts.stream()
         close = Close(StreamState.COMPLETED)
         await parts.streams.append_durably(stream, texts("a"), AppendOptions(close=close))
-        subscription = await parts.hub.subscribe(await parts.streams.get(ALICE, "a"), START, Viewer())
+        subscription = await parts.hub.subscribe(await parts.streams.get(ALICE, "a", may=Verb.READ), START, Viewer())
         assert news(subscription) is None
         await parts.hub.pull(subscription)
         told = news(subscription)

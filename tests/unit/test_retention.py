@@ -12,7 +12,7 @@ from tests.support.faulty import FaultyStore
 from tests.support.parts import ALICE, ManualClock, running_parts, texts
 from unbroken.auth.access import Access
 from unbroken.errors import NotFoundError, OverloadedError
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo
 from unbroken.requests import NewStream
@@ -38,9 +38,9 @@ async def test_what_has_expired_is_deleted_and_nothing_else() -> None:
         clock.advance(11)
         assert await retention.expire() == 1
         with pytest.raises(NotFoundError):
-            await parts.streams.get(ALICE, "short")
-        assert (await parts.streams.get(ALICE, "long")).name == "long"
-        assert (await parts.streams.get(ALICE, "kept")).name == "kept"
+            await parts.streams.get(ALICE, "short", may=Verb.READ)
+        assert (await parts.streams.get(ALICE, "long", may=Verb.READ)).name == "long"
+        assert (await parts.streams.get(ALICE, "kept", may=Verb.READ)).name == "kept"
 
 
 @pytest.mark.parametrize("streams", [9, 11])
@@ -86,7 +86,7 @@ async def test_a_stream_that_is_read_in_the_moment_of_its_expiry_lives_on() -> N
         clock.advance(11)
         store.race = parts.streams.touch
         assert await retention.expire() == 0
-        assert (await parts.streams.get(ALICE, "read")).name == "read"
+        assert (await parts.streams.get(ALICE, "read", may=Verb.READ)).name == "read"
         store.race = None
         clock.advance(9)
         assert await retention.expire() == 0

@@ -17,6 +17,7 @@ from unbroken.errors import (
     TransitionError,
     UnbrokenError,
 )
+from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import TERMINAL_STATES, TRANSITIONS, StreamInfo, StreamState, can_transition
 from unbroken.requests import AppendOptions, NewStream
@@ -51,7 +52,7 @@ async def test_every_move_obeys_the_table(source: StreamState, target: StreamSta
         else:
             with pytest.raises((TransitionError, EndedError)):
                 await move
-            assert (await parts.streams.get(ALICE, "a")).state is source
+            assert (await parts.streams.get(ALICE, "a", may=Verb.READ)).state is source
 
 
 def test_nothing_leaves_a_terminal_state_and_every_other_can_reach_each() -> None:
@@ -121,11 +122,11 @@ async def test_the_reaper_ends_what_has_lost_its_producer_and_nothing_else() -> 
         clock.advance(2)
         assert await parts.states.reap() == 1
         assert await parts.states.reap() == 0
-        dead = await parts.streams.get(ALICE, "running")
+        dead = await parts.streams.get(ALICE, "running", may=Verb.READ)
         assert dead.state is StreamState.INTERRUPTED
         assert '"cause":"lease_expired"' in dead.reason
         for name in ("open", "paused", "completed"):
-            assert (await parts.streams.get(ALICE, name)).state.value == name
+            assert (await parts.streams.get(ALICE, name, may=Verb.READ)).state.value == name
 
 
 async def test_a_run_is_left_to_a_supervisor_for_a_while_and_then_ended_too() -> None:
@@ -136,7 +137,7 @@ async def test_a_run_is_left_to_a_supervisor_for_a_while_and_then_ended_too() ->
         assert await parts.states.reap() == 0
         clock.advance(1)
         assert await parts.states.reap() == 1
-        assert (await parts.streams.get(ALICE, "r")).state is StreamState.INTERRUPTED
+        assert (await parts.streams.get(ALICE, "r", may=Verb.READ)).state is StreamState.INTERRUPTED
 
 
 async def test_a_renewed_lease_is_not_reaped() -> None:
@@ -169,7 +170,7 @@ async def test_a_producer_that_dies_after_a_cancel_is_marked_interrupted_and_say
         await parts.states.cancel(stream, ALICE)
         clock.advance(60)
         await parts.states.reap()
-        assert '"cancel_requested":true' in (await parts.streams.get(ALICE, "a")).reason
+        assert '"cancel_requested":true' in (await parts.streams.get(ALICE, "a", may=Verb.READ)).reason
 
 
 async def test_resuming_opens_a_paused_stream_and_only_that() -> None:
@@ -203,9 +204,9 @@ async def test_when_the_clock_jumps_the_reaper_gives_producers_their_time_again(
             until = None
             while until is None or until <= clock.ms:
                 await asyncio.sleep(0.005)
-                until = (await parts.streams.get(ALICE, "a")).lease_until_ms
+                until = (await parts.streams.get(ALICE, "a", may=Verb.READ)).lease_until_ms
             reaper.cancel()
-        assert (await parts.streams.get(ALICE, "a")).state is StreamState.RUNNING
+        assert (await parts.streams.get(ALICE, "a", may=Verb.READ)).state is StreamState.RUNNING
 
 
 async def test_when_the_clock_is_set_back_a_dead_producer_is_found_all_the_same() -> None:
@@ -222,7 +223,7 @@ async def test_when_the_clock_is_set_back_a_dead_producer_is_found_all_the_same(
             async with asyncio.timeout(30):
                 while until > clock.ms + limits.lease_seconds * 1000:
                     await asyncio.sleep(0.005)
-                    until = (await parts.streams.get(ALICE, "a")).lease_until_ms or 0
+                    until = (await parts.streams.get(ALICE, "a", may=Verb.READ)).lease_until_ms or 0
             reaper.cancel()
         assert await parts.states.reap() == 0
         clock.advance(limits.lease_seconds + 1)
@@ -264,10 +265,10 @@ async def test_when_the_store_comes_back_leases_get_their_time_again_before_anyb
         await in_state(parts, StreamState.RUNNING, "a")
         async with asyncio.TaskGroup() as tasks:
             reaper = tasks.create_task(parts.states.run())
-            while (await parts.streams.get(ALICE, "a")).lease_until_ms == FIRST_LEASE_MS:
+            while (await parts.streams.get(ALICE, "a", may=Verb.READ)).lease_until_ms == FIRST_LEASE_MS:
                 await asyncio.sleep(0.005)
             reaper.cancel()
-        stream = await parts.streams.get(ALICE, "a")
+        stream = await parts.streams.get(ALICE, "a", may=Verb.READ)
         assert clock.ms > FIRST_LEASE_MS, "the lease ran out while nobody could renew it"
         assert stream.state is StreamState.RUNNING
         assert (stream.lease_until_ms or 0) > clock.ms

@@ -51,7 +51,7 @@ _MEANINGS = {
     Exit.BAD_DATA: "the request or its data is malformed or too large",
     Exit.UNAVAILABLE: "something needed is not there: the server does not answer, `doctor` found a fault",
     Exit.TEMPORARY: "temporary: the same command can succeed later",
-    Exit.REFUSED: "the server refused the credentials or the origin",
+    Exit.REFUSED: "the server refused the credentials, what they were used for, or the origin",
     Exit.CONFIGURATION: "the configuration is wrong",
     Exit.INTERRUPTED: "ended by Ctrl-C",
 }
@@ -63,6 +63,7 @@ _BY_CODE = {
     "too_large": Exit.BAD_DATA,
     "protocol": Exit.BAD_DATA,
     "unauthorized": Exit.REFUSED,
+    "forbidden": Exit.REFUSED,
     "forbidden_origin": Exit.REFUSED,
     "corrupt": Exit.TAMPERED,
     "verification": Exit.TAMPERED,

@@ -149,7 +149,7 @@ async def _stored(url: str) -> AsyncIterator[_Source]:
     """In a store that this process opens; the first message that fails its checksum ends a stream's verification."""
     from unbroken.cli.offline import opened
     from unbroken.client import Verification
-    from unbroken.identity import Principal
+    from unbroken.identity import Principal, Verb
     from unbroken.store.base import StreamFilter
 
     principal = Principal()
@@ -166,7 +166,7 @@ async def _stored(url: str) -> AsyncIterator[_Source]:
                     return found
 
         async def verify(self, name: str) -> Verification:
-            result = await parts.verify(await parts.get(principal, name))
+            result = await parts.verify(await parts.get(principal, name, may=Verb.READ))
             return Verification(
                 ok=result.bad is None,
                 checked=result.checked,

@@ -23,7 +23,7 @@ from unbroken.errors import (
     TooLargeError,
     TransitionError,
 )
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.messages import NewMessage, StreamId, StreamInfo, check_name
 from unbroken.requests import AppendOptions, NewStream
 from unbroken.runs.answers import check_answer
@@ -75,7 +75,7 @@ class RunDesk:
             "name": spec.name,
             "server": spec.server,
             "arguments": spec.arguments,
-            "by": principal.subject,
+            "by": principal.by,
         }
         new = NewStream(
             kind=spec.type,
@@ -90,7 +90,7 @@ class RunDesk:
         except OverloadedError:
             if await self._streams.store.get(principal, check_name(place.name, self._streams.limits)) is None:
                 raise
-        created = await self._streams.create(principal, place.name, new)
+        created = await self._streams.create(principal, place.name, new, may=Verb.START)
         if not created.created:
             found = created.stream.run
             if found is None or not RunSpec.parse(found).same_work(spec):
@@ -141,7 +141,7 @@ class RunDesk:
             raise EndedError(state=stream.state.value, head=stream.head)
         kind = RunSpec.parse(stream.run).type
         await asyncio.to_thread(check_answer, kind, asked, response, limits)
-        body = {"id": question, "response": response, "by": principal.subject}
+        body = {"id": question, "response": response, "by": principal.by}
         message = NewMessage(kind="input", json=msgspec.Raw(msgspec.json.encode(body)))
         options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True)
         done = await self._streams.append_durably(stream, [message], options)
@@ -167,8 +167,10 @@ class RunDesk:
             raise NotFoundError(f"{stream.name!r} is no run", stream=stream.name)
         return (await read_summary(self._streams, stream))[1]
 
-    async def view(self) -> list[SourceView]:
-        """What there is to run, by source."""
+    async def view(self, principal: Principal) -> list[SourceView]:
+        """What there is to run, by source; nothing for one who may start nothing."""
+        if principal.granted(Verb.START) == ():
+            return []
         return list(await asyncio.gather(*[source.view() for source in self.catalog.sources]))
 
 

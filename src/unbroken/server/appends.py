@@ -67,14 +67,15 @@ class Appends:
         self._decided: list[tuple[AppendGroup, WriteResult | UnbrokenError]] = []
         self.flying = 0
 
-    def add(self, frame: AppendFrame, stream: StreamInfo) -> None:
+    def add(self, frame: AppendFrame, stream: StreamInfo, *, by_name: bool) -> None:
         """Submit an append, or gather it with others of this read when nothing but its messages is asked for.
 
+        `by_name`: to whichever stream has the name when it takes effect; else to `stream` itself alone.
         Raises at once what `Streams.append` does; then it was not taken.
         """
         check_written(stream)
         producer = frame.producer
-        if producer is None and frame.expected_head is None and frame.close is None:
+        if by_name and producer is None and frame.expected_head is None and frame.close is None:
             self._gather(frame, stream)
         else:
             self.submit()
@@ -83,7 +84,7 @@ class Appends:
                 producer=None if producer is None else producer_of(producer),
                 expected_head=frame.expected_head,
                 close=None if frame.close is None else close_of(frame.close, services.limits),
-                by_name=True,
+                by_name=by_name,
             )
             group = AppendGroup(stream)
             group.places.append((frame.id, len(frame.messages)))

@@ -5,7 +5,7 @@ A connection calls it and sends what it gives. It keeps nothing.
 
 from __future__ import annotations
 
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.protocol.frames import AnswerFrame, Result, RetryFrame, StartFrame
 from unbroken.protocol.views import stream_view
 from unbroken.runs.desk import RunDesk
@@ -23,7 +23,7 @@ async def run_result(
     if isinstance(frame, StartFrame):
         created = await desk.start(principal, decode(bytes(frame.run), RunRequest))
         return Result(id=frame.id, stream=stream_view(created.stream), created=created.created)
-    stream = await streams.get(principal, frame.stream)
+    stream = await streams.get(principal, frame.stream, may=Verb.START)
     if isinstance(frame, RetryFrame):
         created = await desk.retry(principal, stream)
         return Result(id=frame.id, stream=stream_view(created.stream), created=created.created)

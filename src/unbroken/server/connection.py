@@ -299,17 +299,17 @@ class Connection:
             case Subscribe():
                 await self._subscribe(frame)
             case AppendFrame():
-                stream = await self._stream(frame.stream)
+                stream = self._remember(await self._stream(frame.stream, Verb.APPEND))
                 await services.log.room()
                 self._append(frame, stream)
                 self._appends.submit()
             case CreateFrame():
                 await self._create(frame)
             case CancelFrame():
-                info = await services.states.cancel(await self._stream(frame.stream), self.principal)
+                info = await services.states.cancel(await self._stream(frame.stream, Verb.CANCEL), self.principal)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case LeaseFrame():
-                stream = check_written(await self._stream(frame.stream))
+                stream = check_written(await self._stream(frame.stream, Verb.APPEND))
                 info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
                 self._encode(Result(id=frame.id, stream=stream_view(info)))
             case AuthFrame():
@@ -319,13 +319,15 @@ class Connection:
             case _:
                 raise ProtocolError("this frame is not for a server")
 
-    async def _stream(self, name: str) -> StreamInfo:
-        """The stream as it is now. It is kept, so that the next append need not look it up: should another stream take its
-        name, the store finds that one, in the order of the appends.
-        """
-        return self._remember(await self._services.streams.get(self.principal, name))
+    async def _stream(self, name: str, may: Verb) -> StreamInfo:
+        return await self._services.streams.get(self.principal, name, may=may)
 
     def _remember(self, stream: StreamInfo) -> StreamInfo:
+        """Keep a stream that may be appended to, so that the next append need not look it up.
+
+        Should another stream take its name, the store finds that one, in the order of the appends; not for a principal that
+        may append to this very one only.
+        """
         if len(self._streams) >= self._services.limits.subscriptions_max:
             self._streams.pop(next(iter(self._streams)))
         self._streams[stream.name] = stream
@@ -353,7 +355,9 @@ class Connection:
     # --- appends ------------------------------------------------------------------------------------------------------
 
     def _append(self, frame: AppendFrame, stream: StreamInfo) -> None:
-        self._appends.add(frame, stream)
+        principal = self.principal
+        by_name = principal.grants is None or principal.may(Verb.APPEND, stream.name)
+        self._appends.add(frame, stream, by_name=by_name)
         if self._appends.flying >= self._services.limits.connection_pending_appends_max:
             self._hold(BY_APPENDS)
 
@@ -387,7 +391,7 @@ class Connection:
         services = self._services
         if len(self._subscriptions) >= services.limits.subscriptions_max and frame.stream not in self._subscriptions:
             raise TooLargeError("too many subscriptions on this connection", limit="subscriptions_max")
-        stream = await services.streams.get(self.principal, frame.stream)
+        stream = await self._stream(frame.stream, Verb.READ)
         cursor = services.streams.position(stream, frame.after)
         try:
             known = (await services.store.hash_at(stream.id, cursor)).hex()

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.responses import Response, StreamingResponse
 
 from unbroken.errors import TrimmedError
+from unbroken.identity import Verb
 from unbroken.messages import FILE_KIND, Seq, StreamInfo, decode_messages, payload_bytes
 from unbroken.server.headers import SANDBOX_POLICY
 from unbroken.server.resource import Call
@@ -26,7 +27,7 @@ __all__ = ["read_content"]
 async def read_content(call: Call) -> ASGIApp:
     """Every payload up to the present head, joined, to be saved and never shown: what is in it is anybody's."""
     call.query()
-    stream = await call.services.streams.get(call.principal, call.name)
+    stream = await call.services.streams.get(call.principal, call.name, may=Verb.READ)
     if stream.first > 1:
         raise TrimmedError(first=stream.first, stream=stream.name)
     headers = _headers(stream)

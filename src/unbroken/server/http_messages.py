@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from unbroken.errors import NotFoundError
 from unbroken.hub import facts
+from unbroken.identity import Verb
 from unbroken.messages import NewMessage, Seq, StreamInfo, join_encoded
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
@@ -69,7 +70,7 @@ async def append_messages(call: Call) -> Response:
 async def _stream_for(call: Call, new: StreamBody | None, options: AppendOptions) -> StreamInfo:
     """The stream to append to, created first when it is missing and the request says how it shall be."""
     try:
-        return await call.services.streams.get(call.principal, call.name)
+        return await call.services.streams.get(call.principal, call.name, may=Verb.APPEND)
     except NotFoundError:
         if new is None:
             raise
@@ -91,7 +92,7 @@ def message_reader(services: Services, *, takeover: bool = True) -> Callable[[Ca
         after = query.text("after") or "start"
         if live == "sse":
             after = call.headers.get("last-event-id") or after
-        stream = await services.streams.get(call.principal, call.name)
+        stream = await services.streams.get(call.principal, call.name, may=Verb.READ)
         cursor = services.streams.position(stream, after)
         if live == "sse":
             if stream.state.terminal and cursor >= stream.head:

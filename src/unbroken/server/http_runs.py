@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from unbroken.identity import Verb
 from unbroken.protocol.views import stream_view
 from unbroken.runs.spec import RunRequest
 from unbroken.server.resource import Body, Call, json_response
@@ -30,7 +31,7 @@ class AnswerBody(Body, frozen=True, kw_only=True):
 
 async def list_runnables(call: Call) -> Response:
     call.query()
-    return json_response({"sources": await call.services.desk.view()})
+    return json_response({"sources": await call.services.desk.view(call.principal)})
 
 
 async def start_run(call: Call) -> Response:
@@ -39,19 +40,19 @@ async def start_run(call: Call) -> Response:
 
 async def get_run(call: Call) -> Response:
     call.query()
-    stream = await call.services.streams.get(call.principal, call.name)
+    stream = await call.services.streams.get(call.principal, call.name, may=Verb.READ)
     return json_response(await call.services.desk.summary(stream))
 
 
 async def retry_run(call: Call) -> Response:
     await call.body(Body)
-    stream = await call.services.streams.get(call.principal, call.name)
+    stream = await call.services.streams.get(call.principal, call.name, may=Verb.START)
     return _created(await call.services.desk.retry(call.principal, stream))
 
 
 async def answer_run(call: Call) -> Response:
     body = await call.body(AnswerBody)
-    stream = await call.services.streams.get(call.principal, call.name)
+    stream = await call.services.streams.get(call.principal, call.name, may=Verb.START)
     done = await call.services.desk.answer(call.principal, stream, body.id, body.response)
     return json_response({"seq": done.last, "cursor": f"{stream.epoch}:{done.last}"})
 

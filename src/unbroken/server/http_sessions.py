@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from unbroken.errors import InvalidError
+from unbroken.identity import Verb
 from unbroken.messages import SessionState, StreamInfo
 from unbroken.protocol.views import session_view, stream_view
 from unbroken.server.resource import Body, Call, json_response
@@ -54,7 +55,9 @@ async def put_session(call: Call) -> Response:
 
 async def get_session(call: Call) -> Response:
     call.query()
-    return json_response(session_view(await call.services.streams.get_session(call.principal, call.name)))
+    return json_response(
+        session_view(await call.services.streams.get_session(call.principal, call.name, may=Verb.READ))
+    )
 
 
 async def delete_session(call: Call) -> Response:
@@ -66,7 +69,7 @@ async def session_streams(call: Call) -> Response:
     """The streams of a session, oldest first."""
     query = call.query("limit", "page")
     limit = min(query.whole("limit", PAGE_ITEMS), call.services.limits.page_items_max)
-    await call.services.streams.get_session(call.principal, call.name)
+    await call.services.streams.get_session(call.principal, call.name, may=Verb.READ)
     page = await _oldest_first(call, limit, query.text("page"))
     return json_response({"streams": [stream_view(info) for info in page.items], "next": page.next})
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
 from unbroken.protocol.views import stream_view
@@ -99,51 +99,53 @@ async def create(services: Services, principal: Principal, name: str, body: Stre
 
 async def get_stream(call: Call) -> Response:
     call.query()
-    return _view(await _stream(call))
+    return _view(await _stream(call, Verb.READ))
 
 
 async def delete_stream(call: Call) -> Response:
-    await call.services.streams.delete(await _stream(call))
+    await call.services.streams.delete(await _stream(call, Verb.MANAGE))
     return Response(status_code=204)
 
 
 async def close_stream(call: Call) -> Response:
     close = close_of(await call.body(CloseSpec), call.services.limits)
-    return _view(await call.services.states.close(check_written(await _stream(call)), close.state, close.reason))
+    return _view(
+        await call.services.states.close(check_written(await _stream(call, Verb.APPEND)), close.state, close.reason)
+    )
 
 
 async def cancel_stream(call: Call) -> Response:
     await call.body(Body)
-    info = await call.services.states.cancel(await _stream(call), call.principal)
+    info = await call.services.states.cancel(await _stream(call, Verb.CANCEL), call.principal)
     return json_response(stream_view(info), 202)
 
 
 async def lease_stream(call: Call) -> Response:
     body = await call.body(LeaseBody)
-    stream, producer = check_written(await _stream(call)), body.producer
+    stream, producer = check_written(await _stream(call, Verb.APPEND)), body.producer
     return _view(await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
 
 
 async def pause_stream(call: Call) -> Response:
     await call.body(Body)
-    return _view(await call.services.states.pause(await _stream(call)))
+    return _view(await call.services.states.pause(await _stream(call, Verb.MANAGE)))
 
 
 async def resume_stream(call: Call) -> Response:
     await call.body(Body)
-    return _view(await call.services.states.resume(await _stream(call)))
+    return _view(await call.services.states.resume(await _stream(call, Verb.MANAGE)))
 
 
 async def trim_stream(call: Call) -> Response:
     body = await call.body(TrimBody)
-    stream = check_written(await _stream(call))
+    stream = check_written(await _stream(call, Verb.MANAGE))
     return _view(await call.services.streams.trim(stream, body.first))
 
 
 async def verify_stream(call: Call) -> Response:
     """Recompute the chain; stops when the client leaves."""
     call.query()
-    stream = await _stream(call)
+    stream = await _stream(call, Verb.READ)
     found = await while_connected(call.receive, call.services.streams.verify(stream))
     answer = {
         "ok": found.bad is None,
@@ -157,8 +159,8 @@ async def verify_stream(call: Call) -> Response:
     return json_response(answer)
 
 
-async def _stream(call: Call) -> StreamInfo:
-    return await call.services.streams.get(call.principal, call.name)
+async def _stream(call: Call, may: Verb) -> StreamInfo:
+    return await call.services.streams.get(call.principal, call.name, may=may)
 
 
 def _view(info: StreamInfo) -> Response:

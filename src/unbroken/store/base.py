@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from unbroken.errors import UnbrokenError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal
 from unbroken.messages import Epoch, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
 
 __all__ = [
@@ -355,6 +355,7 @@ class StreamFilter:
     """Which streams to list; None does not restrict.
 
     `active` True: not in a terminal state, False: ended. `run` True: those with something to execute, False: all others.
+    `among`: those that one of the grants covers, whatever its verbs.
     """
 
     session: str | None = None
@@ -363,6 +364,7 @@ class StreamFilter:
     state: StreamState | None = None
     active: bool | None = None
     run: bool | None = None
+    among: tuple[Grant, ...] | None = None
 
 
 T = TypeVar("T")
@@ -449,14 +451,19 @@ class StreamingMessageRepository(Protocol):
 
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None: ...
 
-    async def list_sessions(self, principal: Principal, *, limit: int, after: str | None) -> Page[SessionInfo]:
-        """The principal's sessions, newest first, in pages."""
+    async def list_sessions(
+        self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None
+    ) -> Page[SessionInfo]:
+        """The principal's sessions, newest first, in pages; with `among` those that a grant of a prefix covers."""
         ...
 
     async def read_session(
-        self, principal: Principal, session: str, *, limit: int, after: str | None
+        self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        """All messages of all streams of a session: streams by creation, each in order; pages of about `limit` messages."""
+        """All messages of all streams of `where.session` (and `where.among`): streams by creation, each in order.
+
+        Pages of about `limit` messages.
+        """
         ...
 
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:

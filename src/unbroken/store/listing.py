@@ -10,16 +10,33 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from unbroken.errors import InvalidError
-from unbroken.identity import Principal
-from unbroken.messages import Seq, StreamId, StreamInfo
+from unbroken.identity import Grant, Principal
+from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import Batch, Page, StreamFilter
 from unbroken.store.entry import Entry
 from unbroken.store.reading import Source, read
 
-__all__ = ["matches", "page", "parse_position", "parse_token", "prefix_end", "read_streams"]
+__all__ = [
+    "Range",
+    "covered",
+    "covered_session",
+    "matches",
+    "page",
+    "parse_position",
+    "parse_token",
+    "prefix_end",
+    "ranges",
+    "read_streams",
+]
 
 T = TypeVar("T")
+Range = tuple[str, str, int | None]
+"""Names from the first on and before the second, at an epoch or at any."""
 ID_MAX = 2**63 - 1
+_BEHIND_A_NAME = "\x01"
+"""Behind a name and before every other one: names hold no control characters."""
+BEHIND_ALL = "\U0010ffff" * 200
+"""Behind every name, which may be shorter by far."""
 _TOKEN = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _POSITION = re.compile(r"([1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,9})", re.ASCII)
 
@@ -59,6 +76,29 @@ def prefix_end(prefix: str) -> str | None:
     return rest[:-1] + chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
 
 
+def covered(info: StreamInfo, among: tuple[Grant, ...] | None) -> bool:
+    """Whether one of the grants speaks of the stream; None: all do."""
+    return among is None or any(grant.covers(info.name, info.epoch) for grant in among)
+
+
+def covered_session(session: SessionInfo, among: tuple[Grant, ...] | None) -> bool:
+    """Whether one of the grants, by its prefix, speaks of the session; None: all do."""
+    return among is None or any(grant.prefix and grant.covers(session.name) for grant in among)
+
+
+def ranges(among: Sequence[Grant], prefix: str = "") -> list[Range]:
+    """The names beginning with `prefix` that the grants speak of, and at which epoch."""
+    found: list[Range] = []
+    for grant in among:
+        if not grant.prefix:
+            if grant.name.startswith(prefix):
+                found.append((grant.name, grant.name + _BEHIND_A_NAME, grant.epoch))
+        elif grant.name.startswith(prefix) or prefix.startswith(grant.name):
+            low = max(grant.name, prefix, key=len)
+            found.append((low, prefix_end(low) or BEHIND_ALL, grant.epoch))
+    return found
+
+
 def matches(info: StreamInfo, principal: Principal, where: StreamFilter) -> bool:
     """Whether a listing of `principal` with that filter shows the stream."""
     return (
@@ -69,6 +109,7 @@ def matches(info: StreamInfo, principal: Principal, where: StreamFilter) -> bool
         and where.state in {None, info.state}
         and (where.active is None or where.active is not info.state.terminal)
         and (where.run is None or where.run is (info.run is not None))
+        and covered(info, where.among)
     )
 
 

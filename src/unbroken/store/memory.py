@@ -14,7 +14,7 @@ from itertools import count
 from threading import Lock
 
 from unbroken.errors import NotFoundError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import (
     TERMINAL_STATES,
@@ -41,7 +41,7 @@ from unbroken.store.base import (
 )
 from unbroken.store.compaction import merge, pick
 from unbroken.store.entry import CLEAN, Entry, ProducerState
-from unbroken.store.listing import matches, page, parse_position, parse_token, read_streams
+from unbroken.store.listing import covered_session, matches, page, parse_position, parse_token, read_streams
 
 __all__ = ["MemoryStore"]
 
@@ -213,22 +213,25 @@ class MemoryStore:
         with self._lock:
             return self._tables.session(principal, name)
 
-    async def list_sessions(self, principal: Principal, *, limit: int, after: str | None) -> Page[SessionInfo]:
+    async def list_sessions(
+        self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None
+    ) -> Page[SessionInfo]:
         before = parse_token(after)
         with self._lock:
             found = [
                 (row_id, session)
                 for row_id, session in reversed(self._tables.sessions.values())
-                if row_id < before and (session.tenant, session.owner) == (principal.tenant, principal.subject)
+                if row_id < before
+                and (session.tenant, session.owner) == (principal.tenant, principal.subject)
+                and covered_session(session, among)
             ]
         rows = page(found[: limit + 1], limit, lambda row: row[0])
         return Page(tuple(session for _, session in rows.items), rows.next)
 
     async def read_session(
-        self, principal: Principal, session: str, *, limit: int, after: str | None
+        self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
         position = parse_position(after)
-        where = StreamFilter(session=session)
         with self._lock:
             entries = (
                 entry

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.inprocess import Served, served, store_of
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.messages import StreamState
 from unbroken.requests import AppendOptions
 from unbroken.store.base import Close
@@ -132,7 +132,7 @@ async def test_a_stream_of_the_native_face_is_found_by_its_content_type(server: 
 async def test_how_a_stream_ended_is_told_beside_that_it_is_closed(server: Served) -> None:
     await put(server, "a", "x")
     streams = server.services.streams
-    info = await streams.get(Principal(), "a")
+    info = await streams.get(Principal(), "a", may=Verb.READ)
     await streams.append_durably(info, [], AppendOptions(close=Close(StreamState.FAILED, json.dumps({"why": "no"}))))
     for method in ("GET", "HEAD"):
         response = await server.client.request(method, "/v1/stream/a")

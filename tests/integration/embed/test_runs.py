@@ -20,6 +20,7 @@ from unbroken.errors import (
     OverloadedError,
     TransitionError,
 )
+from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo, StreamState
 from unbroken.requests import NewStream
@@ -201,7 +202,7 @@ async def test_a_run_that_is_ended_before_its_source_began_ends_truthfully(stop:
         async with asyncio.timeout(CEILING_SECONDS):
             await run.execute(steps.source())
         assert not steps.begun.is_set()
-        state = (await parts.streams.get(ALICE, "a")).state
+        state = (await parts.streams.get(ALICE, "a", may=Verb.READ)).state
         assert state is (StreamState.INTERRUPTED if stop else StreamState.CANCELLED)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.inprocess import CEILING_SECONDS, Carrier, Served, served, store_of
 from unbroken.errors import CorruptError, StoreError, StoreUnavailableError
 from unbroken.hub import Hub
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamId
 from unbroken.protocol.sse import ServerEvent, message_event
@@ -132,7 +132,7 @@ async def test_a_deleted_stream_ends_with_an_error(server: Served) -> None:
 async def test_a_viewer_whose_next_message_is_trimmed_away_is_told(server: Served) -> None:
     await server.append("a", "one", "two", "three")
     services = server.services
-    stream = await services.streams.get(Principal(), "a")
+    stream = await services.streams.get(Principal(), "a", may=Verb.READ)
     async with server.events(f"{PATH}?after=3") as viewer:
         await viewer.next()
         # what a viewer sees who is behind when the trim comes: its cursor is moved back by hand

@@ -16,6 +16,7 @@ import pytest
 from tests.integration.runs.test_recovery import serving
 from tests.integration.runs.test_supervised import LIMITS, all_tasks
 from tests.support.speeds import LOCAL, Running, Speed, running_server
+from unbroken.identity import Verb
 from unbroken.messages import StreamState
 
 pytestmark = pytest.mark.anyio
@@ -50,11 +51,11 @@ async def test_a_run_is_started_answered_and_tried_again_in_frames(server: Runni
         await peer.send(type="start", id=5, run={"task": "broken", "name": "b"})
         await peer.receive("result")
         async with asyncio.timeout(20):
-            while not (await server.services.streams.get(LOCAL, "b")).state.terminal:
+            while not (await server.services.streams.get(LOCAL, "b", may=Verb.READ)).state.terminal:
                 await asyncio.sleep(0.01)
         await peer.send(type="retry", id=6, stream="b")
         assert (await peer.receive("result", "error"))["stream"]["stream"] == "b.2"
-    assert (await server.services.streams.get(LOCAL, "b")).state is StreamState.FAILED
+    assert (await server.services.streams.get(LOCAL, "b", may=Verb.READ)).state is StreamState.FAILED
 
 
 async def test_nobody_else_writes_to_the_stream_of_a_run_in_frames(server: Running) -> None:

@@ -18,7 +18,7 @@ from tests.support.inprocess import Served, served
 from unbroken import Client, SyncClient
 from unbroken.client.runs import RunOptions
 from unbroken.errors import CorruptError, InvalidError, NotFoundError, TransitionError
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.runs.files import CHUNK_BYTES, NewFile, keep
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +93,7 @@ async def test_a_file_that_changes_while_it_is_read_is_refused_and_leaves_nothin
     path = tmp_path / "growing"
     path.write_bytes(b"1" * 10)
     await start(server, "stuck")
-    run = await server.services.streams.get(Principal(), "r")
+    run = await server.services.streams.get(Principal(), "r", may=Verb.READ)
     calls = 0
 
     async def growing(work: Callable[[], Awaitable[T]]) -> T:

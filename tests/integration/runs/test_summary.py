@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.runs.test_supervised import LIMITS, all_tasks, ended, messages, start, until
 from tests.support.inprocess import Served, served
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.messages import Message, NewMessage, Seq, StreamInfo
 from unbroken.requests import NewStream
 from unbroken.runs.history import CONTROL_KINDS
@@ -47,7 +47,7 @@ async def stored(server: Served, *told: NewMessage) -> StreamInfo:
     created = await streams.create(Principal(), "r", NewStream(kind="task", run='{"type":"task","name":"gone"}'))
     for start_at in range(0, len(told), 50):
         await streams.append_durably(created.stream, list(told[start_at : start_at + 50]))
-    return await streams.get(Principal(), "r")
+    return await streams.get(Principal(), "r", may=Verb.READ)
 
 
 def counting(server: Served) -> list[int]:

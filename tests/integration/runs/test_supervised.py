@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import tasks as module
 from tests.support.inprocess import Served, served
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamState
 from unbroken.runs.catalog import Catalog
@@ -364,10 +364,10 @@ async def test_owners_take_turns_and_none_takes_every_place() -> None:
             await desk.start(greedy, RunRequest(task="stuck", name=f"greedy/{number}"))
         await desk.start(modest, RunRequest(task="stuck", name="modest"))
         async with asyncio.timeout(CEILING_SECONDS):
-            while (await streams.get(modest, "modest")).state is not StreamState.RUNNING:
+            while (await streams.get(modest, "modest", may=Verb.READ)).state is not StreamState.RUNNING:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(3 * limits.run_poll_seconds)
-        states = [(await streams.get(greedy, f"greedy/{number}")).state for number in range(8)]
+        states = [(await streams.get(greedy, f"greedy/{number}", may=Verb.READ)).state for number in range(8)]
         assert states == [StreamState.RUNNING] * 3 + [StreamState.OPEN] * 5, "the oldest first, and not all of them"
 
 

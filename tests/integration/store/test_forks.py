@@ -160,7 +160,7 @@ async def assert_hidden(store: Store, stream: StreamInfo) -> None:
     assert stream.name not in [
         s.name for s in (await store.list_streams(ALICE, StreamFilter(), limit=99, after=None)).items
     ]
-    assert (await store.read_session(ALICE, "s", limit=99, after=None)).items == ()
+    assert (await store.read_session(ALICE, StreamFilter(session="s"), limit=99, after=None)).items == ()
     assert await store.expired(NOW_MS + 9, limit=9) == []
     assert await store.leased(NOW_MS + 9, limit=9) == []
 

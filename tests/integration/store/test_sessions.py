@@ -162,7 +162,7 @@ async def test_a_foreign_page_token_is_refused(store: Store, token: str) -> None
     with pytest.raises(InvalidError):
         await store.list_sessions(ALICE, limit=1, after=token)
     with pytest.raises(InvalidError):
-        await store.read_session(ALICE, "s", limit=1, after=token)
+        await store.read_session(ALICE, StreamFilter(session="s"), limit=1, after=token)
 
 
 @pytest.mark.scenario("TC-UT-002b")
@@ -179,7 +179,7 @@ async def test_more_than_ten_thousand_messages_of_a_session_come_in_order_and_in
     token: str | None = None
     pages = 0
     while True:
-        page = await store.read_session(ALICE, "s", limit=1_000, after=token)
+        page = await store.read_session(ALICE, StreamFilter(session="s"), limit=1_000, after=token)
         assert sum(batch.last - batch.first + 1 for _, batch in page.items) <= 1_000
         for stream, batch in page.items:
             known = seen.setdefault(stream.name, [])
@@ -203,7 +203,7 @@ async def test_a_session_page_is_bounded_in_bytes_and_skips_what_was_trimmed(sto
     places: list[list[tuple[str, int, int]]] = []
     token: str | None = None
     while True:
-        page = await store.read_session(ALICE, "s", limit=100, after=token)
+        page = await store.read_session(ALICE, StreamFilter(session="s"), limit=100, after=token)
         places.append([(stream.name, batch.first, batch.last) for stream, batch in page.items])
         assert sum(len(batch.body) for _, batch in page.items) <= DEFAULT_LIMITS.read_bytes_max
         token = page.next

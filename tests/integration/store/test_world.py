@@ -37,7 +37,7 @@ async def test_the_same_call_builds_the_same_world(store: StreamingMessageReposi
     first = await build_world(store, messages=60, streams=3)
     names = (await store.list_streams(ALICE, StreamFilter(), limit=100, after=None)).items
     assert [stream.name for stream in names if stream.session == "active"] == ["long/2", "long/1", "long/0"]
-    page = await store.read_session(ALICE, "active", limit=100, after=None)
+    page = await store.read_session(ALICE, StreamFilter(session="active"), limit=100, after=None)
     assert texts(batch for stream, batch in page.items if stream.id == first.long[0].id) == [
         str(n) for n in range(1, 21)
     ]

@@ -11,6 +11,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from tests.support.speeds import LOCAL, Peer, Running, Speed, running_server
+from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import START, StreamState, decode_messages
 from unbroken.requests import NewStream
@@ -60,7 +61,7 @@ async def outcomes(peer: Peer, count: int) -> dict[int, Any]:
 
 
 async def texts(server: Running, name: str) -> list[object]:
-    stream = await server.services.streams.get(LOCAL, name)
+    stream = await server.services.streams.get(LOCAL, name, may=Verb.READ)
     found = await server.services.streams.read(stream, START)
     return [message.text for batch in found.batches for message in decode_messages(batch.body)]
 
@@ -118,7 +119,7 @@ async def test_an_append_that_asks_for_more_keeps_its_place_among_the_others(ser
             9: "ended",
         }
     assert await texts(server, "a") == ["one", "two", "three", "four", "five", "six"]
-    assert (await server.services.streams.get(LOCAL, "a")).state is StreamState.COMPLETED
+    assert (await server.services.streams.get(LOCAL, "a", may=Verb.READ)).state is StreamState.COMPLETED
 
 
 class RecordingStore(MemoryStore):

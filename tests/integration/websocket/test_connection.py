@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 from tests.support.faulty import FaultyStore
 from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.auth.access import Access
+from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, StreamState
 from unbroken.requests import NewStream
@@ -153,7 +154,7 @@ async def test_messages_are_delivered_live_from_the_cursor_with_dense_seqs(serve
 
 
 async def create_append(server: Running, name: str, *messages: str) -> None:
-    stream = await server.services.streams.get(LOCAL, name)
+    stream = await server.services.streams.get(LOCAL, name, may=Verb.READ)
     await server.services.streams.append_durably(stream, [NewMessage(text=text) for text in messages])
 
 
@@ -182,7 +183,7 @@ async def test_from_now_only_what_comes(server: Running) -> None:
 )
 async def test_a_cursor_that_cannot_be_served_is_said(server: Running, after: str, code: str) -> None:
     await create(server, "a", *"12345")
-    await server.services.streams.trim(await server.services.streams.get(LOCAL, "a"), 3)
+    await server.services.streams.trim(await server.services.streams.get(LOCAL, "a", may=Verb.READ), 3)
     async with server.peer() as peer:
         await peer.send(type="subscribe", id=3, stream="a", after=after)
         error = await peer.receive("error", "subscribed")
@@ -235,7 +236,7 @@ async def test_a_repeated_append_has_no_second_effect(server: Running) -> None:
         while len(acks) < 2:
             acks += (await peer.receive("acks"))["acks"]
         assert [(ack["first"], ack.get("duplicate", False)) for ack in acks] == [(1, False), (1, True)]
-    assert (await server.services.streams.get(LOCAL, "a")).head == 1
+    assert (await server.services.streams.get(LOCAL, "a", may=Verb.READ)).head == 1
 
 
 REFUSED = [
@@ -425,7 +426,7 @@ async def test_appends_before_a_drain_are_durable(server: Running) -> None:
         await peer.send(type="append", id=1, stream="a", messages=[{"text": "x"}])
         await peer.receive("acks")
         await server.engine.drain()
-    assert (await server.services.streams.get(LOCAL, "a")).head == 1
+    assert (await server.services.streams.get(LOCAL, "a", may=Verb.READ)).head == 1
 
 
 async def test_viewers_are_told_when_the_store_is_away_and_back(server: Running) -> None:
@@ -455,7 +456,7 @@ async def test_fragmented_frames_are_put_together(server: Running) -> None:
 
 async def test_a_terminal_stream_is_told_after_its_messages_also_to_late_viewers(server: Running) -> None:
     await create(server, "a", "1", "2")
-    stream = await server.services.streams.get(LOCAL, "a")
+    stream = await server.services.streams.get(LOCAL, "a", may=Verb.READ)
     await server.services.states.close(stream, StreamState.COMPLETED)
     async with server.peer() as peer:
         await peer.send(type="subscribe", id=1, stream="a")

@@ -13,7 +13,7 @@ import pytest
 from tests.support.faulty import FaultyStore
 from tests.support.inprocess import store_of
 from tests.support.speeds import LOCAL, Peer, Running, Speed, running_server
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, decode_messages
 from unbroken.requests import NewStream
@@ -39,12 +39,12 @@ async def known_and_reborn(server: Running, peer: Peer, name: str, messages: int
         )
         await peer.receive("acks")
     streams = server.services.streams
-    await streams.delete(await streams.get(LOCAL, name))
+    await streams.delete(await streams.get(LOCAL, name, may=Verb.READ))
     await streams.create(LOCAL, name, NewStream())
 
 
 async def texts(server: Running, name: str) -> list[str]:
-    stream = await server.services.streams.get(LOCAL, name)
+    stream = await server.services.streams.get(LOCAL, name, may=Verb.READ)
     found = await server.services.streams.read(stream, Seq(0))
     return [str(message.text) for batch in found.batches for message in decode_messages(batch.body)]
 
@@ -112,10 +112,10 @@ async def test_a_stream_that_is_gone_and_one_that_only_its_forks_keep_are_not_fo
             await peer.receive("result")
             await peer.send(type="append", id=2, stream=name, messages=[{"text": "old"}])
             await peer.receive("acks")
-        kept = await streams.get(LOCAL, "kept")
+        kept = await streams.get(LOCAL, "kept", may=Verb.READ)
         await streams.create(LOCAL, "fork", NewStream(fork=Fork(kept.id, Seq(1))))
         for name in ("gone", "kept"):
-            await streams.delete(await streams.get(LOCAL, name))
+            await streams.delete(await streams.get(LOCAL, name, may=Verb.READ))
             assert (await over_websocket(peer, name, {"messages": [{"text": "new"}]}))["code"] == "not_found"
 
 
@@ -126,12 +126,12 @@ async def test_a_name_that_somebody_else_took_is_not_found(server: Running) -> N
         await peer.receive("result")
         await peer.send(type="append", id=2, stream="a", messages=[{"text": "mine"}])
         await peer.receive("acks")
-        await streams.delete(await streams.get(LOCAL, "a"))
+        await streams.delete(await streams.get(LOCAL, "a", may=Verb.READ))
         other = Principal(LOCAL.tenant, "somebody else")
         await streams.create(other, "a", NewStream())
         for _ in range(2):
             assert (await over_websocket(peer, "a", {"messages": [{"text": "x"}]}))["code"] == "not_found"
-        assert (await streams.get(other, "a")).head == 0
+        assert (await streams.get(other, "a", may=Verb.READ)).head == 0
 
 
 @pytest.mark.parametrize("speed", list(Speed))
@@ -143,7 +143,7 @@ async def test_appends_in_flight_reach_the_reborn_stream_in_order_and_its_viewer
         await peer.send(type="append", id=2, stream="a", messages=[{"text": "old"}])
         await peer.receive("acks")
         services = server.services
-        known = await services.streams.get(LOCAL, "a")
+        known = await services.streams.get(LOCAL, "a", may=Verb.READ)
         reborn: list[WriteOp] = [
             DeleteStream(stream=known.id, epoch=known.epoch),
             CreateStream(principal=LOCAL, name="a", now_ms=services.clock.now_ms()),

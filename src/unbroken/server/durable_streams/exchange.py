@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from unbroken.errors import DrainingError, InvalidError, NotFoundError, OverloadedError, StoreError, UnbrokenError
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.messages import Seq, StreamInfo, StreamState
 from unbroken.server.durable_streams.offsets import Lineage, Offset
 from unbroken.server.headers import SANDBOX_POLICY
@@ -109,17 +109,20 @@ class Exchange:
         raw = [(name.encode(), text.encode()) for name, text in {**SAFE_HEADERS, **headers}.items()]
         await self.send({"type": "http.response.start", "status": 200, "headers": raw})
 
-    async def find(self, name: str | None = None) -> StreamInfo | None:
-        """The stream of that name unless it is not there, not the sender's, or expired; soft-deleted ones included."""
+    async def find(self, may: Verb, name: str | None = None) -> StreamInfo | None:
+        """The stream of that name unless it is not there, not to be read, or expired; soft-deleted ones included.
+
+        `ForbiddenError` for a sender who may read it, and may not do `may`.
+        """
         try:
-            info = await self.services.streams.get(self.principal, name or self.name, deleted=True)
+            info = await self.services.streams.get(self.principal, name or self.name, may=may, deleted=True)
         except NotFoundError:
             return None
         return None if not info.deleted and self.expired(info) else info
 
-    async def stream(self) -> StreamInfo:
+    async def stream(self, may: Verb) -> StreamInfo:
         """The stream of the request: 404 when it is not there or expired, 410 when only its forks keep it."""
-        info = await self.find()
+        info = await self.find(may)
         if info is None:
             raise NotFoundError(f"no stream {self.name!r}", stream=self.name)
         if info.deleted:

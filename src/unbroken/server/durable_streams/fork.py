@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from unbroken.errors import AlreadyExistsError, EpochMismatchError, InvalidError, NotFoundError
+from unbroken.identity import Verb
 from unbroken.messages import Message, NewMessage, Seq, StreamInfo, decode_messages
 from unbroken.server.durable_streams.content import Content, body_messages, payload
 from unbroken.server.durable_streams.exchange import Exchange, Refusal
@@ -64,7 +65,7 @@ async def is_fork(exchange: Exchange, existing: StreamInfo, branch: Branch, *, a
 async def _source(exchange: Exchange, path: str) -> StreamInfo:
     name = unquote(path.removeprefix(exchange.origin))
     known = name.startswith(exchange.root) and len(name) > len(exchange.root)
-    source = await exchange.find(name.removeprefix(exchange.root)) if known else None
+    source = await exchange.find(Verb.READ, name.removeprefix(exchange.root)) if known else None
     if source is None:
         raise NotFoundError(f"there is no stream {path!r} to fork from")
     if source.deleted:

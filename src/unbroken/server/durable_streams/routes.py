@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from unbroken.errors import InvalidError, NotFoundError, ProtocolError
+from unbroken.identity import Verb
 from unbroken.server.departure import LongResponses
 from unbroken.server.durable_streams import read, write
 from unbroken.server.durable_streams.exchange import SAFE_HEADERS, Exchange, Refusal
@@ -84,7 +85,7 @@ class _Face:
             case "GET":
                 await self._get(exchange)
             case "HEAD":
-                await read.head(exchange, await exchange.stream())
+                await read.head(exchange, await exchange.stream(Verb.READ))
             case "PUT":
                 _check_reserved(exchange)
                 await write.create(exchange)
@@ -103,7 +104,7 @@ class _Face:
             raise InvalidError("live is long-poll or sse", field="live")
         if live is not None and "offset" not in query:
             raise InvalidError("live reading needs an offset", field="offset")
-        info = await exchange.stream()
+        info = await exchange.stream(Verb.READ)
         if live is None:
             await read.catch_up(exchange, info, query)
             return

@@ -18,6 +18,7 @@ from unbroken.errors import (
     ProducerGapError,
     UnbrokenError,
 )
+from unbroken.identity import Verb
 from unbroken.messages import NewMessage, StreamInfo, StreamState
 from unbroken.requests import AppendOptions, NewStream
 from unbroken.server.durable_streams.content import Content, body_messages
@@ -64,7 +65,7 @@ async def create(exchange: Exchange) -> None:
         headers = await _facts(exchange, created.stream)
         await exchange.reply(201, {**headers, "location": exchange.url})
         return
-    existing = await exchange.find()  # somebody else was faster
+    existing = await exchange.find(Verb.APPEND)  # somebody else was faster
     if existing is None or existing.deleted:
         raise AlreadyExistsError(f"the name {exchange.name!r} is taken", stream=exchange.name)
     await _answer_existing(exchange, existing, request, branch)
@@ -74,7 +75,7 @@ async def append(exchange: Exchange) -> None:
     """204, or 200 for new messages of a producer; with `Stream-Closed` the stream ends with them."""
     request = append_request(exchange.headers)
     body = await exchange.body()
-    info = check_written(await exchange.stream())
+    info = check_written(await exchange.stream(Verb.APPEND))
     if not body and not request.closed:
         raise InvalidError("an append has a body", field="body")
     messages = []
@@ -95,7 +96,7 @@ async def append(exchange: Exchange) -> None:
 
 async def delete(exchange: Exchange) -> None:
     """204; a stream that has forks is kept for them."""
-    await exchange.services.streams.delete(await exchange.stream())
+    await exchange.services.streams.delete(await exchange.stream(Verb.MANAGE))
     await exchange.reply(204, {})
 
 
@@ -105,14 +106,14 @@ async def delete(exchange: Exchange) -> None:
 async def _existing(exchange: Exchange) -> StreamInfo | None:
     """The stream of that name; one whose time is over is deleted first, so that its name is free."""
     try:
-        info = await exchange.services.streams.get(exchange.principal, exchange.name, deleted=True)
+        info = await exchange.services.streams.get(exchange.principal, exchange.name, may=Verb.APPEND, deleted=True)
     except NotFoundError:
         return None
     if info.deleted or not exchange.expired(info):
         return info
     with suppress(NotFoundError):  # retention may be faster
         await exchange.services.streams.delete(info)
-    return await exchange.find()
+    return await exchange.find(Verb.APPEND)
 
 
 def _new_stream(exchange: Exchange, request: CreateRequest, branch: Branch | None, body: bytes) -> NewStream:
@@ -206,7 +207,7 @@ async def _appended(
 
 async def _answer_ended(exchange: Exchange, info: StreamInfo, error: EndedError, *, only_closes: bool) -> None:
     """Closing again is no error; anything else is, and says where the stream ended."""
-    ended = await exchange.find() or info
+    ended = await exchange.find(Verb.APPEND) or info
     offset = await exchange.offset(ended, ended.head)
     headers = {"stream-next-offset": str(offset), "stream-closed": "true", **state_headers(ended)}
     if only_closes:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import msgspec
+
 from unbroken.errors import CorruptError, NotFoundError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store import reading
 from unbroken.store.base import Batch, Page, Read, StreamFilter
 from unbroken.store.entry import Entry
-from unbroken.store.listing import page, parse_position, parse_token, prefix_end, read_streams
+from unbroken.store.listing import Range, covered, page, parse_position, parse_token, prefix_end, ranges, read_streams
 from unbroken.store.sqlite.connection import Connection, Row, Value
 from unbroken.store.sqlite.rows import entry_from_row, session_from_row
 from unbroken.store.sqlite.tables import QUERIES, stored_batches
@@ -81,22 +83,26 @@ class Reader:
             row = self._db.one(QUERIES["session_by_name"], (principal.tenant, principal.subject, name))
         return None if row is None else session_from_row(row)[1]
 
-    def list_sessions(self, principal: Principal, limit: int, after: str | None) -> Page[SessionInfo]:
-        values = (principal.tenant, principal.subject, parse_token(after), limit + 1)
+    def list_sessions(
+        self, principal: Principal, limit: int, after: str | None, among: tuple[Grant, ...] | None
+    ) -> Page[SessionInfo]:
+        values: Row = (principal.tenant, principal.subject, parse_token(after), limit + 1)
+        if among is not None:
+            values = (*values, _encoded(ranges([grant for grant in among if grant.prefix and grant.epoch is None])))
         with self._db.snapshot():
-            rows = self._db.all(QUERIES["sessions_by_owner"], values)
+            rows = self._db.all(QUERIES["sessions_by_owner" if among is None else "sessions_among"], values)
         found = page([session_from_row(row) for row in rows], limit, lambda row: row[0])
         return Page(tuple(session for _, session in found.items), found.next)
 
     def read_session(
-        self, principal: Principal, session: str, messages_max: int, bytes_max: int, after: str | None
+        self, principal: Principal, where: StreamFilter, bounds: tuple[int, int], after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        position = parse_position(after)
+        position, (messages_max, bytes_max) = parse_position(after), bounds
         with self._db.snapshot():
             rows = self._db.each(
-                QUERIES["streams_of_session"], (principal.tenant, principal.subject, session, position[0])
+                QUERIES["streams_of_session"], (principal.tenant, principal.subject, where.session, position[0])
             )
-            entries = map(entry_from_row, rows)
+            entries = (entry for entry in map(entry_from_row, rows) if covered(entry.fixed, where.among))
             return read_streams(self, entries, position, messages_max=messages_max, bytes_max=bytes_max)
 
     def active_runs(self, after: StreamId, limit: int) -> list[StreamInfo]:
@@ -110,6 +116,10 @@ class Reader:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _encoded(names: Sequence[Range]) -> str:
+    return msgspec.json.encode(names).decode()
 
 
 @contextmanager
@@ -134,6 +144,8 @@ def _listing(principal: Principal, where: StreamFilter, limit: int, below: int) 
         None if where.run is None else int(where.run),
         limit,
     )
+    if where.among is not None:
+        return "streams_among", (*values, where.session, _encoded(ranges(where.among, where.prefix or "")))
     start = where.prefix or None
     end = None if start is None else prefix_end(start)
     if where.session is not None:

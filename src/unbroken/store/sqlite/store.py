@@ -17,7 +17,7 @@ import apsw
 
 from unbroken.clock import Clock, SystemClock
 from unbroken.errors import StoreError, StoreUnavailableError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import (
@@ -284,14 +284,16 @@ class SQLiteStore:
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         return await self._read(lambda reader: reader.get_session(principal, name))
 
-    async def list_sessions(self, principal: Principal, *, limit: int, after: str | None) -> Page[SessionInfo]:
-        return await self._read(lambda reader: reader.list_sessions(principal, limit, after))
+    async def list_sessions(
+        self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None
+    ) -> Page[SessionInfo]:
+        return await self._read(lambda reader: reader.list_sessions(principal, limit, after, among))
 
     async def read_session(
-        self, principal: Principal, session: str, *, limit: int, after: str | None
+        self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        bytes_max = self._limits.read_bytes_max
-        return await self._read(lambda reader: reader.read_session(principal, session, limit, bytes_max, after))
+        bounds = (limit, self._limits.read_bytes_max)
+        return await self._read(lambda reader: reader.read_session(principal, where, bounds, after))
 
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         return await self._read(lambda reader: reader.active_runs(after, limit))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from unbroken.errors import StoreError, UnknownOutcomeError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import (
     Batch,
@@ -181,13 +181,17 @@ class FaultyStore:
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         return await self._met("lookup", lambda: self._store.get_session(principal, name))
 
-    async def list_sessions(self, principal: Principal, *, limit: int, after: str | None) -> Page[SessionInfo]:
-        return await self._met("list", lambda: self._store.list_sessions(principal, limit=limit, after=after))
+    async def list_sessions(
+        self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None
+    ) -> Page[SessionInfo]:
+        return await self._met(
+            "list", lambda: self._store.list_sessions(principal, limit=limit, after=after, among=among)
+        )
 
     async def read_session(
-        self, principal: Principal, session: str, *, limit: int, after: str | None
+        self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        return await self._met("read", lambda: self._store.read_session(principal, session, limit=limit, after=after))
+        return await self._met("read", lambda: self._store.read_session(principal, where, limit=limit, after=after))
 
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         return await self._met("list", lambda: self._store.active_runs(after, limit=limit))

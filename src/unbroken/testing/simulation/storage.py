@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from unbroken.clock import Clock
 from unbroken.errors import StoreError, StoreUnavailableError, UnknownOutcomeError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal
 from unbroken.limits import Limits
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.store.base import (
@@ -211,13 +211,15 @@ class StoreHandle:
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         return await self._read(self._store.get_session(principal, name))
 
-    async def list_sessions(self, principal: Principal, *, limit: int, after: str | None) -> Page[SessionInfo]:
-        return await self._read(self._store.list_sessions(principal, limit=limit, after=after))
+    async def list_sessions(
+        self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None
+    ) -> Page[SessionInfo]:
+        return await self._read(self._store.list_sessions(principal, limit=limit, after=after, among=among))
 
     async def read_session(
-        self, principal: Principal, session: str, *, limit: int, after: str | None
+        self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        return await self._read(self._store.read_session(principal, session, limit=limit, after=after))
+        return await self._read(self._store.read_session(principal, where, limit=limit, after=after))
 
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         return await self._read(self._store.active_runs(after, limit=limit))

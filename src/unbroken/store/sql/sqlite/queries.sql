@@ -94,6 +94,16 @@ SELECT /*stream_columns*/ FROM stream INDEXED BY sqlite_autoindex_stream_1
 WHERE tenant = ?1 AND owner = ?2 AND name >= ?9 AND (?10 IS NULL OR name < ?10) AND id < ?3 AND /*stream_filter*/
 ORDER BY id DESC LIMIT ?8;
 
+-- name: streams_among
+SELECT /*stream_columns*/ FROM stream
+WHERE id IN (
+    SELECT covered.id FROM json_each(?10) AS names CROSS JOIN stream AS covered INDEXED BY sqlite_autoindex_stream_1
+    WHERE covered.tenant = ?1 AND covered.owner = ?2
+        AND covered.name >= names.value ->> 0 AND covered.name < names.value ->> 1
+        AND (names.value ->> 2 IS NULL OR covered.epoch = names.value ->> 2)
+) AND id < ?3 AND (?9 IS NULL OR session = ?9) AND /*stream_filter*/
+ORDER BY id DESC LIMIT ?8;
+
 -- name: streams_of_session
 SELECT /*stream_columns*/ FROM stream
 WHERE tenant = ?1 AND owner = ?2 AND session = ?3 AND id >= ?4
@@ -114,6 +124,15 @@ SELECT 1 FROM stream WHERE tenant = ?1 AND owner = ?2 AND session = ?3 LIMIT 1;
 
 -- name: sessions_by_owner
 SELECT /*session_columns*/ FROM session WHERE tenant = ?1 AND owner = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4;
+
+-- name: sessions_among
+SELECT /*session_columns*/ FROM session
+WHERE id IN (
+    SELECT covered.id FROM json_each(?5) AS names CROSS JOIN session AS covered INDEXED BY sqlite_autoindex_session_1
+    WHERE covered.tenant = ?1 AND covered.owner = ?2
+        AND covered.name >= names.value ->> 0 AND covered.name < names.value ->> 1
+) AND id < ?3
+ORDER BY id DESC LIMIT ?4;
 
 -- name: producer_get
 SELECT epoch, seq, first, last FROM producer WHERE stream_id = ?1 AND producer_id = ?2;
