@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 32
+DEFERRED_CEILING = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ SECURITY = (
     Case("INTEG-001", "message tampering is detected and located", _ENTRIES),
     Case("INTEG-002", "a replayed append, ticket or connection message has no effect", _ENTRIES),
     Case("INTEG-003", "hostile names and payloads are stored and returned as data", _ENTRIES),
-    Case("INTEG-004", "hostile streamed content executes nothing in the page", _BROWSER),
+    Case("INTEG-004", "hostile streamed content executes nothing in the page"),
 )
 
 ENVIRONMENTS = (

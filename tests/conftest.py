@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.support.browser import open_browser
+from tests.support.browser import open_browser, open_firefox
 from tests.support.provision import everything_required
 from tests.support.provision_chromium import find_chromium
+from tests.support.provision_firefox import find_firefox
 from tests.support.provision_mcp_legacy import LegacySdk, find_mcp_legacy
 from tests.support.provision_node import Node, find_node
 from tests.support.requirement import missing
@@ -74,6 +75,22 @@ def chromium_path() -> Path:
 async def browser(anyio_backend: str, chromium_path: Path) -> AsyncIterator[Browser]:
     """One Chromium for the session."""
     async with open_browser(chromium_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def firefox_path() -> Path:
+    """A Firefox that starts; not to be had everywhere."""
+    found = find_firefox()
+    if found is None:
+        pytest.skip("not run: no Firefox here, and no apt to unpack one (UNBROKEN_FIREFOX names one)")
+    return found.path
+
+
+@pytest.fixture(scope="session")
+async def firefox(anyio_backend: str, firefox_path: Path) -> AsyncIterator[Browser]:
+    """One Firefox for the session."""
+    async with open_firefox(firefox_path) as opened:
         yield opened
 
 

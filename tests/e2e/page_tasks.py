@@ -10,6 +10,8 @@ from unbroken import RunContext, task
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[31m[x](javascript:alert(3))\x1b[0m"
 
+SPITE = f"{HOSTILE} {{{{7*7}}}} ${{alert(4)}} invoice\u202efdp.exe \u2066x\u2069 <svg onload=alert(5)>"
+
 
 @task
 async def survey(
@@ -55,6 +57,24 @@ async def hostile(run: RunContext, words: str = HOSTILE) -> str:
         "required": ["pick"],
     }
     return f"{words} {await run.ask({'message': words, 'schema': schema})}"
+
+
+@task
+async def spiteful(run: RunContext, words: str = SPITE) -> str:
+    """<img src=x onerror=alert(1)> \u202etxt {{7*7}} [x](javascript:alert(1))"""
+    await run.progress(1, 2, words)
+    for level in ("info", "error"):
+        await run.log(words, level)
+    await run.put_text("stderr", words)
+    await run.file(b"<script>alert(1)</script>", "<img src=x onerror=alert(1)>.html", "text/html")
+    field = {"type": "string", "title": words, "description": words, "default": words, "enumNames": [words]}
+    names = ("constructor", "__proto__", "toString", "querySelector", "submit", "action", "innerHTML", words)
+    fields = {
+        **dict.fromkeys(names, field),
+        "pick": {"enum": [words, "plain"], "enumNames": [words], "description": words},
+    }
+    await run.ask({"message": words, "schema": {"type": "object", "title": words, "properties": fields}})
+    raise ValueError(words)
 
 
 @task

@@ -111,3 +111,27 @@ describe("ordinary Markdown", () => {
     for (const name of ["h1", "ol", "li", "blockquote", "table", "th", "td", "pre", "hr", "strong", "em", "del"]) expect(seen).toContain(name);
   });
 });
+
+describe("what pretends to lead elsewhere", () => {
+  test.each([
+    ["[https://bank.example/](https://evil.example/x)", "https://bank.example/ (evil.example)"],
+    ["[bank.example](https://evil.example/)", "bank.example (evil.example)"],
+    ["[https://bank.example/?evil.example](https://evil.example/)", "https://bank.example/?evil.example (evil.example)"],
+    ["[www.bank.example](mailto:x@evil.example)", "www.bank.example (x@evil.example)"],
+    ["[a@bank.example](mailto:a@evil.example)", "a@bank.example (a@evil.example)"],
+    ["[https://\u0430pple.example](https://\u0430pple.example/)", "https://\u0430pple.example (xn--pple-43d.example)"],
+  ])("%s says so", (source, expected) => expect(textOf(nodesOf(tokensOf(source)))).toBe(expected));
+  test.each([
+    ["[here](https://example.com/)", "here"],
+    ["[https://example.com/a](https://example.com/b)", "https://example.com/a"],
+    ["[example.com](https://example.com/)", "example.com"],
+    ["[a@example.com](mailto:a@example.com)", "a@example.com"],
+    ["https://example.com/", "https://example.com/"],
+    ["[chapter 1.2](https://example.com/)", "chapter 1.2"],
+  ])("%s needs no word more", (source, expected) => expect(textOf(nodesOf(tokensOf(source)))).toBe(expected));
+});
+
+test("what is nested too deeply is plain text", () => {
+  const source = `${"> ".repeat(8000)}x`;
+  expect(textOf(nodesOf(tokensOf(source)))).toBe(source);
+});

@@ -26,6 +26,8 @@ describe("terminal output", () => {
     ["\x1b(Bx\x1b7y", "xy"],
     ["tab\tline\n", "tab\tline\n"],
     ["grüße 日本 🙂", "grüße 日本 🙂"],
+    ["invoice\u202efdp.exe \u2066x\u2069", "invoice⟦RLO⟧fdp.exe ⟦LRI⟧x⟦PDI⟧"],
+    ["עברית \u200fو", "עברית \u200fو"],
   ])("%j reads %j", (source, expected) => expect(plainText(source)).toBe(expected));
   test("a colour begins and ends a segment", () => {
     expect(new AnsiReader().read("a\x1b[1;31mb\x1b[0mc")).toEqual([

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, BrowserContext, Playwright, async_playwright
+from playwright.async_api import Browser, BrowserContext, Error, Playwright, async_playwright
 
 from tests.support.provision_node import playwright_node
 
@@ -32,6 +32,21 @@ async def open_playwright() -> AsyncIterator[Playwright]:
         os.environ["PLAYWRIGHT_NODEJS_PATH"] = str(node)
     async with async_playwright() as playwright:
         yield playwright
+
+
+@asynccontextmanager
+async def open_firefox(executable: Path) -> AsyncIterator[Browser]:
+    """One Firefox process, driven over WebDriver BiDi; started again once, since it does not always begin to listen."""
+    async with open_playwright() as playwright:
+        options: dict[str, object] = {"channel": "moz-firefox", "executable_path": executable}
+        try:
+            browser = await playwright.firefox.launch(**options)  # type: ignore[arg-type]
+        except Error:
+            browser = await playwright.firefox.launch(**options)  # type: ignore[arg-type]
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tests.support.provision_chromium import ProvisionError, provide_chromium
 from tests.support.provision_debian import find_faketime, find_haproxy, provide_debian
+from tests.support.provision_firefox import provide_firefox
 from tests.support.provision_mcp_legacy import provide_mcp_legacy
 from tests.support.provision_node import NPM_PROJECTS, find_node, install_npm_projects, playwright_node, version_of
 
@@ -59,8 +60,14 @@ def provision() -> list[Piece]:
 
 def _debian_pieces() -> list[Piece]:
     provide_debian()
-    haproxy, faketime = find_haproxy(), find_faketime()
+    haproxy, faketime, firefox = find_haproxy(), find_faketime(), provide_firefox()
     return [
+        Piece(
+            "firefox",
+            firefox.version if firefox else None,
+            "install Firefox ESR, or set UNBROKEN_FIREFOX",
+            optional=True,
+        ),
         Piece("haproxy", haproxy.version if haproxy else None, "install HAProxy 2.4 or newer", optional=True),
         Piece("libfaketime", "a library" if faketime else None, "install libfaketime", optional=True),
     ]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support.provision_chromium import cache_folder
 
-__all__ = ["Haproxy", "find_faketime", "find_haproxy", "provide_debian"]
+__all__ = ["Haproxy", "find_faketime", "find_haproxy", "provide_debian", "run_apt"]
 
 FETCH_SECONDS_MAX = 120
 HAPROXY_PACKAGES = ("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
@@ -90,12 +90,13 @@ def _unpack(name: str, packages: Sequence[str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         for package in packages:
-            _run(["apt-get", "download", "-q", package], Path(scratch))
+            run_apt(["apt-get", "download", "-q", package], Path(scratch))
         for archive in Path(scratch).glob("*.deb"):
-            _run(["dpkg-deb", "--extract", str(archive), str(folder)], Path(scratch))
+            run_apt(["dpkg-deb", "--extract", str(archive), str(folder)], Path(scratch))
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
+def run_apt(command: Sequence[str], folder: Path) -> None:
+    """One step of fetching or unpacking; what it could not do is seen by what is missing afterwards."""
     try:
         subprocess.run(command, cwd=folder, capture_output=True, timeout=FETCH_SECONDS_MAX, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -11,7 +11,7 @@ from typing import Final
 __all__ = ["LIVE_CACHING", "PAGE", "PAGE_POLICY", "SANDBOX_POLICY", "SECURITY", "with_missing"]
 
 _FEATURES: Final = (
-    *("accelerometer", "bluetooth", "camera", "display-capture", "geolocation", "gyroscope", "hid", "microphone"),
+    *("accelerometer", "camera", "display-capture", "geolocation", "gyroscope", "hid", "microphone"),
     *("midi", "payment", "publickey-credentials-get", "serial", "usb", "xr-spatial-tracking"),
 )
 

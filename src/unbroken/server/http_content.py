@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["read_content"]
 
+_TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of writing: among them a name shows another end than it has."""
+
 
 async def read_content(call: Call) -> ASGIApp:
     """Every payload up to the present head, joined, to be saved and never shown: what is in it is anybody's."""
@@ -37,7 +41,7 @@ async def read_content(call: Call) -> ASGIApp:
 
 
 def _headers(stream: StreamInfo) -> Mapping[str, str]:
-    name = stream.name.rpartition("/")[2]
+    name = _TURNING.sub("", stream.name.rpartition("/")[2])
     return {
         "Content-Type": stream.content_type if stream.kind == FILE_KIND else "application/octet-stream",
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",

@@ -2,14 +2,17 @@
  * Owns the reading of terminal output: colours become style names, every other control sequence disappears.
  *
  * Called by the text view, one reader for each kind of output, because a sequence may be split between messages. It never
- * lets a control character other than tab and line feed through.
+ * lets a control character other than tab and line feed through, nor one that turns the direction of writing.
  */
+
+import { visible } from "./direction.js";
 
 /** @typedef {{text: string, style: string}} Segment */
 
 const ESCAPE = "\x1b";
 /** CSI, then the strings OSC, DCS, SOS, PM and APC up to BEL or ST, then two-byte sequences. */
 const SEQUENCE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])|\x9b([0-?]*)[ -/]*([@-~])/y;
+const SPECIAL = /[\x1b\x9b\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/;
 const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 /** An unfinished sequence longer than this is not one. */
 const PENDING_MAX = 4096;
@@ -24,12 +27,12 @@ export class AnsiReader {
   read(text) {
     const all = this.#rest + text;
     this.#rest = "";
-    if (!/[\x1b\x9b\x00-\x08\x0b-\x1f\x7f-\x9f]/.test(all)) return all === "" ? [] : [{ text: all, style: this.#style() }];
+    if (!SPECIAL.test(all)) return all === "" ? [] : [{ text: all, style: this.#style() }];
     /** @type {Segment[]} */
     const segments = [];
     let plain = "";
     const flush = () => {
-      const clean = plain.replace(/\r\n?/g, "\n").replace(CONTROLS, "");
+      const clean = visible(plain.replace(/\r\n?/g, "\n").replace(CONTROLS, ""));
       if (clean !== "") segments.push({ text: clean, style: this.#style() });
       plain = "";
     };

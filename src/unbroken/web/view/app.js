@@ -7,6 +7,7 @@
 import { connect, isTerminal, UnbrokenError } from "../client/unbroken.js";
 import { plainText } from "./ansi.js";
 import { badgeOf } from "./badge.js";
+import { visible } from "./direction.js";
 import { ConfirmCancel, Help, TokenForm } from "./dialogs.js";
 import { counted, stateWord } from "./format.js";
 import { Component, html } from "./html.js";
@@ -264,7 +265,7 @@ export class App extends Component {
     const session = parseSession(location.hash);
     this.#new = parseNew(location.hash);
     const title = stream ?? session ?? (this.#new === null ? null : "New run");
-    document.title = title === null ? "Unbroken" : `${title} · Unbroken`;
+    document.title = title === null ? "Unbroken" : `${visible(title)} · Unbroken`;
     if (stream !== (this.#model?.name ?? null)) {
       this.#model?.close();
       this.#model = stream === null ? null : new StreamModel(this.#client, stream, { changed: () => this.#changed(), storage: sessionStorage });

@@ -5,6 +5,7 @@
  */
 
 import { AnsiReader } from "./ansi.js";
+import { visible } from "./direction.js";
 import { clock, number } from "./format.js";
 import { render } from "./html.js";
 import { nodesOf, tokensOf } from "./markdown.js";
@@ -38,7 +39,7 @@ const TAIL_CHARACTERS_MAX = 65_536;
 function element(tag, name = "", text = "") {
   const made = document.createElement(tag);
   if (name !== "") made.className = name;
-  if (text !== "") made.textContent = text;
+  if (text !== "") made.textContent = visible(text);
   return made;
 }
 
@@ -50,7 +51,7 @@ function kindClass(kind) {
 /** What is not text, in one line. @param {Message} message */
 function valueText(message) {
   if (message.data !== undefined) return `[${number(Math.floor((message.data.length * 3) / 4))} bytes]`;
-  return JSON.stringify(message.json) ?? "";
+  return visible(JSON.stringify(message.json) ?? "");
 }
 
 class Blocks {

@@ -6,7 +6,7 @@
 
 import { UnbrokenError } from "../client/unbroken.js";
 import { Component, html } from "./html.js";
-import { fieldAt, fieldsOf, valueOf } from "./schema.js";
+import { fieldAt, fieldsOf, own, valueOf } from "./schema.js";
 
 /** @import { Field } from "./schema.js" */
 
@@ -50,20 +50,20 @@ export class SchemaForm extends Component {
     const { action, children } = this.props;
     const { error, sending } = this.state;
     return html`<form class="schema-form" ref=${(/** @type {HTMLFormElement | null} */ element) => (this.#form = element)} onSubmit=${(/** @type {Event} */ event) => this.#submit(event)} action="." method="post" novalidate>
-      ${this.#fields.map((field) => this.#field(field))}
+      ${this.#fields.map((field, index) => this.#field(field, index))}
       ${children}
       ${error ? html`<p class="wrong" role="alert" data-testid="form-error">${error}</p>` : null}
       <div class="buttons"><button class="solid" disabled=${sending} data-testid="send">${sending ? "Sending …" : action}</button></div>
     </form>`;
   }
 
-  /** @param {Field} field */
-  #field(field) {
-    const id = `${this.#id}-${field.name}`;
-    const error = this.state.errors[field.name];
+  /** @param {Field} field @param {number} index */
+  #field(field, index) {
+    const id = `${this.#id}-${index}`;
+    const error = own(this.state.errors, field.name);
     const described = [field.description && `${id}-words`, error && `${id}-wrong`].filter(Boolean).join(" ");
     const words = html`${field.label}${field.required ? null : html` <span class="optional">optional</span>`}`;
-    const control = this.#control(field, { id, name: field.name, "aria-invalid": error ? "true" : null, "aria-required": field.required ? "true" : null, "aria-describedby": described || null });
+    const control = this.#control(field, { id, "aria-invalid": error ? "true" : null, "aria-required": field.required ? "true" : null, "aria-describedby": described || null });
     return html`<div class="field" key=${field.name} data-testid="field" data-field=${field.name}>
       ${field.kind === "boolean" ? html`<label class="check" for=${id}>${control}${field.label}</label>` : html`<label for=${id}>${words}</label>${control}`}
       ${field.description ? html`<p class="hint" id=${`${id}-words`}>${field.description}</p>` : null}
@@ -73,7 +73,7 @@ export class SchemaForm extends Component {
 
   /** @param {Field} field @param {Record<string, string | null>} facts */
   #control(field, facts) {
-    const value = this.state.typed[field.name] ?? field.initial;
+    const value = own(this.state.typed, field.name) ?? field.initial;
     const onInput = (/** @type {any} */ event) => this.#type(field, field.kind === "boolean" ? event.target.checked : event.target.value);
     switch (field.kind) {
       case "boolean":

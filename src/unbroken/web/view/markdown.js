@@ -12,11 +12,18 @@ import { h } from "./html.js";
 
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
 const DEPTH_MAX = 40;
+/** A scheme, `www.`, something with `@`, or a name with a dot in it and nothing in front. */
+const LIKE_ADDRESS = /^(?:[a-z][a-z0-9+.-]*:|www\.|[^\s@]+@[^\s@]+$|[^\s/?#]+\.[^\s/?#.]{2,}(?:[/?#:]|$))/iu;
 const ENTITIES = /** @type {Record<string, string>} */ ({ "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'" });
 
-/** @param {string} source @returns {Token[]} */
+/** What is nested too deeply to be read is one block of plain text. @param {string} source @returns {Token[]} */
 export function tokensOf(source) {
-  return lexer(source, { gfm: true });
+  try {
+    return lexer(source, { gfm: true });
+  } catch (error) {
+    if (!(error instanceof Error)) throw error; // the stack is full: RangeError here, InternalError in Firefox
+    return [{ type: "code", raw: source, text: source }];
+  }
 }
 
 /**
@@ -82,19 +89,42 @@ function nodeOf(token, depth) {
     case "br":
       return h("br", null);
     case "link":
-      return link(token.href, inner(), token.raw);
+      return link(token.href, inner(), token);
     case "image":
-      return link(token.href, ["[image: ", decoded(token.text ?? ""), "]"], token.raw);
+      return link(token.href, ["[image: ", decoded(token.text ?? ""), "]"], token);
     default: // html among them
       return token.raw ?? "";
   }
 }
 
-/** @param {unknown} href @param {any} children @param {string} raw */
-function link(href, children, raw) {
+/** @param {unknown} href @param {any} children @param {Token} token */
+function link(href, children, token) {
   const address = safeAddress(href);
-  if (address === null) return raw;
-  return h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, children);
+  if (address === null) return token.raw;
+  const made = h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, children);
+  const place = hiddenPlace(decoded(token.text ?? ""), address);
+  return place === null ? made : [made, h("span", { class: "link-place" }, ` (${place})`)];
+}
+
+/**
+ * Where a link really leads, when its text looks like an address and the reader may take it for another one: it names another
+ * host, or the host is written with letters that look like others.
+ *
+ * @param {string} text
+ * @param {string} address
+ * @returns {string | null}
+ */
+function hiddenPlace(text, address) {
+  if (!LIKE_ADDRESS.test(text.trim())) return null;
+  const { host, pathname, protocol } = new URL(address);
+  const place = protocol === "mailto:" ? pathname : host;
+  if (place.includes("xn--")) return place;
+  if (protocol === "mailto:") return text.trim().replace(/^mailto:/i, "") === place ? null : place;
+  try {
+    return new URL(text.includes("://") ? text.trim() : `https://${text.trim()}`).host === host ? null : place;
+  } catch {
+    return place;
+  }
 }
 
 /** @param {Token} token @param {number} depth */

@@ -4,13 +4,15 @@
  * Called by app.js. The bytes are never shown: what is in them is anybody's.
  */
 
+import { visible } from "./direction.js";
+
 const KEPT_MILLISECONDS = 60_000;
 
 /** @param {Blob} content @param {string} name */
 export function save(content, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type: "application/octet-stream" }));
-  link.download = name;
+  link.download = visible(name); // a name that turns hides what kind of file it is
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MILLISECONDS);
 }

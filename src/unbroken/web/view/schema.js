@@ -49,10 +49,10 @@ export function valueOf(fields, typed, { strict = false } = {}) {
   /** @type {Record<string, unknown>} */
   const value = {};
   /** @type {Record<string, string>} */
-  const errors = {};
+  const errors = Object.create(null); // a field may have any name
   for (const field of fields) {
     try {
-      const read = readField(field, typed[field.name], strict);
+      const read = readField(field, own(typed, field.name), strict);
       if (read !== undefined) Object.defineProperty(value, field.name, { value: read, enumerable: true, configurable: true, writable: true });
       else if (strict && field.required) errors[field.name] = "is required";
     } catch (error) {
@@ -74,6 +74,18 @@ export function fieldAt(fields, place) {
   if (typeof place !== "string") return null;
   const path = place.replace(/^(arguments|response)\.?/, "");
   return fields.find(({ name }) => name !== "" && (path === name || path.startsWith(`${name}.`)))?.name ?? null;
+}
+
+/**
+ * What `record` itself holds under a name that somebody else has chosen, `constructor` among them.
+ *
+ * @template T
+ * @param {Record<string, T>} record
+ * @param {string} name
+ * @returns {T | undefined}
+ */
+export function own(record, name) {
+  return Object.hasOwn(record, name) ? record[name] : undefined;
 }
 
 /** @param {Field} field @param {string | boolean | undefined} typed undefined when untouched @param {boolean} strict */
