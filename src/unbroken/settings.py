@@ -22,7 +22,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNBROKEN_", extra="forbid", frozen=True, secrets_dir=None)
 
-    host: str = Field("127.0.0.1", description="The address to listen on. Any other than loopback needs a token.")
+    host: str = Field(
+        "127.0.0.1", description="The address to listen on. Off loopback credentials are needed, and TLS or a proxy."
+    )
     port: int = Field(4437, ge=0, le=65535, description="The port to listen on; 0 lets the system choose.")
     store: str = Field("sqlite:///unbroken.db", description="Where messages are kept: sqlite:///FILE or memory:.")
     durability: Literal["disk", "process"] = Field(
@@ -73,6 +75,15 @@ class Settings(BaseSettings):
     jwt_tenant_claim: str | None = Field(
         None, min_length=1, description="The claim that says which tenant the user belongs to; else all belong to one."
     )
+    tls_cert: Path | None = Field(
+        None, description="A file with the certificate (chain) that the server shows; then it speaks TLS."
+    )
+    tls_key: Path | None = Field(
+        None, description="A file with its private key, without a passphrase; else in --tls-cert."
+    )
+    behind_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Addresses or networks of the proxies in front, whose X-Forwarded-* headers count, by commas."
+    )
     tasks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Modules whose tasks can be run, as package.module or package.module:name, separated by commas."
     )
@@ -93,7 +104,17 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
 
     @field_validator(
-        "allow_origin", "allow_host", "tasks", "redact", "jwt_audience", "jwt_algorithms", "jwt_types", mode="before"
+        *(
+            "allow_origin",
+            "allow_host",
+            "tasks",
+            "redact",
+            "jwt_audience",
+            "jwt_algorithms",
+            "jwt_types",
+            "behind_proxy",
+        ),
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -101,10 +122,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _safe_by_default(self) -> Self:
-        if not is_loopback(self.host) and self.secret is None and self.jwt_issuer is None and not self.anonymous:
+        if self.exposed and self.secret is None and self.jwt_issuer is None and not self.anonymous:
             raise ValueError(
-                f"listening on {self.host} is open to others: set a token (UNBROKEN_TOKEN or --token-file) or an identity "
-                "provider (--jwt-issuer), say --anonymous, or listen on 127.0.0.1"
+                f"others can reach this server ({self._because}): set a token (UNBROKEN_TOKEN or --token-file) or an "
+                "identity provider (--jwt-issuer), say --anonymous, or listen on 127.0.0.1 for this machine alone"
+            )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("a key (--tls-key) is nothing without its certificate (--tls-cert)")
+        if not is_loopback(self.host) and self.tls_cert is None and not self.behind_proxy:
+            raise ValueError(
+                f"what goes over the network to {self.host} can be read and changed on its way: give a certificate "
+                "(--tls-cert, --tls-key), name the proxy that has one (--behind-proxy), or listen on 127.0.0.1"
             )
         return self
 
@@ -116,6 +144,21 @@ class Settings(BaseSettings):
         if missing and (len(missing) < len(given) or others):
             raise ValueError(f"an identity provider is not complete without {', '.join(missing)}")
         return self
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine are meant to reach the server."""
+        return self._because != ""
+
+    @property
+    def _because(self) -> str:
+        """What says that others can reach the server."""
+        if not is_loopback(self.host):
+            return f"it listens on {self.host}"
+        if self.behind_proxy:
+            return "--behind-proxy"
+        names = (host.rpartition(":")[0] or host for host in self.allow_host)
+        return "" if all(map(is_loopback, names)) else "--allow-host"
 
     @property
     def secret(self) -> str | None:

@@ -11,19 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from playwright.async_api import Page, expect
 from starlette.responses import HTMLResponse
 
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.integration.embed.host import Hosted, hosted
+from tests.support.certificates import make_certificate
+from tests.support.idp import served, signer
 from tests.support.server import ServerProcess, free_port
 from unbroken import Client
+from unbroken.clock import SystemClock
 from unbroken.testing.simulation.campaign import replay_command
 
 pytestmark = pytest.mark.anyio
 
 README = "README.md"
+ACCESS = "docs/howto/access.md"
 BACKUP = "docs/howto/backup.md"
 EMBED = "docs/howto/embed.md"
 KIT_DISK = "docs/howto/fault-kit-disk.md"
@@ -57,6 +62,8 @@ RUN_BY = {
     f"{PROXY} nginx 2": "test_reverse_proxy.py",
     f"{PROXY} sh 1": "test_serve_under_another_name",
     **dict.fromkeys((f"{MCP} python 1", f"{MCP} sh 1", f"{MCP} json 1", f"{MCP} json 2"), "test_mcp.py"),
+    f"{ACCESS} sh 1": "test_serve_with_a_certificate",
+    f"{ACCESS} sh 2": "test_serve_with_an_identity_provider",
     f"{OPERATE} sh 1": "test_health_and_metrics",
     f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
@@ -274,6 +281,8 @@ async def test_an_applications_own_tests(tmp_path: Path) -> None:
 async def test_serve_under_another_name(tmp_path: Path) -> None:
     port = free_port()
     command = the(PROXY, "sh", 1)
+    (tmp_path / "token").write_text("an-obvious-token")
+    proxy = ["-H", "X-Forwarded-Proto: https", "-H", "Authorization: Bearer an-obvious-token"]
 
     class Renamed(ServerProcess):
         def _command(self) -> list[str]:
@@ -286,8 +295,47 @@ async def test_serve_under_another_name(tmp_path: Path) -> None:
             ("other.example.org", "https://streams.example.org", "403"),
             ("streams.example.org", "https://other.example.org", "403"),
         ):
-            done = await run([*ask, "-H", f"Host: {host}", "-H", f"Origin: {origin}"], tmp_path)
+            done = await run([*ask, *proxy, "-H", f"Host: {host}", "-H", f"Origin: {origin}"], tmp_path)
             assert done.stdout == expected, (host, origin)
+
+
+class Described(ServerProcess):
+    """A server that is started by a command of a document."""
+
+    command = ""
+
+    def _command(self) -> list[str]:
+        return ["sh", "-c", f"exec {BIN}/{self.command}"]
+
+
+async def test_serve_with_a_certificate(tmp_path: Path) -> None:
+    cert = make_certificate(tmp_path / "cert.pem")
+    (tmp_path / "key.pem").write_bytes(cert.read_bytes())
+    (tmp_path / "token").write_text("an-obvious-token")
+    port = free_port()
+    process = Described(tmp_path, port=port, environment={"UNBROKEN_PORT": str(port)})
+    process.command = the(ACCESS, "sh", 1).replace("0.0.0.0", "127.0.0.1")
+    async with process:
+        ask = ["curl", "-s", "-o", "answer", "-w", "%{http_code}", "--cacert", str(cert)]
+        for token, expected in (("an-obvious-token", "200"), ("another", "401")):
+            done = await run(
+                [*ask, "-H", f"Authorization: Bearer {token}", f"https://127.0.0.1:{port}/v1/streams"], tmp_path
+            )
+            assert done.stdout == expected, done.stderr
+
+
+async def test_serve_with_an_identity_provider(tmp_path: Path) -> None:
+    async with served(signer()) as provider:
+        port = free_port()
+        process = Described(tmp_path, port=port, environment={"UNBROKEN_PORT": str(port)})
+        process.command = the(ACCESS, "sh", 2).replace("https://login.example.org/.well-known/jwks.json", provider.url)
+        async with process:
+            now = SystemClock().now_ms() // 1000
+            claims = {"iss": "https://login.example.org/", "aud": "streams", "sub": "alice", "exp": now + 600}
+            for audience, expected in (("streams", 200), ("others", 401)):
+                token = signer().token({**claims, "aud": audience})
+                async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+                    assert (await client.get(f"{process.url}/v1/streams")).status_code == expected
 
 
 async def test_health_and_metrics(server: ServerProcess, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
@@ -15,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from unbroken.auth.access import Access
+from unbroken.clock import Clock
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.protocol.frames import PROTOCOL
@@ -82,8 +84,11 @@ class Running:
     async def peer(self, **options: Any) -> AsyncIterator[Peer]:
         """A connected raw client, whose hello is still to be received."""
         subprotocols = options.pop("subprotocols", [PROTOCOL])
+        named = options.pop("named", f"127.0.0.1:{self.port}")
         async with connect(
-            f"ws://127.0.0.1:{self.port}/v1/ws",
+            f"{'wss' if 'ssl' in options else 'ws'}://{named}/v1/ws",
+            host="127.0.0.1",
+            port=self.port,
             subprotocols=[Subprotocol(name) for name in subprotocols],
             compression=None,
             close_timeout=2,
@@ -112,12 +117,16 @@ async def running_server(
     http: Http = "auto",
     catalog: Catalog | None = None,
     around: Callable[[ASGIApp], ASGIApp] | None = None,
+    certificate: Path | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Running]:
     """A server on a free port of the loopback interface; `http` is which of uvicorn's parsers it uses, `around` a middleware.
 
-    Everything else of uvicorn is as an application has it that sets nothing, its offer to compress among them.
+    With `certificate` (a file that holds its key too) it speaks TLS. Everything else of uvicorn is as an application has it
+    that sets nothing, its offer to compress among them.
     """
-    services = build_services(store or MemoryStore(limits=limits), access or Access(), limits=limits, catalog=catalog)
+    known = store or MemoryStore(limits=limits)
+    services = build_services(known, access or Access(), limits=limits, catalog=catalog, clock=clock)
     engine = Engine(services)
     app = build_app(engine, takeover=speed is Speed.TAKEOVER)
     config = uvicorn.Config(
@@ -128,6 +137,8 @@ async def running_server(
         log_config=None,
         http=http,
         access_log=False,
+        ssl_certfile=certificate,
+        proxy_headers=services.access.proxies is None,
         timeout_graceful_shutdown=5,
         lifespan="on",
     )

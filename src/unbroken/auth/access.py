@@ -14,6 +14,7 @@ from unbroken.errors import ConfigurationError, ForbiddenOriginError, InvalidErr
 
 if TYPE_CHECKING:
     from unbroken.auth.callers import Identify
+    from unbroken.auth.forwarded import Proxies
     from unbroken.auth.provider import IdentityProvider
 
 __all__ = ["Access", "HeaderValues"]
@@ -44,6 +45,8 @@ class Access:
     `token`, `provider`, `identify`: the shared token, the user's identity provider, the application's own answer; with any
     of them every entry but health and the page's files wants a credential. `anonymous`: it does not, and whoever has none
     is the principal of that name. `exposed`: others than this machine can reach it, so nobody gets in without.
+    `proxies`: who stands in front of it.
+
     `allow_origins`: origins as a browser writes them (`https://app.example`). `allow_hosts`: `name` (any port) or
     `name:port`, or `*` for any; the loopback names on the port we listen on always are. `embedded`: part of somebody else's
     application, which decides about hosts; then any Host is taken, and an Origin belongs to it whatever its scheme.
@@ -54,6 +57,7 @@ class Access:
     identify: Identify | None = None
     anonymous: bool = False
     exposed: bool = False
+    proxies: Proxies | None = None
     allow_origins: frozenset[str] = frozenset()
     allow_hosts: frozenset[str] = frozenset()
     embedded: bool = False
@@ -67,6 +71,11 @@ class Access:
         """Whether nothing is set up and only this machine can ask: then whoever comes without credentials owns all."""
         set_up = self.token is not None or self.provider is not None or self.identify is not None
         return not (set_up or self.anonymous or self.exposed)
+
+    def check_peer(self, peer: str | None) -> None:
+        """`ForbiddenOriginError` for who should come through a proxy and does not; `peer` is who the connection is from."""
+        if self.proxies is not None and peer is not None:
+            self.proxies.check_peer(peer)
 
     def check_host(self, headers: HeaderValues, server: tuple[str, int | None] | None = None) -> None:
         """`ForbiddenOriginError` unless the Host is one of ours (against DNS rebinding).

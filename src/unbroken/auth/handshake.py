@@ -35,13 +35,15 @@ def admit(
     callers: Callers,
     scheme: str | None = None,
     server: tuple[str, int | None] | None = None,
+    peer: str | None = None,
 ) -> Admission:
     """Admit the handshake or raise: Host, Origin, version and credentials are checked in this order.
 
-    `scheme` and `server` are the ASGI scope's; without them either scheme of the own origin, and any port of a loopback
-    name, is taken. A ticket is spent only when everything else is right. Raises `ForbiddenOriginError`, `VersionError`
-    or `UnauthorizedError`.
+    `scheme` and `server` are the ASGI scope's, `peer` is whom the connection is from; without them either scheme of the
+    own origin, any port of a loopback name, and anybody is taken. A ticket is spent only when everything else is right.
+    Raises `ForbiddenOriginError`, `VersionError` or `UnauthorizedError`.
     """
+    callers.access.check_peer(peer)
     callers.access.check_host(headers, server)
     callers.access.check_origin(headers, scheme=scheme, changes_state=True)
     subprotocol = choose(offered)

@@ -99,7 +99,9 @@ async def _reach(connection: Connection) -> tuple[list[Check], bool]:
     import httpx2
 
     headers = {} if connection.token is None else {"Authorization": f"Bearer {connection.token}"}
-    async with httpx2.AsyncClient(base_url=connection.server, headers=headers, timeout=ANSWER_SECONDS) as http:
+    async with httpx2.AsyncClient(
+        base_url=connection.server, headers=headers, timeout=ANSWER_SECONDS, verify=connection.ssl or True
+    ) as http:
         try:
             alive = await http.get("/livez")
             ready = await http.get("/readyz")
@@ -168,7 +170,9 @@ async def _first_event(connection: Connection, client: Client, name: str) -> Non
     if connection.token is not None:
         headers["Authorization"] = f"Bearer {connection.token}"
     async with (
-        httpx2.AsyncClient(base_url=connection.server, headers=headers, timeout=ANSWER_SECONDS) as http,
+        httpx2.AsyncClient(
+            base_url=connection.server, headers=headers, timeout=ANSWER_SECONDS, verify=connection.ssl or True
+        ) as http,
         http.stream("GET", f"/v1/messages/{name}", params={"live": "sse"}) as response,
     ):
         await client.append(name, "doctor")

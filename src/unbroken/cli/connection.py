@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl as tls
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from cyclopts import Parameter
 
+from unbroken.clock import SystemClock
 from unbroken.errors import ConfigurationError, UnreachableError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from unbroken.client import Client, StatusEvent
+    from unbroken.client.transport import Connector
 
 __all__ = ["DEFAULT_CONNECTION", "Connection", "Json", "read_token", "run_async", "within"]
 
@@ -42,6 +45,22 @@ class Connection:
         Parameter(env_var="UNBROKEN_TOKEN_FILE", help="A file with the token; else UNBROKEN_TOKEN is used."),
     ] = None
 
+    ca_file: Annotated[
+        Path | None,
+        Parameter(env_var="UNBROKEN_CA_FILE", help="A file with the certificates to trust, instead of the system's."),
+    ] = None
+
+    @property
+    def ssl(self) -> tls.SSLContext | None:
+        """What a server's certificate is checked by, where it is not the system's; `ConfigurationError` for no such file."""
+        if self.ca_file is None:
+            return None
+        try:
+            return tls.create_default_context(cafile=str(self.ca_file))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ConfigurationError(f"the certificates cannot be read: {reason}", setting="ca_file") from None
+
     @property
     def token(self) -> str | None:
         """The token, if there is one; `ConfigurationError` when its file cannot be read or it cannot be a token."""
@@ -55,8 +74,14 @@ class Connection:
         from unbroken.client import Client
 
         limits = replace(DEFAULT_LIMITS, client_retries_max=retries)
-        async with Client(self.server, token=self.token, limits=limits, on_status=on_status) as client:
+        async with Client(self.server, token=self.token, limits=limits, ssl=self.ssl, on_status=on_status) as client:
             yield client
+
+    def connector(self, limits: Limits, server: str | None = None) -> Connector:
+        """The way to that server, or to `server`."""
+        from unbroken.client.transport import Address, Connector
+
+        return Connector(Address.parse(server or self.server), limits, SystemClock(), self.token, self.ssl)
 
     @property
     def limits(self) -> Limits:

@@ -19,8 +19,6 @@ from unbroken.client.delivery import Delivery
 from unbroken.client.link import Link
 from unbroken.client.outbox import Outbox
 from unbroken.client.spill import spill_directory, spill_files, spill_lock
-from unbroken.client.transport import Address, Connector
-from unbroken.clock import SystemClock
 from unbroken.errors import CorruptError, UnbrokenError, UnreachableError
 from unbroken.limits import Limits
 
@@ -68,7 +66,7 @@ async def _deliver_file(path: Path, connection: Connection, *, wait: float, as_j
             return  # delivered meanwhile by another
         server = outbox.header.server if connection.server == DEFAULT_SERVER else connection.server
         size = outbox.waiting_bytes
-        link = Link(Connector(Address.parse(server), limits, SystemClock(), connection.token), lambda _: None)
+        link = Link(connection.connector(limits, server), lambda _: None)
         try:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(link.run())

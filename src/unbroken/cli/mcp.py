@@ -50,7 +50,7 @@ def mcp(*, listening: Listening = DEFAULT_LISTENING, connection: Connection = DE
         if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types"}:
             raise
         raise ConfigurationError("the MCP SDK is not installed: pip install 'unbroken[mcp]'", setting="mcp") from None
-    remote = Remote(connection.server, token=connection.token)
+    remote = Remote(connection.server, token=connection.token, ssl=connection.ssl)
     if listening.http is None:
         run_async(serve_stdio(remote))
         return Exit.OK

@@ -18,8 +18,6 @@ from unbroken.cli.tail import Form, tail
 from unbroken.client.delivery import metadata_of, run_of
 from unbroken.client.http import HttpFace, place
 from unbroken.client.spill import SpillHeader
-from unbroken.client.transport import Address, Connector
-from unbroken.clock import SystemClock
 from unbroken.errors import UnbrokenError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import StreamState
@@ -82,7 +80,7 @@ async def not_started(
 
 def _face(connection: Connection, limits: Limits) -> HttpFace:
     patience = replace(limits, client_retries_max=RETRIES)
-    return HttpFace(Connector(Address.parse(connection.server), patience, SystemClock(), connection.token))
+    return HttpFace(connection.connector(patience))
 
 
 def attach(view: StreamView, connection: Connection) -> int:

@@ -37,7 +37,6 @@ from unbroken.client.delivery import Delivery
 from unbroken.client.link import Link
 from unbroken.client.outbox import Outbox
 from unbroken.client.spill import SpillHeader, spill_directory, spill_lock
-from unbroken.client.transport import Address, Connector
 from unbroken.clock import SystemClock
 from unbroken.errors import UnbrokenError
 from unbroken.limits import DEFAULT_LIMITS, KIB, Limits
@@ -154,8 +153,7 @@ class _Runner:
         self._keeping, bounds = options
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        connector = Connector(Address.parse(connection.server), limits, SystemClock(), connection.token)
-        self._link = Link(connector, lambda _: None)
+        self._link = Link(connection.connector(limits), lambda _: None)
         path = spill_directory() / f"{header.run}.spill"
         self._outbox = Outbox(path, header, limits, wake=self._wake)
         self._delivery = Delivery(

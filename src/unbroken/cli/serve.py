@@ -51,6 +51,23 @@ class Access:
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How others reach the server; off this machine one of these is needed."""
+
+    tls_cert: Annotated[
+        Path | None, Parameter(help="A file with the certificate (chain) to show; then it speaks TLS.")
+    ] = None
+    tls_key: Annotated[Path | None, Parameter(help="A file with its private key; else in --tls-cert.")] = None
+    behind_proxy: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="", help="An address or network of the proxies in front, whose X-Forwarded-* headers count."
+        ),
+    ] = ()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """Your identity provider, whose tokens (JWT) are taken."""
 
@@ -130,6 +147,7 @@ class Security:
     """Who may come in, and what is kept from whom."""
 
     access: Access = Access()
+    network: Network = Network()
     provider: Provider = Provider()
     confidence: Confidence = DEFAULT_CONFIDENCE
 
@@ -167,15 +185,15 @@ def serve(
 ) -> int:
     """Run a server until SIGTERM or Ctrl-C, then drain and exit with 0.
 
-    When it is ready it prints one line: unbroken listening on http://HOST:PORT. Each setting can be given as
+    When it is ready it prints one line: unbroken listening on http://HOST:PORT (https with a
+    certificate). Each setting can be given as
     UNBROKEN_SETTING too; a flag comes first.
     """
     from unbroken.cli.logs import configure
     from unbroken.server.run import serve as serve_until_stopped
 
-    given = [
-        asdict(part) for part in (place, timing, security.access, security.provider, security.confidence, work, logging)
-    ]
+    barriers = (security.access, security.network, security.provider, security.confidence)
+    given = [asdict(part) for part in (place, timing, *barriers, work, logging)]
     settings = settings_of({name: value for part in given for name, value in part.items()})
     configure(settings.log_level, settings.log_format, [settings.secret or ""])
     return serve_until_stopped(settings)

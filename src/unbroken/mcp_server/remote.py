@@ -6,6 +6,7 @@ The tools call it. It keeps no state but open connections, and never repeats wha
 from __future__ import annotations
 
 import asyncio
+import ssl as tls
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,14 +35,20 @@ class Remote:
     """
 
     def __init__(
-        self, url: str, *, token: str | None = None, limits: Limits = DEFAULT_LIMITS, clock: Clock | None = None
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        clock: Clock | None = None,
+        ssl: tls.SSLContext | None = None,
     ) -> None:
         self.url = url
         self.limits = limits
         patience = limits.agent_call_seconds_max + limits.agent_wait_seconds_max
         own = replace(limits, client_retries_max=limits.agent_retries_max, client_request_seconds_max=patience)
         self.clock = clock or SystemClock()
-        self._face = HttpFace(Connector(Address.parse(url), own, self.clock, token))
+        self._face = HttpFace(Connector(Address.parse(url), own, self.clock, token, ssl))
         self._runs = ClientRuns(self._face)
         self._calls = 0
 

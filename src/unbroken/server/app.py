@@ -33,6 +33,7 @@ from unbroken.server import durable_streams, health, http, page
 from unbroken.server.engine import Engine
 from unbroken.server.manager import WebSocketConnectionManager
 from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.proxied import ProxiedMiddleware
 from unbroken.server.services import Services
 from unbroken.server.websocket import UnknownEndpoint, WebSocketEndpoint
 from unbroken.states import StreamStateManager
@@ -126,5 +127,7 @@ def build_app(engine: Engine, *, takeover: bool = True) -> ASGIApp:
             yield
 
     # a bare router: a Starlette would answer errors itself before the middleware sees them
-    app = Router(routes=build_routes(engine.services, takeover=takeover), lifespan=lifespan)
-    return ProblemMiddleware(app, engine.services)
+    router = Router(routes=build_routes(engine.services, takeover=takeover), lifespan=lifespan)
+    app = ProblemMiddleware(router, engine.services)
+    proxies = engine.services.access.proxies
+    return app if proxies is None else ProxiedMiddleware(app, proxies)

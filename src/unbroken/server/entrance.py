@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 from unbroken.auth.access import Access
+from unbroken.auth.forwarded import Proxies
 from unbroken.errors import ConfigurationError
-from unbroken.settings import is_loopback
 
 if TYPE_CHECKING:
     from unbroken.auth.provider import IdentityProvider
     from unbroken.limits import Limits
     from unbroken.settings import Settings
 
-__all__ = ["build_access"]
+__all__ = ["build_access", "check_certificate"]
 
 
 def build_access(settings: Settings) -> Access:
@@ -25,10 +26,24 @@ def build_access(settings: Settings) -> Access:
         token=settings.secret,
         provider=None if settings.jwt_issuer is None else _provider(settings, settings.limits),
         anonymous=settings.anonymous,
-        exposed=not is_loopback(settings.host),
+        exposed=settings.exposed,
+        proxies=Proxies.parse(settings.behind_proxy, encrypted=settings.tls_cert is not None)
+        if settings.behind_proxy
+        else None,
         allow_origins=frozenset(settings.allow_origin),
         allow_hosts=frozenset(settings.allow_host) | {settings.host},
     )
+
+
+def check_certificate(settings: Settings) -> None:
+    """`ConfigurationError` when TLS is wanted and its certificate and key cannot be used."""
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except OSError as error:  # ssl's errors are too; with no password, an encrypted key is one instead of a question
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(f"the certificate or its key cannot be used: {reason}", setting="tls_cert") from None
 
 
 def _provider(settings: Settings, limits: Limits) -> IdentityProvider:

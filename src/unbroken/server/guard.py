@@ -123,6 +123,7 @@ def check(scope: Scope, services: Services) -> Response | None:
     method: str = scope["method"]
     if path in PROBES:
         return None
+    services.access.check_peer(scope.get("unbroken.peer"))
     services.access.check_host(headers, scope.get("server"))
     changes = method not in SAFE_METHODS
     services.access.check_origin(headers, scheme=scope.get("scheme", "http"), changes_state=changes)

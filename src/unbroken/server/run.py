@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -20,7 +21,7 @@ from unbroken.redaction.redactor import Redactor, load_rules
 from unbroken.server.app import build_app, build_services, open_store
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
-from unbroken.server.entrance import build_access
+from unbroken.server.entrance import build_access, check_certificate
 from unbroken.server.malformed import HttpProtocol
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
@@ -47,7 +48,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
-        print(f"unbroken listening on http://{host}:{port}", flush=True)  # noqa: T201 - the one line on stdout
+        scheme = "https" if self.config.is_ssl else "http"
+        print(f"unbroken listening on {scheme}://{host}:{port}", flush=True)  # noqa: T201 - the one line on stdout
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -70,8 +72,8 @@ def build_engine(settings: Settings) -> Engine:
     return Engine(services)
 
 
-def uvicorn_config(engine: Engine) -> uvicorn.Config:
-    """How uvicorn serves `engine`.
+def uvicorn_config(engine: Engine, *, cert: Path | None = None, key: Path | None = None) -> uvicorn.Config:
+    """How uvicorn serves `engine`; with a certificate over TLS.
 
     An idle connection is kept for longer than clients and proxies keep theirs, so that it is they who close it: a request
     that meets a closing connection fails, and one that is not idempotent cannot be repeated.
@@ -86,6 +88,8 @@ def uvicorn_config(engine: Engine) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        ssl_certfile=cert,
+        ssl_keyfile=key,
         timeout_keep_alive=int(limits.http_idle_seconds),
         timeout_graceful_shutdown=int(limits.drain_seconds_max),
         lifespan="off",
@@ -97,8 +101,9 @@ def serve(settings: Settings) -> int:
 
     Raises `AddressError` when the address cannot be listened on, and what the store raises when it cannot be opened.
     """
+    check_certificate(settings)
     engine = build_engine(settings)
-    config = uvicorn_config(engine)
+    config = uvicorn_config(engine, cert=settings.tls_cert, key=settings.tls_key)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     gc.collect()
     gc.freeze()

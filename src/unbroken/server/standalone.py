@@ -176,6 +176,7 @@ class _Handshake(asyncio.Protocol):
     def _admit(self, request: Request) -> Admission:
         services = self._services
         services.connections.check_room()
+        peer = (self._transport.get_extra_info("peername") or ("",))[0]
         offered = [
             name.strip() for line in request.headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")
         ]
@@ -183,9 +184,20 @@ class _Handshake(asyncio.Protocol):
             request.headers,
             offered,
             callers=services.callers,
-            scheme="ws" if self._transport.get_extra_info("sslcontext") is None else "wss",
+            scheme=self._scheme(request, peer),
             server=self._transport.get_extra_info("sockname")[:2],
+            peer=peer,
         )
+
+    def _scheme(self, request: Request, peer: str) -> str:
+        """How the client came: by what our proxy says, if one is in front."""
+        headers, proxies = request.headers, self._services.access.proxies
+        if proxies is not None:
+            said = headers.get_all("X-Forwarded-Proto")
+            seen = proxies.seen(peer, headers.get_all("X-Forwarded-For"), said)
+            if seen.scheme is not None:
+                return "wss" if seen.scheme == "https" else "ws"
+        return "ws" if self._transport.get_extra_info("sslcontext") is None else "wss"
 
 
 def _secure(response: Response) -> None:

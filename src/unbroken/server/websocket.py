@@ -79,6 +79,7 @@ class WebSocketEndpoint:
             callers=services.callers,
             scheme=scope.get("scheme", "ws"),
             server=scope.get("server"),
+            peer=scope.get("unbroken.peer"),
         )
         principal = admission.principal
         if principal is None:

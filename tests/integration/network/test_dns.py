@@ -25,7 +25,7 @@ BEFORE, AFTER = "127.0.0.1", "127.0.0.2"
 )
 async def test_a_name_that_stops_resolving_and_moves_is_followed(tmp_path: Path, error: int | None) -> None:
     async with (
-        ServerProcess(tmp_path, arguments=["--allow-host", NAME]) as server,
+        ServerProcess(tmp_path, arguments=["--anonymous", "--allow-host", NAME]) as server,
         FaultProxy("127.0.0.1", server.port, listen=(BEFORE, 0)) as old,
         FaultProxy("127.0.0.1", server.port, listen=(AFTER, old.port)) as new,
     ):
@@ -50,7 +50,10 @@ async def test_a_name_that_stops_resolving_and_moves_is_followed(tmp_path: Path,
 @pytest.mark.scenario("TC-EDGE-003")
 async def test_the_client_says_why_there_is_no_connection(tmp_path: Path) -> None:
     told: list[StatusEvent] = []
-    async with ServerProcess(tmp_path, arguments=["--allow-host", NAME]) as server, asyncio.timeout(CEILING):
+    async with (
+        ServerProcess(tmp_path, arguments=["--anonymous", "--allow-host", NAME]) as server,
+        asyncio.timeout(CEILING),
+    ):
         with FaultyResolver() as names:
             names.fail(NAME)
             async with Client(f"http://{NAME}:{server.port}", limits=LIMITS, on_status=told.append) as client:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import make_certificate
 from tests.support.idp import AUDIENCE, ISSUER, shared_signer, signer
 from unbroken.cli.serve import settings_of
 from unbroken.errors import ConfigurationError
-from unbroken.server.entrance import build_access
+from unbroken.server.entrance import build_access, check_certificate
 
 WHOLE = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": "https://login.example/keys"}
 
@@ -26,6 +27,12 @@ WHOLE = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": "https://lo
         ({"jwt_tenant_claim": "org"}, "--jwt-issuer, --jwt-audience, --jwt-keys"),
         ({"jwt_algorithms": "ES256"}, "--jwt-issuer"),
         ({"host": "0.0.0.0"}, "--token-file"),
+        ({"host": "0.0.0.0", "anonymous": True}, "--tls-cert"),
+        ({"host": "0.0.0.0", "anonymous": True}, "--behind-proxy"),
+        ({"behind_proxy": "127.0.0.1"}, "--token-file"),
+        ({"allow_host": "app.example"}, "--anonymous"),
+        ({"allow_host": "*"}, "--jwt-issuer"),
+        ({"tls_key": "key.pem"}, "--tls-cert"),
     ],
 )
 def test_settings_that_are_not_whole_say_what_is_missing(given: dict[str, object], wanted: str) -> None:
@@ -42,11 +49,18 @@ def test_settings_that_are_not_whole_say_what_is_missing(given: dict[str, object
         ({"jwt_algorithms": ","}, "at least one"),
         ({"jwt_keys": "http://login.example/keys"}, "https"),
         ({"jwt_keys": "no-such-file.json"}, "cannot be used"),
+        ({"behind_proxy": "everybody"}, "network"),
     ],
 )
-def test_a_provider_that_cannot_be_safe_is_refused(change: dict[str, object], wanted: str) -> None:
+def test_what_cannot_be_safe_is_refused(change: dict[str, object], wanted: str) -> None:
     with pytest.raises(ConfigurationError, match=wanted):
         build_access(settings_of({**WHOLE, **change}))
+
+
+def test_a_certificate_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="certificate"):
+        check_certificate(settings_of({"tls_cert": str(tmp_path / "none.pem")}))
+    check_certificate(settings_of({"tls_cert": str(make_certificate(tmp_path / "server.pem"))}))
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "HS256"])
@@ -65,7 +79,8 @@ def test_a_file_with_keys_makes_a_provider(tmp_path: Path, algorithm: str) -> No
         ({}, True),
         ({"host": "::1"}, True),
         ({"anonymous": True}, False),
-        ({"host": "0.0.0.0", "anonymous": True}, False),
+        ({"host": "0.0.0.0", "anonymous": True, "behind_proxy": "10.0.0.0/8"}, False),
+        ({"host": "0.0.0.0", "anonymous": True, "tls_cert": "server.pem"}, False),
         (WHOLE, False),
     ],
 )
