@@ -39,10 +39,19 @@ class Grant:
     prefix: bool = False
     epoch: int | None = None
 
+    def __str__(self) -> str:
+        epoch = "" if self.epoch is None else f"@{self.epoch}"
+        return f"{'+'.join(sorted(self.verbs))} {self.name}{'*' * self.prefix}{epoch}"
+
     @property
     def everything(self) -> bool:
         """Whether it speaks of every stream."""
         return self.prefix and not self.name and self.epoch is None
+
+    def includes(self, other: Grant) -> bool:
+        """Whether it speaks of every stream that `other` speaks of; the verbs are not looked at."""
+        named = other.name.startswith(self.name) if self.prefix else other.name == self.name and not other.prefix
+        return named and self.epoch in {None, other.epoch}
 
     def covers(self, name: str, epoch: int | None = None) -> bool:
         """Whether it speaks of that stream; of one that is not there yet (`epoch` None) only if any epoch will do."""
@@ -55,7 +64,8 @@ class Principal:
     """Who is asking: passed through every entry down to the store, which sees only what `subject` of `tenant` owns.
 
     `grants` is None for the owner, who may do everything with what is theirs. `actor` is who acts for them (empty: the
-    subject itself). `credential` names what it was proven with (never a secret), `expires_ms` is when that runs out.
+    subject itself). `credential` names what it was proven with (never a secret), `expires_ms` is when that runs out,
+    `issued_ms` since when it was good, where that is known.
     """
 
     tenant: str = "local"
@@ -64,6 +74,7 @@ class Principal:
     grants: tuple[Grant, ...] | None = None
     credential: str = ""
     expires_ms: int | None = None
+    issued_ms: int | None = None
 
     @property
     def by(self) -> str:
@@ -76,6 +87,15 @@ class Principal:
             return None
         found = tuple(grant for grant in self.grants if verb in grant.verbs)
         return None if any(grant.everything for grant in found) else found
+
+    def may_hand_on(self, grant: Grant) -> bool:
+        """Whether it may give `grant` to somebody else: only what it may do and manage itself."""
+        if self.grants is None:
+            return True
+        return all(
+            any(verb in own.verbs and own.includes(grant) for own in self.grants)
+            for verb in (*grant.verbs, Verb.MANAGE)
+        )
 
     def may_session(self, verb: Verb, name: str) -> bool:
         """As `may`, for the session `name`: a prefix is one of names, of streams and sessions; a single name is a stream."""

@@ -115,7 +115,10 @@ class Limits:
     jwks_cooldown_seconds: float = 10.0
     identify_seconds_max: float = 10.0
     credential_check_seconds: float = 0.5
-    revocations_max: int = 100_000
+    tokens_of_owner_max: int = 1_000
+    token_grants_max: int = 64
+    token_label_characters_max: int = 100
+    link_seconds_max: float = 90 * 86_400.0
 
     # the client
     client_pending_messages_max: int = 10_000

@@ -6,11 +6,12 @@ gives the same data, and every state that a stream or session can be in has an e
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unbroken.errors import UnbrokenError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import (
     NewMessage,
@@ -43,11 +44,17 @@ from unbroken.store.base import (
     WriteOp,
     WriteResult,
 )
+from unbroken.store.tokens import StoredToken, TokenKind
 
 ALICE = Principal("acme", "alice")
 BOB = Principal("acme", "bob")
 EVE = Principal("other", "alice")
 NOW_MS = 1_764_000_000_000
+GRANTS = (
+    Grant("a'b\"%", frozenset({Verb.READ, Verb.APPEND})),
+    Grant("", frozenset({Verb.START}), prefix=True),
+    Grant("é/日", frozenset(Verb), epoch=7),
+)
 
 
 def encoded(text: str, kind: str = "token") -> bytes:
@@ -211,3 +218,23 @@ def _known(stream: StreamInfo | None) -> StreamInfo:
 def _session(result: Done) -> SessionInfo:
     assert result.session is not None
     return result.session
+
+
+def digest(name: str) -> bytes:
+    """What a token whose secret is `name` is found by."""
+    return hashlib.sha256(name.encode()).digest()
+
+
+def token(name: str, owner: Principal = ALICE, **facts: object) -> StoredToken:
+    """A token with some grants that are awkward to write down."""
+    plain = StoredToken(
+        id=name,
+        hash=digest(name),
+        kind=TokenKind.KEY,
+        tenant=owner.tenant,
+        owner=owner.subject,
+        actor=f"actor of {name}",
+        grants=GRANTS,
+        created_ms=NOW_MS,
+    )
+    return replace(plain, **facts)  # type: ignore[arg-type]

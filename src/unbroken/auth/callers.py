@@ -165,7 +165,7 @@ class Callers:
         return found
 
     async def _not_revoked(self, found: Principal) -> Principal:
-        if found.credential and await self._credentials.revoked((found.credential,)):
+        if found.credential and await self._credentials.revoked((found,)):
             raise UnauthorizedError("the token was revoked")
         return found
 

@@ -110,7 +110,13 @@ def verify(token: str, rules: JwtRules, keys: Sequence[VerificationKey], now_ms:
     tenant = "local" if rules.tenant_claim is None else _identity(claims, rules.tenant_claim)
     if subject in RESERVED:
         raise UnauthorizedError(f"the token's {rules.subject_claim} is reserved")
-    return Principal(tenant, subject, credential=f"jwt:{_token_id(token, claims)}", expires_ms=expires_ms)
+    return Principal(
+        tenant,
+        subject,
+        credential=f"jwt:{_token_id(token, claims)}",
+        expires_ms=expires_ms,
+        issued_ms=_milliseconds(claims, "iat"),
+    )
 
 
 def _claims(token: str, head: JwtHead, keys: Sequence[VerificationKey]) -> dict[str, object]:

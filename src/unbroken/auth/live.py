@@ -96,11 +96,13 @@ class LiveViewers:
         """Send away whoever may not stay. While the store cannot be asked, what was revoked there is not known."""
         now = self._clock.now_ms()
         self._send_away("the token has expired", lambda viewer: _ended(viewer.principal, now))
-        names = {viewer.principal.credential for viewer in self._viewers} - {""}
-        if not names:
+        named = {
+            viewer.principal.credential: viewer.principal for viewer in self._viewers if viewer.principal.credential
+        }
+        if not named:
             return
         try:
-            revoked = await self._credentials.revoked(names)
+            revoked = await self._credentials.revoked(named.values())
         except StoreError as error:
             logger.warning("%s: revoked credentials cannot be looked up", error.code)
             return

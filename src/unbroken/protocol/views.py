@@ -12,7 +12,7 @@ from msgspec import UNSET
 from unbroken.messages import SessionInfo, StreamInfo
 from unbroken.protocol.frames import StreamView
 
-__all__ = ["SessionView", "session_view", "stream_view"]
+__all__ = ["GrantView", "SessionView", "TokenView", "session_view", "stream_view"]
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -23,6 +23,26 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     metadata: msgspec.Raw
     created: int
     updated: int
+
+
+class GrantView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Some rights on the stream `name`, or with `prefix` on every name that begins so; at `epoch` only, if given."""
+
+    name: str
+    verbs: list[str]
+    prefix: bool = False
+    epoch: int | None = None
+
+
+class TokenView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A token as its owner sees it: never its secret. `grants` None: everything."""
+
+    id: str
+    kind: str
+    label: str
+    grants: list[GrantView] | None
+    created: int
+    expires: int | None
 
 
 def stream_view(info: StreamInfo) -> StreamView:

@@ -16,8 +16,8 @@ from starlette.routing import BaseRoute, Router, WebSocketRoute
 
 from unbroken.auth.access import Access
 from unbroken.auth.callers import Callers
-from unbroken.auth.credentials import Revocations
 from unbroken.auth.live import LiveViewers
+from unbroken.auth.stored import StoredTokens
 from unbroken.auth.tickets import Tickets
 from unbroken.clock import Clock, SystemClock
 from unbroken.errors import InvalidError
@@ -83,7 +83,7 @@ def build_services(
     states = StreamStateManager(streams)
     hub = Hub(store, limits=limits, metrics=metrics)
     tickets = Tickets(limits=limits, clock=clock)
-    credentials = Revocations(limits, clock)
+    credentials = StoredTokens(store, limits=limits, clock=clock)
     supervisor = RunSupervisor(streams, states, hub, catalog) if catalog is not None and worker else None
     return Services(
         store=store,
@@ -97,7 +97,7 @@ def build_services(
         clock=clock,
         access=access,
         tickets=tickets,
-        credentials=credentials,
+        tokens=credentials,
         callers=Callers(access, credentials, tickets, limits=limits, clock=clock),
         live=LiveViewers(credentials, limits=limits, clock=clock),
         connections=WebSocketConnectionManager(limits=limits, metrics=metrics),

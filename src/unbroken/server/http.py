@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route
 
-from unbroken.server import http_content, http_messages, http_runs, http_sessions, http_streams
+from unbroken.server import http_content, http_messages, http_runs, http_sessions, http_streams, http_tokens
 from unbroken.server.resource import Handler, Resource
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
         },
         "/v1/session-streams/{name:path}": {"GET": http_sessions.session_streams},
         "/v1/session-messages/{name:path}": {"GET": http_sessions.session_messages},
+        "/v1/tokens": {"GET": http_tokens.list_tokens, "POST": http_tokens.make_token},
+        "/v1/tokens/{name}": {"DELETE": http_tokens.delete_token},
         "/v1/tickets": {"POST": http_sessions.issue_ticket},
     }
     return [Route(path, Resource(services, handlers), name=path) for path, handlers in table.items()]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unbroken.auth.access import Access
     from unbroken.auth.callers import Callers
-    from unbroken.auth.credentials import Credentials
     from unbroken.auth.live import LiveViewers
+    from unbroken.auth.stored import StoredTokens
     from unbroken.auth.tickets import Tickets
     from unbroken.clock import Clock
     from unbroken.hub import Hub
@@ -48,7 +48,7 @@ class Services:
     clock: Clock
     access: Access
     tickets: Tickets
-    credentials: Credentials
+    tokens: StoredTokens
     callers: Callers
     live: LiveViewers
     connections: WebSocketConnectionManager

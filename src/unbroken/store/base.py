@@ -16,6 +16,7 @@ import msgspec
 from unbroken.errors import UnbrokenError
 from unbroken.identity import Grant, Principal
 from unbroken.messages import Epoch, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
+from unbroken.store.tokens import CredentialRepository
 
 __all__ = [
     "RESYNC",
@@ -387,7 +388,7 @@ class _Resync:
 RESYNC = _Resync()
 
 
-class StreamingMessageRepository(Protocol):
+class StreamingMessageRepository(CredentialRepository, Protocol):
     """Saves messages and gives them back, in order, exactly once.
 
     Every method may raise `StoreUnavailableError` (bounded wait is over), `StoreFullError` (no room; reads go on),

@@ -42,6 +42,7 @@ from unbroken.store.base import (
 from unbroken.store.compaction import merge, pick
 from unbroken.store.entry import CLEAN, Entry, ProducerState
 from unbroken.store.listing import covered_session, matches, page, parse_position, parse_token, read_streams
+from unbroken.store.memory_tokens import MemoryCredentials
 
 __all__ = ["MemoryStore"]
 
@@ -145,12 +146,13 @@ class _MemoryTables:
         return iter(log.batches[bisect_right(log.lasts, after) :])
 
 
-class MemoryStore:
+class MemoryStore(MemoryCredentials):
     """A `StreamingMessageRepository` without storage."""
 
     capabilities = Capabilities(name="memory", durable_on_ack=Durability.MEMORY, shared=False)
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        super().__init__()
         self._limits = limits
         self._tables = _MemoryTables()
         self._lock = Lock()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.disk.works import sound
-from tests.support.builders import ALICE, BOB, append, build_world, create, encoded
+from tests.support.builders import ALICE, BOB, NOW_MS, append, build_world, create, encoded, token
 from tests.support.commands import Commands
 from tests.support.database import connect
 from unbroken.errors import InUseError
@@ -25,6 +25,7 @@ from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.salvage import Lost, Salvage, salvage
 from unbroken.store.sqlite.salvage.pages import PageFile
+from unbroken.store.tokens import Proof, Revocation
 
 pytestmark = pytest.mark.anyio
 PAGE = 4096
@@ -206,6 +207,11 @@ async def test_everything_of_a_sound_world_comes_through_with_forks_states_and_p
     store = SQLiteStore(path, durability=Durability.PROCESS)
     await store.open()
     world = await build_world(store, messages=3_000)
+    tokens = [token("first"), token("second", parent="first", expires_ms=NOW_MS + 1)]
+    for one in tokens:
+        assert await store.put_token(one, at_most=9)
+    revoked = Proof("acme", "alice", jti="j", issued_ms=1)
+    await store.revoke(Revocation(tenant="acme", subject="alice", before_ms=5), 0)
     await store.close()
     result = salvage(path, target, DEFAULT_LIMITS)
     assert result.lost == ()
@@ -214,6 +220,8 @@ async def test_everything_of_a_sound_world_comes_through_with_forks_states_and_p
     for file in (path, target):
         store = SQLiteStore(file, durability=Durability.PROCESS)
         await store.open()
+        assert list((await store.list_tokens(ALICE, limit=9, after=None)).items) == tokens[::-1]
+        assert await store.revoked([revoked]) == {revoked}
         fork = await store.get_by_id(world.fork.id)
         assert fork == world.fork
         running = world.by_state[StreamState.RUNNING]

@@ -41,8 +41,8 @@ class Known:
     async def principal_of_token(self, secret: str) -> Principal | None:
         return replace(BOB, expires_ms=self.expires_ms) if secret == "stored" else None
 
-    async def revoked(self, credentials: Collection[str]) -> frozenset[str]:
-        return frozenset(self.gone.intersection(credentials))
+    async def revoked(self, principals: Collection[Principal]) -> frozenset[str]:
+        return frozenset(self.gone.intersection(principal.credential for principal in principals))
 
     async def revoke(self, principal: Principal) -> None:
         self.gone.add(principal.credential)

@@ -10,12 +10,13 @@ from starlette.datastructures import Headers
 from tests.support.parts import ManualClock
 from unbroken.auth.access import Access
 from unbroken.auth.callers import OPERATOR, Callers
-from unbroken.auth.credentials import Revocations
 from unbroken.auth.handshake import Admission, admit
+from unbroken.auth.stored import StoredTokens
 from unbroken.auth.tickets import Tickets
 from unbroken.errors import ForbiddenOriginError, OverloadedError, UnauthorizedError, VersionError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.store.memory import MemoryStore
 
 ALICE = Principal("local", "alice")
 ORIGIN = "http://localhost:4437"
@@ -127,7 +128,7 @@ def handshake(*offered: str, access: Access | None = None, held: Tickets | None 
     server = ("127.0.0.1", 4437)
     issued = tickets() if held is None else held
     clock = ManualClock()
-    known = Revocations(DEFAULT_LIMITS, clock)
+    known = StoredTokens(MemoryStore(), limits=DEFAULT_LIMITS, clock=clock)
     callers = Callers(access or Access(), known, issued, limits=DEFAULT_LIMITS, clock=clock)
     return admit(Headers(values), offered, callers=callers, scheme="ws", server=server)
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -22,6 +23,9 @@ from unbroken.store.sqlite.rows import entry_from_row, session_from_row
 from unbroken.store.sqlite.tables import QUERIES, stored_batches
 
 __all__ = ["Reader"]
+
+
+T = TypeVar("T")
 
 
 class Reader:
@@ -113,6 +117,11 @@ class Reader:
 
     def expired(self, now_ms: int, limit: int) -> list[StreamInfo]:
         return self._streams("stream_expired", (now_ms, limit))
+
+    def look(self, work: Callable[[Connection], T]) -> T:
+        """Do `work`, which reads no stream, in one snapshot."""
+        with self._db.snapshot():
+            return work(self._db)
 
     def close(self) -> None:
         self._db.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,7 @@ from unbroken.store.base import (
     _Resync,
 )
 from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sqlite import credentials
 from unbroken.store.sqlite.ballast import Ballast
 from unbroken.store.sqlite.checkpoint import Checkpointer
 from unbroken.store.sqlite.connection import Connection, check_sqlite
@@ -41,6 +42,7 @@ from unbroken.store.sqlite.reader import Reader
 from unbroken.store.sqlite.schema import SQLiteTarget
 from unbroken.store.sqlite.writer import Writer
 from unbroken.store.threads import ThreadWorker, Worker, WorkerFactory
+from unbroken.store.tokens import Proof, Revocation, StoredToken
 
 __all__ = ["SQLiteStore"]
 
@@ -309,6 +311,31 @@ class SQLiteStore:
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._write(lambda writer: writer.compact(stream))
+
+    async def put_token(self, token: StoredToken, *, at_most: int) -> bool:
+        return await self._change(lambda db: credentials.put_token(db, token, at_most))
+
+    async def token_by_hash(self, digest: bytes) -> StoredToken | None:
+        return await self._read(lambda reader: reader.look(lambda db: credentials.token_by_hash(db, digest)))
+
+    async def list_tokens(
+        self, principal: Principal, *, parent: str | None = None, limit: int, after: str | None
+    ) -> Page[StoredToken]:
+        return await self._read(
+            lambda reader: reader.look(lambda db: credentials.list_tokens(db, principal, parent, limit, after))
+        )
+
+    async def delete_token(self, principal: Principal, token: str, *, parent: str | None = None) -> bool:
+        return await self._change(lambda db: credentials.delete_token(db, principal, token, parent))
+
+    async def revoke(self, revocation: Revocation, now_ms: int) -> None:
+        await self._change(lambda db: credentials.revoke(db, revocation, now_ms))
+
+    async def revoked(self, proofs: Collection[Proof]) -> frozenset[Proof]:
+        return await self._read(lambda reader: reader.look(lambda db: credentials.revoked(db, proofs)))
+
+    async def _change(self, work: Callable[[Connection], T]) -> T:
+        return await self._write(lambda writer: writer.change(work))
 
     async def hints(self) -> AsyncIterator[StreamId | _Resync]:
         """`RESYNC` whenever another process has written, noticed within `hint_poll_seconds`; never for our own writes.

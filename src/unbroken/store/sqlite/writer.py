@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import TypeVar, cast
 
 import apsw
 
@@ -25,6 +25,7 @@ from unbroken.store.sqlite.tables import QUERIES, SQLiteTables, Witness, stored_
 
 __all__ = ["Writer"]
 
+T = TypeVar("T")
 VACUUM_PAGES = 1_000
 FULL_STEP_CHUNKS = 8
 
@@ -181,6 +182,11 @@ class Writer:
             pages = min(pages, self._ballast.pages_that_fit(PAGE_BYTES))
             most = min(most, FULL_STEP_CHUNKS)
         return most, pages
+
+    def change(self, work: Callable[[Connection], T]) -> T:
+        """Do `work`, which touches no stream, in a transaction of its own."""
+        with self._transaction():
+            return work(self._db)
 
     def copy_log(self, checkpointer: Checkpointer) -> None:
         """Help the checkpointer, which cannot keep up."""

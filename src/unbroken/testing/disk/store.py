@@ -7,7 +7,7 @@ ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -25,6 +25,7 @@ from unbroken.store.base import (
     WriteResult,
     _Resync,
 )
+from unbroken.store.tokens import Proof, Revocation, StoredToken
 
 __all__ = [
     "FaultyStore",
@@ -207,6 +208,28 @@ class FaultyStore:
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._met("chore", lambda: self._store.compact(stream))
+
+    async def put_token(self, token: StoredToken, *, at_most: int) -> bool:
+        return await self._met("write", lambda: self._store.put_token(token, at_most=at_most))
+
+    async def token_by_hash(self, digest: bytes) -> StoredToken | None:
+        return await self._met("lookup", lambda: self._store.token_by_hash(digest))
+
+    async def list_tokens(
+        self, principal: Principal, *, parent: str | None = None, limit: int, after: str | None
+    ) -> Page[StoredToken]:
+        return await self._met(
+            "list", lambda: self._store.list_tokens(principal, parent=parent, limit=limit, after=after)
+        )
+
+    async def delete_token(self, principal: Principal, token: str, *, parent: str | None = None) -> bool:
+        return await self._met("write", lambda: self._store.delete_token(principal, token, parent=parent))
+
+    async def revoke(self, revocation: Revocation, now_ms: int) -> None:
+        await self._met("write", lambda: self._store.revoke(revocation, now_ms))
+
+    async def revoked(self, proofs: Collection[Proof]) -> frozenset[Proof]:
+        return await self._met("lookup", lambda: self._store.revoked(proofs))
 
     def hints(self) -> AsyncIterator[StreamId | _Resync]:
         return self._store.hints()

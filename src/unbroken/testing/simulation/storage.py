@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -34,6 +34,7 @@ from unbroken.store.base import (
 from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.threads import InlineWorker
+from unbroken.store.tokens import Proof, Revocation, StoredToken
 
 __all__ = ["MemoryDisk", "SQLiteDisk", "StoreHandle", "Trouble"]
 
@@ -235,6 +236,26 @@ class StoreHandle:
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._read(self._store.compact(stream))
+
+    async def put_token(self, token: StoredToken, *, at_most: int) -> bool:
+        return await self._read(self._store.put_token(token, at_most=at_most))
+
+    async def token_by_hash(self, digest: bytes) -> StoredToken | None:
+        return await self._read(self._store.token_by_hash(digest))
+
+    async def list_tokens(
+        self, principal: Principal, *, parent: str | None = None, limit: int, after: str | None
+    ) -> Page[StoredToken]:
+        return await self._read(self._store.list_tokens(principal, parent=parent, limit=limit, after=after))
+
+    async def delete_token(self, principal: Principal, token: str, *, parent: str | None = None) -> bool:
+        return await self._read(self._store.delete_token(principal, token, parent=parent))
+
+    async def revoke(self, revocation: Revocation, now_ms: int) -> None:
+        await self._read(self._store.revoke(revocation, now_ms))
+
+    async def revoked(self, proofs: Collection[Proof]) -> frozenset[Proof]:
+        return await self._read(self._store.revoked(proofs))
 
     def hints(self) -> AsyncIterator[StreamId | _Resync]:
         return self._store.hints()

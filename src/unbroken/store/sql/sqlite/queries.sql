@@ -163,6 +163,50 @@ SELECT stream_id, last_seq FROM garbage ORDER BY stream_id LIMIT 1;
 -- name: garbage_drop
 DELETE FROM garbage WHERE stream_id = ?1;
 
+-- fragment: token_columns
+number, id, hash, kind, tenant, owner, actor, grants, created_ms, expires_ms, parent
+
+-- name: token_drop_expired
+DELETE FROM token WHERE tenant = ?1 AND owner = ?2 AND expires_ms <= ?3;
+
+-- name: token_count
+SELECT count(*) FROM token WHERE tenant = ?1 AND owner = ?2;
+
+-- name: token_known
+SELECT 1 FROM token WHERE id = ?1;
+
+-- name: token_put
+INSERT INTO token (id, hash, kind, tenant, owner, actor, grants, created_ms, expires_ms, parent)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10);
+
+-- name: token_by_hash
+SELECT /*token_columns*/ FROM token WHERE hash = ?1;
+
+-- name: tokens_by_owner
+SELECT /*token_columns*/ FROM token INDEXED BY token_by_owner
+WHERE tenant = ?1 AND owner = ?2 AND number < ?3 AND (?5 IS NULL OR parent = ?5)
+ORDER BY number DESC LIMIT ?4;
+
+-- name: token_delete
+DELETE FROM token WHERE id = ?3 AND tenant = ?1 AND owner = ?2 AND (?4 IS NULL OR parent = ?4);
+
+-- name: revocations_forget
+DELETE FROM revocation WHERE until_ms <= ?1;
+
+-- name: revocation_put
+INSERT INTO revocation (tenant, kind, value, before_ms, until_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (tenant, kind, value) DO UPDATE SET before_ms = max(before_ms, ?4),
+    until_ms = CASE WHEN until_ms IS NULL OR ?5 IS NULL THEN NULL ELSE max(until_ms, ?5) END;
+
+-- name: revoked
+SELECT asked.key FROM json_each(?1) AS asked
+WHERE (asked.value ->> 2 IS NOT NULL AND NOT EXISTS (SELECT 1 FROM token WHERE id = asked.value ->> 2))
+    OR (asked.value ->> 3 IS NOT NULL AND EXISTS (
+        SELECT 1 FROM revocation WHERE tenant = asked.value ->> 0 AND kind = 'jti' AND value = asked.value ->> 3))
+    OR (asked.value ->> 3 IS NOT NULL AND EXISTS (
+        SELECT 1 FROM revocation WHERE tenant = asked.value ->> 0 AND kind = 'subject' AND value = asked.value ->> 1
+            AND before_ms > coalesce(asked.value ->> 4, -1)));
+
 -- name: counter_next
 UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value;
 

@@ -33,7 +33,9 @@ STREAM_COLUMNS_FIRST = 33
 """How many the first release had; migrations add more behind them."""
 _CHUNK_TYPES = [int, int, int, bytes, bytes]
 _PRODUCER_TYPES = [int, str, int, int, int, int]
-TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", ""})
+_REVOCATION_TYPES = [type(None), str, str, str, int]
+TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", "token", "revocation", ""})
+TOKEN_COLUMNS = 11
 _STREAM_ORDER = [name.strip() for name in QUERIES["stream_by_id"].removeprefix("SELECT ").split(" FROM ")[0].split(",")]
 
 
@@ -56,6 +58,8 @@ class Found:
     producers: list[list[Value]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     garbage: set[int] = field(default_factory=set)
+    tokens: list[list[Value]] = field(default_factory=list)
+    revocations: list[list[Value]] = field(default_factory=list)
     chunks: dict[StreamId, list[Place]] = field(default_factory=lambda: defaultdict(list))
     damaged: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """By table: its pages that do not verify. Under "" are those that nobody knows the table of."""
@@ -106,6 +110,10 @@ def _looks_like(values: list[Value], stream_columns: list[str]) -> str:
         return "counter"
     if types == [type(None), int]:
         return "garbage"
+    if len(values) == TOKEN_COLUMNS:
+        return "token"
+    if types[:5] == _REVOCATION_TYPES and len(values) == 6:
+        return "revocation"
     if STREAM_COLUMNS_FIRST <= len(values) <= len(stream_columns):
         return "stream"
     return "session" if len(values) == SESSION_COLUMNS else ""
@@ -166,5 +174,9 @@ def _take(found: Found, table: str, row: tuple[int, list[Value]], stream_columns
             found.counters[str(values[0])] = cast("int", values[1])
         case "garbage":
             found.garbage.add(row_id)
+        case "token":
+            found.tokens.append([row_id, *values[1:]])
+        case "revocation":
+            found.revocations.append([row_id, *values[1:]])
         case _:
             return

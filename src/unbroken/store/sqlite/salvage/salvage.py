@@ -141,11 +141,14 @@ class _Rebuilding:
         with self._db.transaction():
             known = {entry.fixed.id for entry in streams}
             self._db.many(QUERIES["producer_put"], [row for row in self._found.producers if row[0] in known])
+            self._write_credentials()
 
     def _tell_of_facts(self) -> None:
         """What is damaged besides messages."""
         meanings = {
             "session": "sessions may be missing: a page of their table does not verify",
+            "token": "tokens may be missing: a page of their table does not verify",
+            "revocation": "revocations may be missing, so that what was revoked is good again: make them again",
             "stream": "names, owners and states of streams may be missing: a page of their table does not verify",
             "map": "something that was deleted may have come back: a page of the map of pages does not verify",
             "producer": "what producers sent last may be missing, so a retry could be stored twice",
@@ -222,6 +225,15 @@ class _Rebuilding:
                 values = (session.tenant, session.owner, session.name, session.state.value, session.metadata, 0, 0)
                 self._db.run(QUERIES["session_put"], values)
                 self.lost.append(Lost(f"the state and metadata of session {session.name}"))
+
+    def _write_credentials(self) -> None:
+        """Revocations, and tokens with what was handed on with them; never a token without the one that it depends on."""
+        self._db.many(QUERIES["revocation_put"], [row[1:] for row in self._found.revocations])
+        there: set[Value] = {None}
+        for row in sorted(self._found.tokens, key=lambda row: cast("int", row[0])):
+            if row[-1] in there:
+                there.add(row[1])
+                self._db.run(QUERIES["token_put"], row[1:])
 
     def _stream(self, old: Entry) -> None:
         """Write one stream with its messages and what stands in the place of those that are lost."""

@@ -1,0 +1,169 @@
+"""Tokens over HTTP: what is handed on is never more than what one has, nor for longer, and ends with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from tests.support.inprocess import Served, served, store_of
+from tests.support.speeds import Peer
+from unbroken.auth.access import Access
+from unbroken.auth.stored import NewToken
+from unbroken.identity import Principal
+from unbroken.protocol.frames import PROTOCOL
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-002")]
+DAY = 86_400
+ALICE, BOB = Principal("local", "alice"), Principal("local", "bob")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
+    """A server that lets nobody in without a credential."""
+    operator = "only-for-this-test"
+    async with served(store=store_of(request.param, tmp_path), access=Access(token=operator)) as made:
+        yield made
+
+
+async def key_of(server: Served, principal: Principal, **new: Any) -> str:
+    return (await server.services.tokens.make(principal, NewToken(**new))).secret
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+async def made(server: Served, secret: str, **body: Any) -> Any:
+    return await server.answer(201, "POST", "/v1/tokens", headers=bearer(secret), json=body)
+
+
+async def ids(server: Served, secret: str) -> list[str]:
+    answer = await server.answer(200, "GET", "/v1/tokens", headers=bearer(secret))
+    return [token["id"] for token in answer["tokens"]]
+
+
+def read(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "verbs": ["read"], **more}
+
+
+async def test_an_owner_makes_sees_and_revokes_tokens_and_their_secrets_are_shown_once(server: Served) -> None:
+    alice, bob = await key_of(server, ALICE), await key_of(server, BOB)
+    key = await made(
+        server, alice, label="worker", grants=[{"name": "a/", "prefix": True, "verbs": ["append", "read"]}]
+    )
+    link = await made(server, alice, kind="link", grants=[read("a/1", epoch=4)], expires_in=DAY)
+    assert key["token"].startswith("ubk_")
+    assert link["token"].startswith("ubl_")
+    assert (key["label"], key["expires"]) == ("worker", None)
+    assert link["grants"] == [read("a/1", epoch=4)]
+    assert link["expires"] == link["created"] + DAY * 1000
+    listed = await server.answer(200, "GET", "/v1/tokens", headers=bearer(alice), params={"limit": 2})
+    assert [token["id"] for token in listed["tokens"]] == [link["id"], key["id"]]
+    assert "token" not in listed["tokens"][0]
+    assert len(await ids(server, bob)) == 1
+    for unknown in (key["id"], "nothing", "a%2Fb"):
+        problem = await server.problem(404, "not_found", "DELETE", f"/v1/tokens/{unknown}", headers=bearer(bob))
+        assert unknown == "a%2Fb" or problem["detail"] == f"no token {unknown!r}"
+    await server.answer(204, "DELETE", f"/v1/tokens/{key['id']}", headers=bearer(alice))
+    await server.problem(401, "unauthorized", "GET", "/v1/streams", headers=bearer(key["token"]))
+    await server.answer(200, "GET", "/v1/streams", headers=bearer(link["token"]))
+
+
+async def test_more_than_one_has_is_not_handed_on(server: Served) -> None:
+    alice = await key_of(server, ALICE)
+    some = [{"name": "a/", "prefix": True, "verbs": ["append", "manage", "read"]}, {"name": "b", "verbs": ["read"]}]
+    partial = await made(server, alice, grants=some, expires_in=1_000)
+    headers = bearer(partial["token"])
+    for grants in (
+        None,
+        [{"name": "a/1", "verbs": ["cancel"]}],
+        [{"name": "a", "prefix": True, "verbs": ["read"]}],
+        [{"name": "", "prefix": True, "verbs": ["read"]}],
+        [{"name": "a", "verbs": ["read"]}],
+        [read("b")],
+        [read("a/1"), read("c")],
+    ):
+        body = {} if grants is None else {"grants": grants}
+        await server.problem(403, "forbidden", "POST", "/v1/tokens", headers=headers, json=body)
+    child = await made(
+        server, partial["token"], grants=[read("a/1"), {"name": "a/2/", "prefix": True, "verbs": ["append"]}]
+    )
+    assert child["expires"] == partial["expires"]
+    shorter = await made(server, partial["token"], grants=[read("a/1")], expires_in=10)
+    assert shorter["expires"] < partial["expires"]
+    longer = await made(server, partial["token"], grants=[read("a/1")], expires_in=DAY)
+    assert longer["expires"] == partial["expires"]
+    await server.problem(
+        403, "forbidden", "POST", "/v1/tokens", headers=bearer(child["token"]), json={"grants": [read("a/1")]}
+    )
+    assert await ids(server, partial["token"]) == [longer["id"], shorter["id"], child["id"]]
+    assert await ids(server, child["token"]) == []
+
+
+async def test_what_was_handed_on_ends_with_it_and_only_ones_own_can_be_taken_back(server: Served) -> None:
+    alice = await key_of(server, ALICE)
+    rights = [{"name": "a/", "prefix": True, "verbs": ["manage", "read"]}]
+    one, other = await made(server, alice, grants=rights), await made(server, alice, grants=rights)
+    child = await made(server, one["token"], grants=rights)
+    grandchild = await made(server, child["token"], grants=[read("a/1")])
+    for mine, theirs in ((other, child), (one, grandchild), (grandchild, child), (child, one)):
+        await server.problem(404, "not_found", "DELETE", f"/v1/tokens/{theirs['id']}", headers=bearer(mine["token"]))
+    await server.answer(204, "DELETE", f"/v1/tokens/{other['id']}", headers=bearer(other["token"]))
+    await server.problem(401, "unauthorized", "GET", "/v1/streams", headers=bearer(other["token"]))
+    await server.answer(204, "DELETE", f"/v1/tokens/{one['id']}", headers=bearer(alice))
+    for gone in (one, child, grandchild):
+        await server.problem(401, "unauthorized", "GET", "/v1/streams", headers=bearer(gone["token"]))
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"kind": "link", "grants": [read("a")]}, "expires"),
+        ({"kind": "link", "grants": [read("a")], "expires_in": 91 * DAY}, "expires"),
+        ({"kind": "link", "grants": [{"name": "a", "verbs": ["read", "append"]}], "expires_in": DAY}, "grants"),
+        ({"kind": "link", "expires_in": DAY}, "grants"),
+        ({"kind": "link", "grants": [], "expires_in": DAY}, "grants"),
+        ({"kind": "other"}, "kind"),
+        ({"expires_in": 0}, "expires"),
+        ({"grants": [{"name": "a", "verbs": []}]}, "grants.verbs"),
+        ({"grants": [{"name": "a", "verbs": ["all"]}]}, "grants.verbs"),
+        ({"grants": [{"name": "a/../b", "verbs": ["read"]}]}, "name"),
+        ({"grants": [{"name": "a\n", "prefix": True, "verbs": ["read"]}]}, "grants.name"),
+        ({"grants": [{"name": "a", "verbs": ["read"], "epoch": -1}]}, "grants.epoch"),
+        ({"grants": [{"name": "a", "verbs": ["read"], "more": 1}]}, "grants[0].more"),
+        ({"label": "alice"}, "label"),
+        ({"label": "x" * 101}, "label"),
+        ({"label": "a\u202eb\n"}, "label"),
+    ],
+)
+async def test_what_cannot_be_a_token_is_refused_with_its_field(server: Served, body: Any, field: str) -> None:
+    alice = await key_of(server, ALICE)
+    problem = await server.problem(400, "invalid", "POST", "/v1/tokens", headers=bearer(alice), json=body)
+    assert problem["facts"]["field"] == field
+    assert len(await ids(server, alice)) == 1
+
+
+async def test_a_token_tells_who_acts_and_sends_its_viewers_away_when_it_is_revoked(server: Served) -> None:
+    alice = await key_of(server, ALICE)
+    helper = await made(server, alice, label="helper", grants=[{"name": "a", "verbs": ["append", "cancel", "read"]}])
+    await server.answer(201, "PUT", "/v1/streams/a", headers=bearer(helper["token"]), json={"lease": _producer()})
+    view = await server.answer(202, "POST", "/v1/cancel/a", headers=bearer(helper["token"]))
+    assert view["cancel_requested_by"] == "helper"
+    async with connect(
+        f"ws://127.0.0.1:{server.port}/v1/ws",
+        subprotocols=[Subprotocol(PROTOCOL)],
+        additional_headers=bearer(helper["token"]),
+    ) as socket:
+        peer = Peer(socket)
+        await peer.receive("hello")
+        await server.answer(204, "DELETE", f"/v1/tokens/{helper['id']}", headers=bearer(alice))
+        assert await peer.closed() == 4401
+
+
+def _producer() -> dict[str, Any]:
+    return {"id": "p", "epoch": 1, "seq": 0}
