@@ -27,6 +27,7 @@ __all__ = [
     "ProducerGapError",
     "ProviderUnavailableError",
     "ProtocolError",
+    "QuotaError",
     "SequenceError",
     "StoreError",
     "StoreFullError",
@@ -217,6 +218,15 @@ class OverloadedError(UnbrokenError):
     http_status = 429
     retryable = True
     cure = "Wait as long as `retry_after_seconds` says, then send the same request again."
+
+
+class QuotaError(OverloadedError):
+    """An owner or a tenant takes more than it may; `detail.limit` names the limit."""
+
+    code = "quota_exceeded"
+    http_status = 429
+    retryable = True
+    cure = "Wait as long as `retry_after_seconds` says and use less, or have the named limit raised."
 
 
 class DrainingError(UnbrokenError):

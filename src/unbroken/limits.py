@@ -53,14 +53,33 @@ class Limits:
     connections_max: int = 20_000
     subscriptions_max: int = 1_000
     connection_buffer_bytes_max: int = 256 * KIB
+    control_frames_per_second_max: int = 100
     connection_pending_appends_max: int = 10_000
     handshake_seconds_max: float = 10.0
     heartbeat_seconds: float = 15.0
     silence_seconds_max: float = 40.0
     drain_seconds_max: float = 10.0
 
+    # one owner, and one tenant; 0 is no bound
+    owner_connections_max: int = 200
+    owner_subscriptions_max: int = 10_000
+    owner_requests_per_second_max: int = 200
+    owner_messages_per_second_max: int = 5_000
+    owner_bytes_per_second_max: int = 16 * MIB
+    owner_stored_bytes_max: int = 16 * 1024 * MIB
+    owner_open_streams_max: int = 10_000
+    tenant_connections_max: int = 5_000
+    tenant_subscriptions_max: int = 100_000
+    tenant_requests_per_second_max: int = 2_000
+    tenant_messages_per_second_max: int = 50_000
+    tenant_bytes_per_second_max: int = 64 * MIB
+    tenant_stored_bytes_max: int = 0
+    tenant_open_streams_max: int = 0
+    quota_usage_seconds: float = 5.0
+
     # HTTP
     http_idle_seconds: float = 75.0
+    head_bytes_max: int = 64 * KIB
     body_bytes_max: int = 8 * MIB
     discard_bytes_max: int = 256 * MIB
     discard_seconds_max: float = 30.0

@@ -23,6 +23,7 @@ from unbroken.protocol.frames import PROTOCOL
 from unbroken.runs.catalog import Catalog
 from unbroken.server.app import build_app, build_services
 from unbroken.server.engine import Engine
+from unbroken.server.patience import bounded_http
 from unbroken.server.services import Services
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import StreamingMessageRepository
@@ -135,7 +136,7 @@ async def running_server(
         port=0,
         ws=standalone_protocol(services) if speed is Speed.STANDALONE else "websockets-sansio",  # type: ignore[arg-type]
         log_config=None,
-        http=http,
+        http=bounded_http(limits) if speed is Speed.STANDALONE and http == "auto" else http,
         access_log=False,
         ssl_certfile=certificate,
         proxy_headers=services.access.proxies is None,

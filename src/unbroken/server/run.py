@@ -22,7 +22,7 @@ from unbroken.server.app import build_app, build_services, open_store
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
 from unbroken.server.entrance import build_access, check_certificate
-from unbroken.server.malformed import HttpProtocol
+from unbroken.server.patience import bounded_http
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
 
@@ -81,7 +81,7 @@ def uvicorn_config(engine: Engine, *, cert: Path | None = None, key: Path | None
     limits = engine.services.limits
     return uvicorn.Config(
         build_app(engine),
-        http=HttpProtocol,
+        http=bounded_http(limits),
         ws=standalone_protocol(engine.services),  # type: ignore[arg-type]
         ws_per_message_deflate=False,
         log_config=None,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, cast
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol
 
-from unbroken.errors import UnbrokenError
+from unbroken.errors import OverloadedError, UnbrokenError
 from unbroken.identity import Principal
+from unbroken.quotas import Bucket
 from unbroken.server.connection import Connection
 from unbroken.server.manager import RETRY_AFTER_SECONDS
 from unbroken.server.wire import CLOSE_SECONDS_MAX, TransportWire
@@ -36,7 +37,19 @@ SLICE_BYTES: Final = 16 * 1024
 class WebSocket(asyncio.Protocol):
     """One WebSocket after its handshake. `on_lost` is called once, when the transport is gone."""
 
-    __slots__ = ("_conn", "_connection", "_early", "_fragments", "_on_lost", "_rest", "_transport", "_wire", "closing")
+    __slots__ = (
+        "_conn",
+        "_connection",
+        "_controls",
+        "_early",
+        "_fragments",
+        "_limits",
+        "_on_lost",
+        "_rest",
+        "_transport",
+        "_wire",
+        "closing",
+    )
 
     def __init__(
         self,
@@ -53,7 +66,9 @@ class WebSocket(asyncio.Protocol):
         self._fragments: bytearray | None = None
         self._rest = b""
         self.closing = False
-        bytes_max = services.limits.connection_buffer_bytes_max
+        self._limits = services.limits
+        self._controls: Bucket | None = None
+        bytes_max = self._limits.connection_buffer_bytes_max
         self._wire = TransportWire(transport, bytes_max=bytes_max, on_close=self._send_close, on_room=self._room)
         self._connection = Connection(services, principal, self._wire)
 
@@ -111,6 +126,8 @@ class WebSocket(asyncio.Protocol):
         messages = [self._whole(cast("Frame", event)) for event in conn.events_received()]
         if messages:
             self._connection.receive(*[message for message in messages if message is not None])
+        if self._flooded:
+            self.refuse(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
         output = conn.data_to_send()
         if output and not self.closing:
             self._wire.send_raw(b"".join(output))  # pongs, and the echo of a close
@@ -163,7 +180,20 @@ class WebSocket(asyncio.Protocol):
             if frame.fin:
                 whole, self._fragments = bytes(self._fragments), None
                 return whole
+        else:
+            self._count_control()
         return None
+
+    def _count_control(self) -> None:
+        """A ping costs its sender nothing and us an answer."""
+        rate = self._limits.control_frames_per_second_max
+        controls = self._controls = self._controls or Bucket(rate, asyncio.get_running_loop().time())
+        controls.take(1)
+
+    @property
+    def _flooded(self) -> bool:
+        controls = self._controls
+        return controls is not None and not self.closing and controls.wait(asyncio.get_running_loop().time()) > 0
 
     def refuse(self, error: UnbrokenError) -> None:
         """Tell the peer what is wrong and close."""

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from tests.support.faulty import FaultyStore
 from tests.support.speeds import LOCAL, Running, Speed, running_server
@@ -84,7 +86,8 @@ def waiting_bytes(server: Running) -> int:
 @pytest.mark.parametrize("what", ["ping", "cancel"])
 async def test_answers_to_a_peer_that_reads_nothing_are_bounded(speed: Speed, what: str) -> None:
     frame = masked(b"x" * 125, PING) if what == "ping" else masked(b'{"type":"cancel","id":1,"stream":"nope"}')
-    async with running_server(speed) as server, deaf_peer(server) as peer:
+    limits = replace(DEFAULT_LIMITS, control_frames_per_second_max=10**9)
+    async with running_server(speed, limits=limits) as server, deaf_peer(server) as peer:
         most = 0
         try:
             async with asyncio.timeout(3):
@@ -94,6 +97,24 @@ async def test_answers_to_a_peer_that_reads_nothing_are_bounded(speed: Speed, wh
         except TimeoutError:
             pass  # nothing more is read from it: just so
         assert most <= 4 * DEFAULT_LIMITS.connection_buffer_bytes_max
+
+
+async def flood(socket: ClientConnection) -> None:
+    for _ in range(1_000):
+        await (await socket.ping())
+
+
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.parametrize("speed", [Speed.STANDALONE, Speed.TAKEOVER])
+async def test_a_flood_of_pings_ends_the_connection_and_a_few_do_not(speed: Speed) -> None:
+    limits = replace(DEFAULT_LIMITS, control_frames_per_second_max=20)
+    async with running_server(speed, limits=limits) as server, server.peer(ping_interval=None) as peer:
+        for _ in range(10):
+            await (await peer.socket.ping())
+        with pytest.raises(ConnectionClosed) as closed:
+            await flood(peer.socket)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "overloaded")
 
 
 async def test_a_viewer_that_reads_nothing_and_says_goodbye_is_let_go() -> None:

@@ -1,0 +1,262 @@
+"""What one owner, and one tenant, may take of a server: rates, counts and room, however often they come back.
+
+`Streams` charges appends and new streams, the faces charge connections, subscriptions and requests. All of it is counted by
+whose things are meant, never by credential, connection or address, so that nobody has more by having many of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Final
+
+from unbroken.errors import QuotaError
+from unbroken.identity import Principal
+from unbroken.limits import Limits
+
+__all__ = ["Allowance", "Bucket", "Quotas", "Usage"]
+
+LOCAL: Final = Principal()
+COUNT_RETRY_SECONDS: Final = 5
+ROOM_RETRY_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What an owner or a tenant may take; 0 is no bound.
+
+    Rates are by second; what is larger than a second's worth passes and is paid for afterwards.
+    """
+
+    connections: int = 0
+    subscriptions: int = 0
+    requests_per_second: int = 0
+    messages_per_second: int = 0
+    bytes_per_second: int = 0
+    stored_bytes: int = 0
+    open_streams: int = 0
+
+    @classmethod
+    def of(cls, limits: Limits, whose: str) -> Allowance:
+        """The one that `limits` have for an `owner` or a `tenant`."""
+        return cls(**{field.name: getattr(limits, f"{whose}_{field.name}_max") for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the store holds for somebody."""
+
+    stored_bytes: int = 0
+    open_streams: int = 0
+
+
+class Bucket:
+    """A token bucket of one second's worth that may go into debt, so that nothing is too large to pass."""
+
+    __slots__ = ("_at", "_level", "_rate")
+
+    def __init__(self, rate: int, now: float) -> None:
+        self._rate = rate
+        self._level = float(rate)
+        self._at = now
+
+    def wait(self, now: float) -> float:
+        """Seconds until something may pass; 0 when it may now."""
+        if not self._rate:
+            return 0.0
+        self._level = min(float(self._rate), self._level + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        return 0.0 if self._level >= 1 else (1 - self._level) / self._rate
+
+    def take(self, amount: int) -> None:
+        """Let `amount` pass."""
+        self._level -= amount
+
+
+class _Account:
+    """What somebody takes now."""
+
+    __slots__ = ("allowance", "bytes", "connections", "messages", "requests", "seen", "subscriptions", "usage", "whose")
+
+    def __init__(self, whose: str, allowance: Allowance, now: float) -> None:
+        self.whose = whose
+        self.allowance = allowance
+        self.connections = self.subscriptions = 0
+        self.requests = Bucket(allowance.requests_per_second, now)
+        self.messages = Bucket(allowance.messages_per_second, now)
+        self.bytes = Bucket(allowance.bytes_per_second, now)
+        self.usage: Usage | None = None
+        self.seen = now
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing is lost when it is forgotten: nothing is taken, and nothing is owed."""
+        owed = self.requests.wait(now) or self.append_wait(now)[0]
+        return not (self.connections or self.subscriptions or owed)
+
+    def check_count(self, what: str) -> None:
+        most: int = getattr(self.allowance, what)
+        if most and getattr(self, what) >= most:
+            raise self.exceeded(what, COUNT_RETRY_SECONDS)
+
+    def check_room(self) -> None:
+        most, usage = self.allowance.stored_bytes, self.usage
+        if most and usage is not None and usage.stored_bytes >= most:
+            raise self.exceeded("stored_bytes", ROOM_RETRY_SECONDS)
+
+    def check_open(self) -> None:
+        most, usage = self.allowance.open_streams, self.usage
+        if most and usage is not None and usage.open_streams >= most:
+            raise self.exceeded("open_streams", ROOM_RETRY_SECONDS)
+
+    def append_wait(self, now: float) -> tuple[float, str]:
+        """Seconds until an append may pass, and for the sake of which limit."""
+        messages, size = self.messages.wait(now), self.bytes.wait(now)
+        return (messages, "messages_per_second") if messages >= size else (size, "bytes_per_second")
+
+    def grow(self, size_bytes: int, streams: int = 0) -> None:
+        if self.usage is not None:
+            self.usage = Usage(self.usage.stored_bytes + size_bytes, self.usage.open_streams + streams)
+
+    def exceeded(self, what: str, seconds: float) -> QuotaError:
+        limit = f"{self.whose}_{what}_max"
+        most = getattr(self.allowance, what)
+        return QuotaError(
+            f"more than the {most} {what.replace('_', ' ')} of one {self.whose}",
+            limit=limit,
+            retry_after_seconds=max(1, round(seconds + 0.5)),
+        )
+
+
+class Quotas:
+    """The accounts of all owners and tenants that take something now; the operator's own (`local`) has no bounds.
+
+    Belongs to one event loop. `usage_of` gives what the store holds for a tenant's subject, or (None) for the whole
+    tenant; what is appended between two looks is added here, so only other processes' appends may exceed the room,
+    and only for `quota_usage_seconds`.
+    """
+
+    def __init__(
+        self, limits: Limits, usage_of: Callable[[str, str | None], Awaitable[Usage]], *, now: Callable[[], float]
+    ) -> None:
+        self._limits = limits
+        self._usage_of = usage_of
+        self._now = now
+        self._owner, self._tenant = Allowance.of(limits, "owner"), Allowance.of(limits, "tenant")
+        self._accounts: dict[tuple[str, str | None], _Account] = {}
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    # --- connections, subscriptions, requests ---------------------------------------------------------------------------
+
+    def request(self, principal: Principal) -> None:
+        """Charge one request or frame that is no append; `QuotaError` says when to come back."""
+        accounts = self._of(principal.tenant, principal.subject)
+        now = self._now()
+        for account in accounts:
+            seconds = account.requests.wait(now)
+            if seconds:
+                raise account.exceeded("requests_per_second", seconds)
+        for account in accounts:
+            account.requests.take(1)
+
+    def enter(self, what: str, principal: Principal) -> None:
+        """Count one more of `what` (`connections`, `subscriptions`); `QuotaError` when there may be no more."""
+        accounts = self._of(principal.tenant, principal.subject)
+        for account in accounts:
+            account.check_count(what)
+        for account in accounts:
+            setattr(account, what, getattr(account, what) + 1)
+
+    def leave(self, what: str, principal: Principal, count: int = 1) -> None:
+        """Count `count` of `what` less."""
+        for account in self._of(principal.tenant, principal.subject):
+            setattr(account, what, getattr(account, what) - count)
+
+    @contextmanager
+    def place(self, principal: Principal) -> Iterator[None]:
+        """One connection for the time of the block."""
+        self.enter("connections", principal)
+        try:
+            yield
+        finally:
+            self.leave("connections", principal)
+
+    # --- appends and streams --------------------------------------------------------------------------------------------
+
+    def append(self, tenant: str, owner: str, messages: int, size_bytes: int) -> None:
+        """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged."""
+        if owner == LOCAL.subject and tenant == LOCAL.tenant:
+            return
+        accounts, now = self._of(tenant, owner), self._now()
+        for account in accounts:
+            account.check_room()
+            seconds, limit = account.append_wait(now)
+            if seconds:
+                raise account.exceeded(limit, seconds)
+        for account in accounts:
+            account.messages.take(messages)
+            account.bytes.take(size_bytes)
+            account.grow(size_bytes)
+
+    async def pace(self, tenant: str, owner: str) -> None:
+        """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""
+        ends = self._now() + self._limits.append_wait_seconds_max
+        while True:
+            now = self._now()
+            account, (seconds, limit) = max(
+                ((account, account.append_wait(now)) for account in self._of(tenant, owner)),
+                key=lambda found: found[1][0],
+                default=(None, (0.0, "")),
+            )
+            if account is None or not seconds:
+                return
+            if now + seconds > ends:
+                raise account.exceeded(limit, seconds)
+            await asyncio.sleep(seconds)
+
+    async def create(self, principal: Principal) -> None:
+        """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any."""
+        accounts = self._of(principal.tenant, principal.subject)
+        for subject, account in zip((principal.subject, None), accounts, strict=False):
+            if account.usage is None:
+                account.usage = await self._usage_of(principal.tenant, subject)
+        for account in accounts:
+            account.check_room()
+            account.check_open()
+        for account in accounts:
+            account.grow(0, 1)
+
+    # --- upkeep ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look at what the store holds for whoever was there since the last look, for ever."""
+        while True:
+            await asyncio.sleep(self._limits.quota_usage_seconds)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """One such look; accounts on which nothing happened since the last one are forgotten."""
+        now = self._now()
+        before = now - self._limits.quota_usage_seconds
+        for key, account in list(self._accounts.items()):
+            if account.seen < before and account.idle(now):
+                del self._accounts[key]
+            elif account.seen >= before:
+                account.usage = await self._usage_of(*key)
+
+    def _of(self, tenant: str, subject: str) -> tuple[_Account, ...]:
+        """The accounts of a subject and its tenant; none for the operator."""
+        if subject == LOCAL.subject and tenant == LOCAL.tenant:
+            return ()
+        return self._account(tenant, subject), self._account(tenant, None)
+
+    def _account(self, tenant: str, subject: str | None) -> _Account:
+        account = self._accounts.get((tenant, subject))
+        if account is None:
+            whose, allowance = ("tenant", self._tenant) if subject is None else ("owner", self._owner)
+            account = self._accounts[tenant, subject] = _Account(whose, allowance, self._now())
+        account.seen = self._now()
+        return account

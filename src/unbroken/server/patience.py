@@ -1,0 +1,81 @@
+"""How long, and for how many bytes, a stranger is listened to: the head of each HTTP request, handshakes included.
+
+`unbroken serve` gives `bounded_http` to uvicorn, which by itself waits for ever for a head and takes one of any size. It
+looks at no content; what comes behind a head is bounded by the guard and, on a WebSocket, by its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from unbroken.server.malformed import HttpProtocol
+
+if TYPE_CHECKING:
+    from unbroken.limits import Limits
+
+__all__ = ["bounded_http"]
+
+
+def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
+    """What to give to `uvicorn.Config(http=…)`.
+
+    A peer that has not sent a whole head `handshake_seconds_max` after it connected, or after its first byte on a connection
+    that is used again, is cut off; a head of more than `head_bytes_max` bytes is answered 400, and the connection closed.
+    """
+
+    class BoundedHttp(_BoundedHttp):
+        seconds_max = limits.handshake_seconds_max
+        bytes_max = limits.head_bytes_max
+
+    return BoundedHttp
+
+
+class _BoundedHttp(HttpProtocol):
+    seconds_max: float
+    bytes_max: int
+    _patience: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _between = True
+    """Whether the next byte begins a head."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_whole()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._between and self._patience is None:
+            self._wait_for_head()
+        super().data_received(data)
+        if self._patience is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.bytes_max and not self.transport.is_closing():
+                self.send_400_response("the head of the request is too large")
+
+    def handle_websocket_upgrade(self) -> None:
+        self._head_is_whole()
+        super().handle_websocket_upgrade()
+
+    def on_headers_complete(self) -> None:
+        self._head_is_whole()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.bytes_max:
+            raise ValueError("the head of the request is too large")  # the parser's caller answers 400
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        super().on_message_complete()
+
+    def _wait_for_head(self) -> None:
+        self._head_bytes = 0
+        self._patience = self.loop.call_later(self.seconds_max, self.transport.abort)
+
+    def _head_is_whole(self) -> None:
+        self._between = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None

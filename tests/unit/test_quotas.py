@@ -1,0 +1,223 @@
+"""Quotas: counted by whose things are meant, for the owner and for the tenant; rates that hold over any second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbroken.errors import QuotaError
+from unbroken.identity import Principal
+from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.quotas import Bucket, Quotas, Usage
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
+LIMITS = replace(
+    DEFAULT_LIMITS,
+    owner_connections_max=2,
+    owner_requests_per_second_max=3,
+    owner_messages_per_second_max=10,
+    owner_bytes_per_second_max=1_000,
+    owner_stored_bytes_max=5_000,
+    owner_open_streams_max=2,
+    tenant_connections_max=3,
+    tenant_messages_per_second_max=15,
+    tenant_bytes_per_second_max=0,
+    tenant_stored_bytes_max=8_000,
+    append_wait_seconds_max=1.0,
+)
+ALICE, BOB, EVE = Principal("acme", "alice"), Principal("acme", "bob"), Principal("other", "alice")
+
+
+class World:
+    """A clock that is set by hand and what a store would say."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.now = 1_000.0
+        self.held: dict[tuple[str, str | None], Usage] = {}
+        self.quotas = Quotas(limits, self.usage, now=lambda: self.now)
+
+    async def usage(self, tenant: str, subject: str | None) -> Usage:
+        return self.held.get((tenant, subject), Usage())
+
+    def append(self, principal: Principal, messages: int = 1, size_bytes: int = 1) -> None:
+        self.quotas.append(principal.tenant, principal.subject, messages, size_bytes)
+
+
+def limit_of(error: pytest.ExceptionInfo[QuotaError]) -> object:
+    return error.value.detail["limit"]
+
+
+@given(
+    rate=st.integers(1, 1_000),
+    tries=st.lists(st.tuples(st.floats(0, 2), st.integers(1, 3_000)), max_size=60),
+)
+def test_no_second_takes_more_than_a_second_s_worth_beside_one_append(
+    rate: int, tries: list[tuple[float, int]]
+) -> None:
+    now, bucket = 0.0, Bucket(rate, 0.0)
+    passed: list[tuple[float, int]] = []
+    for pause, amount in tries:
+        now += pause
+        if not bucket.wait(now):
+            bucket.take(amount)
+            passed.append((now, amount))
+    for begin, (since, _) in enumerate(passed):
+        for end in range(begin, len(passed)):
+            amounts = [amount for _, amount in passed[begin:end]]  # the last may go into debt
+            assert sum(amounts) <= rate * (1 + passed[end][0] - since) + 1e-6
+
+
+@given(rate=st.integers(1, 1_000), amount=st.integers(1, 10_000))
+def test_who_waits_as_long_as_it_is_told_passes(rate: int, amount: int) -> None:
+    bucket = Bucket(rate, 0.0)
+    bucket.take(amount)
+    seconds = bucket.wait(0.0)
+    assert bucket.wait(seconds + 1e-6) == 0
+
+
+def test_connections_are_counted_by_owner_and_by_tenant_whatever_the_credential() -> None:
+    quotas = World().quotas
+    quotas.enter("connections", ALICE)
+    quotas.enter("connections", replace(ALICE, actor="phone", credential="token:2"))
+    with pytest.raises(QuotaError) as error:
+        quotas.enter("connections", replace(ALICE, credential="token:3"))
+    assert limit_of(error) == "owner_connections_max"
+    quotas.enter("connections", BOB)
+    with pytest.raises(QuotaError) as error:
+        quotas.enter("connections", BOB)
+    assert limit_of(error) == "tenant_connections_max"
+    quotas.enter("connections", EVE)
+    quotas.leave("connections", ALICE)
+    quotas.enter("connections", BOB)
+
+
+def test_a_refused_connection_is_not_counted_for_the_tenant_either() -> None:
+    quotas = World().quotas
+    for _ in range(2):
+        quotas.enter("connections", ALICE)
+    for _ in range(5):
+        with pytest.raises(QuotaError):
+            quotas.enter("connections", ALICE)
+    quotas.enter("connections", BOB)
+
+
+def test_requests_come_again_with_time() -> None:
+    world = World()
+    for _ in range(3):
+        world.quotas.request(ALICE)
+    with pytest.raises(QuotaError) as error:
+        world.quotas.request(ALICE)
+    assert limit_of(error) == "owner_requests_per_second_max"
+    world.quotas.request(BOB)
+    world.now += 1
+    world.quotas.request(ALICE)
+
+
+def test_appends_are_bounded_in_messages_and_bytes_and_a_refused_one_costs_nothing() -> None:
+    world = World()
+    world.append(ALICE, messages=10)
+    for _ in range(100):
+        with pytest.raises(QuotaError, match="messages per second of one owner"):
+            world.append(ALICE)
+    world.now += 0.2
+    world.append(ALICE)
+    world.append(EVE, size_bytes=3_000)
+    with pytest.raises(QuotaError) as error:
+        world.append(EVE)
+    assert limit_of(error) == "owner_bytes_per_second_max"
+    assert error.value.detail["retry_after_seconds"] == 3
+
+
+def test_one_owner_may_use_up_what_is_the_tenant_s_but_no_other_tenant_s() -> None:
+    world = World()
+    world.append(ALICE, messages=10)
+    world.append(BOB, messages=10)
+    carol = replace(BOB, subject="carol")
+    with pytest.raises(QuotaError) as error:
+        world.append(carol)
+    assert limit_of(error) == "tenant_messages_per_second_max"
+    world.append(EVE)
+
+
+async def test_new_streams_are_refused_when_there_are_too_many_open_ones() -> None:
+    world = World()
+    world.held["acme", "alice"] = Usage(open_streams=1)
+    await world.quotas.create(ALICE)
+    with pytest.raises(QuotaError) as error:
+        await world.quotas.create(ALICE)
+    assert limit_of(error) == "owner_open_streams_max"
+    await world.quotas.create(BOB)
+    world.held["acme", "alice"] = Usage(open_streams=0)  # some have ended
+    await world.quotas.refresh()
+    await world.quotas.create(ALICE)
+
+
+async def test_what_is_stored_is_bounded_also_between_two_looks() -> None:
+    world = World()
+    await world.quotas.create(ALICE)
+    await world.quotas.create(BOB)
+    for _ in range(5):
+        world.append(ALICE, size_bytes=1_000)
+        world.now += 2
+    with pytest.raises(QuotaError) as error:
+        world.append(ALICE)
+    assert limit_of(error) == "owner_stored_bytes_max"
+    for _ in range(3):
+        world.append(BOB, size_bytes=1_000)
+        world.now += 2
+    with pytest.raises(QuotaError) as error:
+        world.append(BOB)
+    assert limit_of(error) == "tenant_stored_bytes_max"
+    world.held["acme", "alice"] = Usage(stored_bytes=10)
+    await world.quotas.refresh()
+    world.append(ALICE)
+
+
+async def test_pace_waits_for_a_short_time_and_refuses_a_long_one() -> None:
+    world = World()
+    await world.quotas.pace("acme", "alice")
+    world.append(ALICE, messages=100)
+    with pytest.raises(QuotaError) as error:
+        await world.quotas.pace("acme", "alice")
+    assert limit_of(error) == "owner_messages_per_second_max"
+    world.now += 20
+    await world.quotas.pace("acme", "alice")
+
+
+async def test_an_account_is_forgotten_when_nothing_is_taken_and_nothing_owed() -> None:
+    world = World()
+    world.append(ALICE, messages=200)  # 19 seconds of debt
+    for _ in range(2):
+        world.now += 6
+        await world.quotas.refresh()
+    with pytest.raises(QuotaError):
+        world.append(ALICE)
+    world.quotas.enter("connections", BOB)
+    world.now += 60
+    await world.quotas.refresh()
+    assert len(world.quotas) == 2  # bob, and the tenant he is in
+    world.quotas.leave("connections", BOB)
+    world.now += 60
+    await world.quotas.refresh()
+    assert len(world.quotas) == 0
+
+
+def test_the_operator_has_no_bounds() -> None:
+    world, local = World(), Principal()
+    for _ in range(1_000):
+        world.quotas.request(local)
+        world.quotas.enter("connections", local)
+        world.append(local, messages=100)
+    assert len(world.quotas) == 0
+
+
+def test_no_bound_is_no_bound() -> None:
+    names = [name for name in Limits.__slots__ if name.startswith(("owner_", "tenant_"))]
+    world = World(replace(DEFAULT_LIMITS, **dict.fromkeys(names, 0)))
+    for _ in range(1_000):
+        world.quotas.request(ALICE)
+        world.quotas.enter("connections", ALICE)
+        world.append(ALICE, messages=100_000, size_bytes=10**9)
