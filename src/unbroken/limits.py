@@ -75,7 +75,7 @@ class Limits:
     tenant_bytes_per_second_max: int = 64 * MIB
     tenant_stored_bytes_max: int = 0
     tenant_open_streams_max: int = 0
-    quota_usage_seconds: float = 5.0
+    quota_usage_seconds: float = 15.0
 
     # HTTP
     http_idle_seconds: float = 75.0

@@ -16,7 +16,7 @@ from unbroken.errors import QuotaError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
-__all__ = ["Allowance", "Bucket", "Quotas", "Usage"]
+__all__ = ["Allowance", "Bucket", "Quotas", "Share", "Usage"]
 
 LOCAL: Final = Principal()
 COUNT_RETRY_SECONDS: Final = 5
@@ -78,10 +78,23 @@ class Bucket:
 class _Account:
     """What somebody takes now."""
 
-    __slots__ = ("allowance", "bytes", "connections", "messages", "requests", "seen", "subscriptions", "usage", "whose")
+    __slots__ = (
+        "_quotas",
+        "allowance",
+        "bytes",
+        "connections",
+        "messages",
+        "principal",
+        "requests",
+        "seen",
+        "subscriptions",
+        "usage",
+    )
 
-    def __init__(self, whose: str, allowance: Allowance, now: float) -> None:
-        self.whose = whose
+    def __init__(self, quotas: Quotas, tenant: str, subject: str | None, allowance: Allowance) -> None:
+        now = quotas.now()
+        self._quotas = quotas
+        self.principal = Principal(tenant, subject or "")
         self.allowance = allowance
         self.connections = self.subscriptions = 0
         self.requests = Bucket(allowance.requests_per_second, now)
@@ -90,14 +103,19 @@ class _Account:
         self.usage: Usage | None = None
         self.seen = now
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it matters what the store holds for it."""
+        return bool(self.allowance.stored_bytes or self.allowance.open_streams)
+
     def idle(self, now: float) -> bool:
         """Whether nothing is lost when it is forgotten: nothing is taken, and nothing is owed."""
         owed = self.requests.wait(now) or self.append_wait(now)[0]
         return not (self.connections or self.subscriptions or owed)
 
-    def check_count(self, what: str) -> None:
+    def check_count(self, what: str, count: int = 1) -> None:
         most: int = getattr(self.allowance, what)
-        if most and getattr(self, what) >= most:
+        if most and getattr(self, what) + count > most:
             raise self.exceeded(what, COUNT_RETRY_SECONDS)
 
     def check_room(self) -> None:
@@ -120,13 +138,60 @@ class _Account:
             self.usage = Usage(self.usage.stored_bytes + size_bytes, self.usage.open_streams + streams)
 
     def exceeded(self, what: str, seconds: float) -> QuotaError:
-        limit = f"{self.whose}_{what}_max"
+        """The error, of which somebody else is told too."""
+        whose = "owner" if self.principal.subject else "tenant"
         most = getattr(self.allowance, what)
-        return QuotaError(
-            f"more than the {most} {what.replace('_', ' ')} of one {self.whose}",
-            limit=limit,
+        error = QuotaError(
+            f"more than the {most} {what.replace('_', ' ')} of one {whose}",
+            limit=f"{whose}_{what}_max",
             retry_after_seconds=max(1, round(seconds + 0.5)),
         )
+        self._quotas.on_exceeded(error, self.principal)
+        return error
+
+
+class Share:
+    """What one connection takes: its place, and its subscriptions. Closing gives all of it back, once."""
+
+    __slots__ = ("_begun", "_closed", "_principal", "_quotas", "_subscriptions")
+
+    def __init__(self, quotas: Quotas, principal: Principal) -> None:
+        self._quotas = quotas
+        self._principal = principal
+        self._begun = self._closed = False
+        self._subscriptions = 0
+
+    def begin(self) -> QuotaError | None:
+        """Take a connection's place; the error when there is none."""
+        try:
+            self._quotas.enter("connections", self._principal)
+        except QuotaError as error:
+            return error
+        self._begun = True
+        return None
+
+    def request(self) -> None:
+        """Charge a frame that is no append; `QuotaError` when there are too many in a second."""
+        self._quotas.request(self._principal)
+
+    def resize(self, subscriptions: int) -> None:
+        """Have so many subscriptions from now on; `QuotaError`, and no change, when that is more and there are too many."""
+        if self._closed:
+            return
+        if subscriptions > self._subscriptions:
+            self._quotas.enter("subscriptions", self._principal, subscriptions - self._subscriptions)
+        else:
+            self._quotas.leave("subscriptions", self._principal, self._subscriptions - subscriptions)
+        self._subscriptions = subscriptions
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        if self._begun:
+            self._quotas.leave("connections", self._principal)
+        self._quotas.leave("subscriptions", self._principal, self._subscriptions)
+        self._begun = False
+        self._subscriptions = 0
+        self._closed = True
 
 
 class Quotas:
@@ -142,9 +207,11 @@ class Quotas:
     ) -> None:
         self._limits = limits
         self._usage_of = usage_of
-        self._now = now
+        self.now = now
         self._owner, self._tenant = Allowance.of(limits, "owner"), Allowance.of(limits, "tenant")
         self._accounts: dict[tuple[str, str | None], _Account] = {}
+        self.on_exceeded: Callable[[QuotaError, Principal], None] = lambda _error, _whose: None
+        """Told of each refusal, and of whose account it was."""
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -154,7 +221,7 @@ class Quotas:
     def request(self, principal: Principal) -> None:
         """Charge one request or frame that is no append; `QuotaError` says when to come back."""
         accounts = self._of(principal.tenant, principal.subject)
-        now = self._now()
+        now = self.now()
         for account in accounts:
             seconds = account.requests.wait(now)
             if seconds:
@@ -162,18 +229,28 @@ class Quotas:
         for account in accounts:
             account.requests.take(1)
 
-    def enter(self, what: str, principal: Principal) -> None:
-        """Count one more of `what` (`connections`, `subscriptions`); `QuotaError` when there may be no more."""
+    def handshake(self, principal: Principal) -> None:
+        """Charge the request for a connection; `QuotaError` where `Share.begin` would refuse it afterwards."""
+        self.request(principal)
+        for account in self._of(principal.tenant, principal.subject):
+            account.check_count("connections")
+
+    def enter(self, what: str, principal: Principal, count: int = 1) -> None:
+        """Count `count` more of `what` (`connections`, `subscriptions`); `QuotaError` when there may be no more."""
         accounts = self._of(principal.tenant, principal.subject)
         for account in accounts:
-            account.check_count(what)
+            account.check_count(what, count)
         for account in accounts:
-            setattr(account, what, getattr(account, what) + 1)
+            setattr(account, what, getattr(account, what) + count)
 
     def leave(self, what: str, principal: Principal, count: int = 1) -> None:
         """Count `count` of `what` less."""
         for account in self._of(principal.tenant, principal.subject):
             setattr(account, what, getattr(account, what) - count)
+
+    def share(self, principal: Principal) -> Share:
+        """What one connection of `principal` will take."""
+        return Share(self, principal)
 
     @contextmanager
     def place(self, principal: Principal) -> Iterator[None]:
@@ -190,7 +267,7 @@ class Quotas:
         """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged."""
         if owner == LOCAL.subject and tenant == LOCAL.tenant:
             return
-        accounts, now = self._of(tenant, owner), self._now()
+        accounts, now = self._of(tenant, owner), self.now()
         for account in accounts:
             account.check_room()
             seconds, limit = account.append_wait(now)
@@ -203,9 +280,9 @@ class Quotas:
 
     async def pace(self, tenant: str, owner: str) -> None:
         """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""
-        ends = self._now() + self._limits.append_wait_seconds_max
+        ends = self.now() + self._limits.append_wait_seconds_max
         while True:
-            now = self._now()
+            now = self.now()
             account, (seconds, limit) = max(
                 ((account, account.append_wait(now)) for account in self._of(tenant, owner)),
                 key=lambda found: found[1][0],
@@ -221,7 +298,7 @@ class Quotas:
         """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any."""
         accounts = self._of(principal.tenant, principal.subject)
         for subject, account in zip((principal.subject, None), accounts, strict=False):
-            if account.usage is None:
+            if account.usage is None and account.bounded:
                 account.usage = await self._usage_of(principal.tenant, subject)
         for account in accounts:
             account.check_room()
@@ -239,12 +316,12 @@ class Quotas:
 
     async def refresh(self) -> None:
         """One such look; accounts on which nothing happened since the last one are forgotten."""
-        now = self._now()
+        now = self.now()
         before = now - self._limits.quota_usage_seconds
         for key, account in list(self._accounts.items()):
             if account.seen < before and account.idle(now):
                 del self._accounts[key]
-            elif account.seen >= before:
+            elif account.seen >= before and account.bounded:
                 account.usage = await self._usage_of(*key)
 
     def _of(self, tenant: str, subject: str) -> tuple[_Account, ...]:
@@ -256,7 +333,7 @@ class Quotas:
     def _account(self, tenant: str, subject: str | None) -> _Account:
         account = self._accounts.get((tenant, subject))
         if account is None:
-            whose, allowance = ("tenant", self._tenant) if subject is None else ("owner", self._owner)
-            account = self._accounts[tenant, subject] = _Account(whose, allowance, self._now())
-        account.seen = self._now()
+            allowance = self._tenant if subject is None else self._owner
+            account = self._accounts[tenant, subject] = _Account(self, tenant, subject, allowance)
+        account.seen = self.now()
         return account

@@ -6,8 +6,9 @@ Built once at the edge (`serve`, the embedding object) and then frozen. The clie
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +16,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from unbroken.limits import DEFAULT_LIMITS, MIB, Limits
 
 __all__ = ["Settings", "is_loopback"]
+
+
+QUOTAS: Final = frozenset(
+    field.name
+    for field in fields(Limits)
+    if field.name.startswith(("owner_", "tenant_")) and field.name.endswith("_max")
+)
 
 
 class Settings(BaseSettings):
@@ -52,6 +60,11 @@ class Settings(BaseSettings):
     )
     allow_host: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Host names besides the server's own that requests may name, separated by commas."
+    )
+    quota: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="What one owner or tenant may take, as NAME=NUMBER, separated by commas; 0 is no bound. "
+        "Names and defaults: limits.md, `owner_…_max` and `tenant_…_max` without their `_max`.",
     )
     anonymous: bool = Field(
         default=False, description="Let in whoever has no credential, as the principal anonymous, to things of its own."
@@ -109,6 +122,7 @@ class Settings(BaseSettings):
             "allow_host",
             "tasks",
             "redact",
+            "quota",
             "jwt_audience",
             "jwt_algorithms",
             "jwt_types",
@@ -119,6 +133,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _known_quotas(self) -> Self:
+        self._quotas()
+        return self
 
     @model_validator(mode="after")
     def _safe_by_default(self) -> Self:
@@ -169,11 +188,23 @@ class Settings(BaseSettings):
             return self.token_file.read_text(encoding="utf-8").strip()
         return None
 
+    def _quotas(self) -> dict[str, int]:
+        """The limits of owners and tenants that were set; `ValueError` names one that there is not."""
+        found: dict[str, int] = {}
+        for text in self.quota:
+            name, _, value = text.partition("=")
+            if f"{name}_max" not in QUOTAS or not (value.isascii() and value.isdecimal()):
+                names = ", ".join(sorted(known.removesuffix("_max") for known in QUOTAS))
+                raise ValueError(f"a quota is NAME=NUMBER, not {text!r}; the names: {names}")
+            found[f"{name}_max"] = int(value)
+        return found
+
     @property
     def limits(self) -> Limits:
         """The limits with what was set."""
         seconds = self.heartbeat
         return Limits(
+            **self._quotas(),
             long_poll_seconds=self.long_poll_timeout,
             heartbeat_seconds=seconds,
             silence_seconds_max=seconds * 8 / 3,

@@ -17,6 +17,7 @@ from unbroken.errors import (
     AlreadyExistsError,
     EpochMismatchError,
     InvalidError,
+    QuotaError,
     TooLargeError,
     TrimmedError,
 )
@@ -38,6 +39,7 @@ from unbroken.messages import (
     split_encoded,
 )
 from unbroken.protocol.chain import chain
+from unbroken.quotas import Quotas
 from unbroken.redaction.redactor import Redactor
 from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
 from unbroken.store.base import (
@@ -92,6 +94,7 @@ class Streams:
         self.store = store
         self.limits = limits
         self.clock = clock
+        self.quotas = Quotas(limits, store.usage, now=lambda: asyncio.get_running_loop().time())
         self.redactor: Redactor | None = None
         """What takes secrets out of all that is stored; set before anything is."""
 
@@ -130,6 +133,12 @@ class Streams:
         return None
 
     async def _create(self, principal: Principal, name: str, new: NewStream) -> Created:
+        try:
+            await self.quotas.create(principal)
+        except QuotaError:
+            if (found := await self.store.get(principal, name)) is None:
+                raise
+            return Created(found, created=False)
         now = self.clock.now_ms()
         lease = new.lease
         seconds = self.lease_seconds(new.lease_seconds)
@@ -182,7 +191,7 @@ class Streams:
         """Queue an append and return at once: the future gives `Appended` or `Rejected` when it is decided.
 
         Raises at once `InvalidError` and `TooLargeError` for bad messages, `OverloadedError` and `DrainingError` when it
-        was not queued.
+        was not queued, `QuotaError` when its owner or tenant may not have it now.
         """
         return self.log.submit(self._append(stream, messages, options))
 
@@ -193,7 +202,7 @@ class Streams:
         self.log.submit_to(decided, self._append(stream, messages, options))
 
     def append_encoded(self, decided: Decided, stream: StreamInfo, messages: tuple[bytes, ...]) -> None:
-        """As `append_to` with `by_name`, for messages that `encode` has given."""
+        """As `append_to` with `by_name`, for messages that `encode` has given and `charge` has let pass."""
         now = self.clock.now_ms()
         self.log.submit_to(
             decided, Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now, name_of=stream)
@@ -217,10 +226,12 @@ class Streams:
         if producer is not None:
             check_producer(producer, self.limits)
         expected = options.expected_head
+        encoded = self._encode(messages, now, producer.id if producer else None, file=stream.kind == FILE_KIND)
+        self.charge(stream, encoded)
         return Append(
             stream=stream.id,
             epoch=stream.epoch,
-            messages=self._encode(messages, now, producer.id if producer else None, file=stream.kind == FILE_KIND),
+            messages=encoded,
             now_ms=now,
             producer=producer,
             expected_head=None if expected is None else Seq(expected),
@@ -230,11 +241,20 @@ class Streams:
             beside_lease=options.beside_lease,
         )
 
+    def charge(self, stream: StreamInfo, encoded: Sequence[bytes]) -> None:
+        """Charge messages to whose they will be; `QuotaError` when it has used up what it may take."""
+        self.quotas.append(stream.tenant, stream.owner, len(encoded), sum(map(len, encoded)))
+
+    async def room(self, stream: StreamInfo) -> None:
+        """Wait, within bounds, until the log and the rates of the stream's owner let an append pass."""
+        await self.log.room()
+        await self.quotas.pace(stream.tenant, stream.owner)
+
     async def append_durably(
         self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions = PLAIN
     ) -> Appended:
         """Append and wait until it is durable, waiting for room first; a rejection is raised as its error."""
-        await self.log.room()
+        await self.room(stream)
         result = await self.append(stream, messages, options)
         if isinstance(result, Rejected):
             raise result.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -203,6 +204,15 @@ async def test_an_account_is_forgotten_when_nothing_is_taken_and_nothing_owed() 
     world.now += 60
     await world.quotas.refresh()
     assert len(world.quotas) == 0
+
+
+def test_each_refusal_is_told_with_whose_account_it_was() -> None:
+    world, told = World(), []
+    world.quotas.on_exceeded = lambda error, whose: told.append((error.detail["limit"], whose))
+    for principal in (ALICE, ALICE, ALICE, BOB, BOB):
+        with suppress(QuotaError):
+            world.quotas.enter("connections", principal)
+    assert told == [("owner_connections_max", ALICE), ("tenant_connections_max", Principal("acme", ""))]
 
 
 def test_the_operator_has_no_bounds() -> None:

@@ -47,6 +47,10 @@ class Access:
         bool | None,
         Parameter(negative="", help="Let in whoever has no credential, as `anonymous`, to things of its own [no]."),
     ] = None
+    quota: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", help="What one owner or tenant may take: NAME=NUMBER, like owner_connections=50."),
+    ] = ()
 
 
 @Parameter(name="*")

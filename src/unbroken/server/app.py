@@ -25,6 +25,7 @@ from unbroken.hub import Hub
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.log import Log
 from unbroken.observe.audit import Audit
+from unbroken.observe.audit_events import LimitHit
 from unbroken.observe.metrics import Metrics
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.desk import RunDesk
@@ -85,6 +86,8 @@ def build_services(
     tickets = Tickets(limits=limits, clock=clock)
     credentials = StoredTokens(store, limits=limits, clock=clock)
     supervisor = RunSupervisor(streams, states, hub, catalog) if catalog is not None and worker else None
+    audit = Audit(clock, limits)
+    streams.quotas.on_exceeded = lambda error, whose: audit.record(LimitHit(limit=str(error.detail["limit"]), by=whose))
     return Services(
         store=store,
         log=log,
@@ -92,7 +95,7 @@ def build_services(
         states=states,
         hub=hub,
         metrics=metrics,
-        audit=Audit(clock, limits),
+        audit=audit,
         limits=limits,
         clock=clock,
         access=access,

@@ -105,6 +105,7 @@ class Appends:
             self.submit()
             group = AppendGroup(stream)
         streams.log.check_room(group.size_bytes)
+        streams.charge(stream, encoded)
         self._gathered = group
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded

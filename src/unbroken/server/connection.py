@@ -85,6 +85,7 @@ class Connection:
         "_inbox_bytes",
         "_loop",
         "_pumping",
+        "_share",
         "_services",
         "_streams",
         "_subscriptions",
@@ -120,6 +121,9 @@ class Connection:
         services.live.add(self)
         self._encode(greeting(services, self.id, principal))
         services.connections.greet(self)
+        self._share = services.quotas.share(principal)
+        if (exceeded := self._share.begin()) is not None:
+            self.fail(exceeded)
 
     # --- what the face calls ------------------------------------------------------------------------------------------
 
@@ -171,6 +175,7 @@ class Connection:
         self._dirty.clear()
         self._services.connections.remove(self)
         self._services.live.remove(self)
+        self._share.close()
 
     def crowded(self) -> None:
         """Something was sent to the peer that it had asked for: when it does not take it, it may ask no more."""
@@ -295,12 +300,13 @@ class Connection:
 
     async def _handle(self, frame: ClientFrame) -> None:
         services = self._services
+        self._share.request()
         match frame:
             case Subscribe():
                 await self._subscribe(frame)
             case AppendFrame():
                 stream = self._remember(await self._stream(frame.stream, Verb.APPEND))
-                await services.log.room()
+                await services.streams.room(stream)
                 self._append(frame, stream)
                 self._appends.submit()
             case CreateFrame():
@@ -398,6 +404,7 @@ class Connection:
         except TrimmedError:
             known = ""
         self._unsubscribe(frame.stream)
+        self._share.resize(len(self._subscriptions) + 1)
         subscription = await services.hub.subscribe(stream, cursor, self, paused=True)
         if self._closed:
             services.hub.unsubscribe(subscription)
@@ -416,6 +423,7 @@ class Connection:
         if subscription is not None:
             self._dirty.pop(subscription, None)
             self._services.hub.unsubscribe(subscription)
+            self._share.resize(len(self._subscriptions))
 
     def _pump_soon(self) -> None:
         self._pumping = True

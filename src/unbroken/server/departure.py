@@ -18,6 +18,7 @@ from unbroken.errors import OverloadedError
 if TYPE_CHECKING:
     from starlette.types import Receive
 
+    from unbroken.identity import Principal
     from unbroken.server.services import Services
 
 __all__ = ["LongResponses", "departed", "unless", "while_connected"]
@@ -37,15 +38,16 @@ class LongResponses:
         return self._open
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """One response is open inside the block; `OverloadedError` when there are too many."""
+    def place(self, principal: Principal) -> Iterator[None]:
+        """One response is open inside the block; `OverloadedError` when there are too many, of the principal's too."""
         if self._open >= self._services.limits.connections_max:
             raise OverloadedError("too many open responses", limit="connections_max", retry_after_seconds=5)
         gauge = self._services.metrics.connections.labels(self._face)
         self._open += 1
         gauge.set(self._open)
         try:
-            yield
+            with self._services.quotas.place(principal):
+                yield
         finally:
             self._open -= 1
             gauge.set(self._open)

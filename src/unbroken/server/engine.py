@@ -61,6 +61,7 @@ class Engine:
         hub: Hub = services.hub
         yield "log", services.log.run()
         yield "hub", hub.run()
+        yield "quotas", services.quotas.run()
         yield "audit", services.audit.run()
         yield "connections", services.connections.run()
         yield "reaper", services.states.run()

@@ -99,7 +99,7 @@ def message_reader(services: Services, *, takeover: bool = True) -> Callable[[Ca
                 return Response(status_code=204)
             return SseResponse(call, stream, cursor, events, takeover=takeover)
         if live == "long-poll" and not call.head_only:
-            with polls.place():
+            with polls.place(call.principal):
                 return await while_connected(call.receive, _long_poll(call, stream, cursor, limit))
         return _page(await services.streams.read(stream, cursor, messages_max=limit), cursor)
 

@@ -156,6 +156,7 @@ class Resource:
             return
         services = self._services
         principal = await services.callers.principal(Headers(scope=scope), scope)
+        services.quotas.request(principal)
         call = Call(services, principal, scope, receive)
         response = await handler(call)
         await response(scope, receive, _without_body(send) if call.head_only else send)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unbroken.log import Log
     from unbroken.observe.audit import Audit
     from unbroken.observe.metrics import Metrics
+    from unbroken.quotas import Quotas
     from unbroken.redaction.redactor import Redactor
     from unbroken.runs.desk import RunDesk
     from unbroken.runs.supervisor import RunSupervisor
@@ -62,6 +63,11 @@ class Services:
         """From now on everything that is stored goes through it; what it takes out is counted."""
         redactor.found = lambda rule, count: self.metrics.redactions.labels(rule).inc(count)
         self.streams.redactor = redactor
+
+    @property
+    def quotas(self) -> Quotas:
+        """What owners and tenants take of this server."""
+        return self.streams.quotas
 
     @property
     def draining(self) -> bool:

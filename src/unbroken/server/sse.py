@@ -67,7 +67,7 @@ class SseResponse:
             return
         services = self._services
         with (
-            self._places.place(),
+            self._places.place(self._principal),
             services.live.present(self._principal) as presence,
             await services.hub.follow(self._stream, self._cursor) as follower,
         ):

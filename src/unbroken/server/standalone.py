@@ -118,7 +118,9 @@ class _Handshake(asyncio.Protocol):
         try:
             admission = self._admit(request)
             response.headers["Sec-WebSocket-Protocol"] = admission.subprotocol
-            if admission.principal is None:
+            if admission.principal is not None:
+                self._services.quotas.handshake(admission.principal)
+            else:
                 self._services.connections.begin(self._decide(request, response))
                 self._deciding = True
                 self._transport.pause_reading()
@@ -135,6 +137,7 @@ class _Handshake(asyncio.Protocol):
             async with asyncio.timeout(services.limits.handshake_seconds_max):
                 principal = await services.callers.principal(request.headers)
             services.connections.check_room()
+            services.quotas.handshake(principal)
         except UnbrokenError as error:
             refusal = error
         except TimeoutError:

@@ -84,6 +84,7 @@ class WebSocketEndpoint:
         principal = admission.principal
         if principal is None:
             principal = await services.callers.principal(headers, scope)
+        services.quotas.handshake(principal)
         return principal, admission.subprotocol
 
     async def _plain(self, principal: Principal, receive: Receive, send: Send) -> None:

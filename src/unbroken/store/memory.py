@@ -25,6 +25,7 @@ from unbroken.messages import (
     StreamInfo,
     join_encoded,
 )
+from unbroken.quotas import Usage
 from unbroken.store import reading
 from unbroken.store.apply import apply
 from unbroken.store.base import (
@@ -214,6 +215,13 @@ class MemoryStore(MemoryCredentials):
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         with self._lock:
             return self._tables.session(principal, name)
+
+    async def usage(self, tenant: str, owner: str | None) -> Usage:
+        with self._lock:
+            entries = self._tables.entries.values()
+            found = [e.info for e in entries if e.fixed.tenant == tenant and owner in {None, e.fixed.owner}]
+        alive = [info for info in found if not (info.state.terminal or info.deleted)]
+        return Usage(sum(info.size_bytes for info in found), len(alive))
 
     async def list_sessions(
         self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None

@@ -12,6 +12,7 @@ from tests.support.certificates import make_certificate
 from tests.support.idp import AUDIENCE, ISSUER, shared_signer, signer
 from unbroken.cli.serve import settings_of
 from unbroken.errors import ConfigurationError
+from unbroken.limits import DEFAULT_LIMITS
 from unbroken.server.entrance import build_access, check_certificate
 
 WHOLE = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": "https://login.example/keys"}
@@ -33,6 +34,8 @@ WHOLE = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": "https://lo
         ({"allow_host": "app.example"}, "--anonymous"),
         ({"allow_host": "*"}, "--jwt-issuer"),
         ({"tls_key": "key.pem"}, "--tls-cert"),
+        ({"quota": "owner_wishes=3"}, "owner_connections, "),
+        ({"quota": "owner_connections=many"}, "NAME=NUMBER"),
     ],
 )
 def test_settings_that_are_not_whole_say_what_is_missing(given: dict[str, object], wanted: str) -> None:
@@ -88,3 +91,9 @@ def test_only_a_server_for_this_machine_alone_lets_everybody_own_everything(
     given: dict[str, Any], unguarded: bool
 ) -> None:
     assert build_access(settings_of(given)).unguarded is unguarded
+
+
+def test_quotas_are_set_by_name_and_the_others_stay_as_they_are() -> None:
+    limits = settings_of({"quota": "owner_connections=7,tenant_stored_bytes=0"}).limits
+    assert (limits.owner_connections_max, limits.tenant_stored_bytes_max) == (7, 0)
+    assert limits.owner_subscriptions_max == DEFAULT_LIMITS.owner_subscriptions_max

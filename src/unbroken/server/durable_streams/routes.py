@@ -72,6 +72,7 @@ class _Face:
             return
         services, name = self._services, scope["path_params"]["name"]
         principal = await services.callers.principal(headers, scope)
+        services.quotas.request(principal)
         exchange = Exchange(services, scope, receive, send, principal=principal, name=name, headers=headers)
         try:
             await self._dispatch(exchange)
@@ -108,7 +109,7 @@ class _Face:
         if live is None:
             await read.catch_up(exchange, info, query)
             return
-        with self._viewers.place():
+        with self._viewers.place(exchange.principal):
             await (follow_events if live == "sse" else long_poll)(exchange, info, query)
 
 

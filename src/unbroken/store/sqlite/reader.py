@@ -14,6 +14,7 @@ import msgspec
 from unbroken.errors import CorruptError, NotFoundError
 from unbroken.identity import Grant, Principal
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.quotas import Usage
 from unbroken.store import reading
 from unbroken.store.base import Batch, Page, Read, StreamFilter
 from unbroken.store.entry import Entry
@@ -86,6 +87,16 @@ class Reader:
         with self._db.snapshot():
             row = self._db.one(QUERIES["session_by_name"], (principal.tenant, principal.subject, name))
         return None if row is None else session_from_row(row)[1]
+
+    def usage(self, tenant: str, owner: str | None) -> Usage:
+        query = QUERIES["usage_of_tenant" if owner is None else "usage_of_owner"]
+        with self._db.snapshot():
+            row = self._db.one(query, (tenant,) if owner is None else (tenant, owner))
+        assert row is not None
+        stored, streams = row
+        assert isinstance(stored, int)
+        assert isinstance(streams, int)
+        return Usage(stored, streams)
 
     def list_sessions(
         self, principal: Principal, limit: int, after: str | None, among: tuple[Grant, ...] | None

@@ -20,6 +20,7 @@ from unbroken.errors import StoreError, StoreUnavailableError
 from unbroken.identity import Grant, Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.quotas import Usage
 from unbroken.store.base import (
     RESYNC,
     Batch,
@@ -285,6 +286,9 @@ class SQLiteStore:
 
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         return await self._read(lambda reader: reader.get_session(principal, name))
+
+    async def usage(self, tenant: str, owner: str | None) -> Usage:
+        return await self._read(lambda reader: reader.usage(tenant, owner))
 
     async def list_sessions(
         self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from unbroken.errors import StoreError, UnknownOutcomeError
 from unbroken.identity import Grant, Principal
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.quotas import Usage
 from unbroken.store.base import (
     Batch,
     Capabilities,
@@ -181,6 +182,9 @@ class FaultyStore:
 
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         return await self._met("lookup", lambda: self._store.get_session(principal, name))
+
+    async def usage(self, tenant: str, owner: str | None) -> Usage:
+        return await self._met("lookup", lambda: self._store.usage(tenant, owner))
 
     async def list_sessions(
         self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None

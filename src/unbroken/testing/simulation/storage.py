@@ -19,6 +19,7 @@ from unbroken.errors import StoreError, StoreUnavailableError, UnknownOutcomeErr
 from unbroken.identity import Grant, Principal
 from unbroken.limits import Limits
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
+from unbroken.quotas import Usage
 from unbroken.store.base import (
     Batch,
     Capabilities,
@@ -211,6 +212,9 @@ class StoreHandle:
 
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         return await self._read(self._store.get_session(principal, name))
+
+    async def usage(self, tenant: str, owner: str | None) -> Usage:
+        return await self._read(self._store.usage(tenant, owner))
 
     async def list_sessions(
         self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None

@@ -104,6 +104,14 @@ WHERE id IN (
 ) AND id < ?3 AND (?9 IS NULL OR session = ?9) AND /*stream_filter*/
 ORDER BY id DESC LIMIT ?8;
 
+-- name: usage_of_owner
+SELECT coalesce(sum(size_bytes), 0), count(*) FILTER (WHERE ended_ms IS NULL AND deleted = 0) FROM stream INDEXED BY stream_by_owner
+WHERE tenant = ?1 AND owner = ?2;
+
+-- name: usage_of_tenant
+SELECT coalesce(sum(size_bytes), 0), count(*) FILTER (WHERE ended_ms IS NULL AND deleted = 0) FROM stream INDEXED BY stream_by_owner
+WHERE tenant = ?1;
+
 -- name: streams_of_session
 SELECT /*stream_columns*/ FROM stream
 WHERE tenant = ?1 AND owner = ?2 AND session = ?3 AND id >= ?4

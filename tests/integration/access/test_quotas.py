@@ -1,0 +1,194 @@
+"""What one owner may take holds on every face, across reconnects, tokens and forged headers, and harms nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.support.inprocess import store_of
+from tests.support.speeds import Running, Speed, running_server
+from unbroken.auth.access import Access
+from unbroken.auth.stored import NewToken
+from unbroken.client import Client
+from unbroken.identity import Principal
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.requests import NewStream
+from unbroken.store.base import StreamingMessageRepository
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
+ALICE, BOB = Principal("acme", "alice"), Principal("acme", "bob")
+NARROW = replace(
+    DEFAULT_LIMITS,
+    owner_connections_max=3,
+    owner_subscriptions_max=2,
+    owner_requests_per_second_max=50,
+    owner_messages_per_second_max=20,
+    owner_open_streams_max=3,
+    owner_stored_bytes_max=20_000,
+    append_wait_seconds_max=0.5,
+    long_poll_seconds=20.0,
+)
+CEILING_SECONDS = 60.0
+BURST = 60
+"""Three seconds' worth of messages."""
+
+
+@asynccontextmanager
+async def server(
+    speed: Speed = Speed.STANDALONE, *, store: StreamingMessageRepository | None = None
+) -> AsyncIterator[Running]:
+    """A server that lets nobody in without a credential."""
+    access = Access(token="only-for-this-test")
+    async with running_server(speed, limits=NARROW, access=access, store=store) as running:
+        async with asyncio.timeout(CEILING_SECONDS):
+            yield running
+
+
+async def bearer(running: Running, principal: Principal) -> dict[str, str]:
+    """The header with a fresh token of `principal`."""
+    made = await running.services.tokens.make(principal, NewToken())
+    return {"Authorization": f"Bearer {made.secret}"}
+
+
+@asynccontextmanager
+async def caller(running: Running, principal: Principal) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=running.url, headers=await bearer(running, principal)) as http:
+        yield http
+
+
+def exceeded(response: httpx2.Response, limit: str) -> None:
+    assert response.status_code == 429, response.text
+    problem = response.json()
+    assert (problem["code"], problem["facts"]["limit"], problem["retryable"]) == ("quota_exceeded", limit, True)
+    assert int(response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("speed", list(Speed))
+async def test_connections_of_all_faces_and_tokens_of_one_owner_are_counted_together(speed: Speed) -> None:
+    async with server(speed) as running, AsyncExitStack() as stack:
+        stream = (await running.services.streams.create(ALICE, "a", NewStream())).stream
+        http = await stack.enter_async_context(caller(running, ALICE))
+        first = AsyncExitStack()
+        await first.enter_async_context(running.peer(additional_headers=await bearer(running, ALICE)))
+        await stack.enter_async_context(running.peer(additional_headers=await bearer(running, ALICE)))
+        events = http.stream("GET", "/v1/messages/a", params={"live": "sse"})
+        await stack.enter_async_context(events)
+        await running.until("subscriptions", 1)
+
+        for number in range(5):
+            headers = {**await bearer(running, ALICE), "X-Forwarded-For": f"192.0.2.{number}", "Forwarded": "for=x"}
+            with pytest.raises(InvalidStatus) as refused:
+                async with running.peer(additional_headers=headers):
+                    pytest.fail("a fourth connection")
+            assert refused.value.response.status_code == 429
+            assert b"owner_connections_max" in (refused.value.response.body or b"")
+        for path, more in (("/v1/messages/a", {}), ("/v1/stream/a", {"offset": "now"})):
+            for live in ("sse", "long-poll"):
+                exceeded(await http.get(path, params={"live": live, **more}), "owner_connections_max")
+        async with running.peer(additional_headers=await bearer(running, BOB)) as other:
+            await other.receive("hello")
+
+        await first.aclose()
+        await running.until("connections", 1)
+        async with running.peer(additional_headers=await bearer(running, ALICE)) as peer:
+            await peer.receive("hello")
+        assert stream.owner == "alice"
+
+
+async def test_subscriptions_are_counted_over_all_connections_and_given_back() -> None:
+    async with server() as running, AsyncExitStack() as stack:
+        for name in "abc":
+            await running.services.streams.create(ALICE, name, NewStream())
+        peers = [
+            await stack.enter_async_context(running.peer(additional_headers=await bearer(running, ALICE)))
+            for _ in range(2)
+        ]
+        for number, peer in enumerate(peers):
+            await peer.send(type="subscribe", id=number, stream="ab"[number])
+            await peer.receive("subscribed")
+        await peers[0].send(type="subscribe", id=7, stream="a")  # again: no more than before
+        await peers[0].receive("subscribed")
+        await peers[1].send(type="subscribe", id=8, stream="c")
+        refused = await peers[1].receive("error")
+        assert (refused["code"], refused["detail"]["limit"]) == ("quota_exceeded", "owner_subscriptions_max")
+        await peers[0].send(type="unsubscribe", stream="a")
+        await running.until("subscriptions", 1)
+        await peers[1].send(type="subscribe", id=9, stream="c")
+        await peers[1].receive("subscribed")
+
+
+async def test_requests_and_frames_in_one_second_are_bounded_whatever_the_token() -> None:
+    async with server() as running, AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(caller(running, ALICE)) for _ in range(3)]
+        other = await stack.enter_async_context(caller(running, BOB))
+        answers: list[httpx2.Response] = []
+        while not any(answer.status_code == 429 for answer in answers):
+            answers += await asyncio.gather(*[one.get("/v1/streams") for one in callers * 20])
+        exceeded(next(answer for answer in answers if answer.status_code == 429), "owner_requests_per_second_max")
+        assert (await other.get("/v1/streams")).status_code == 200
+
+
+async def test_appends_over_the_rate_are_refused_over_http_and_those_of_others_are_not() -> None:
+    async with server() as running, caller(running, ALICE) as alice, caller(running, BOB) as bob:
+        body = {"messages": [{"text": "x"}] * 40}
+        for http in (alice, bob):
+            assert (await http.put("/v1/streams/a")).status_code == 201
+        assert (await alice.post("/v1/messages/a", json=body)).status_code == 200
+        for path, options in (
+            ("/v1/messages/a", {"json": {"messages": [{"text": "y"}]}}),
+            ("/v1/stream/a", {"content": '{"y": 1}', "headers": {"Content-Type": "application/json"}}),
+        ):
+            exceeded(await alice.post(path, **options), "owner_messages_per_second_max")
+        assert (await bob.post("/v1/messages/a", json=body)).status_code == 200
+        held = (await alice.get("/v1/streams/a")).json()
+        assert held["head"] == 40
+
+
+async def test_a_producer_over_the_rate_is_slowed_down_and_loses_nothing() -> None:
+    async with server() as running:
+        headers = await bearer(running, ALICE)
+        token = headers["Authorization"].removeprefix("Bearer ")
+        async with Client(running.url, token=token) as client:
+            await client.create("a")
+            async with client.producer("a", id="one") as producer:
+                for number in range(BURST):
+                    await producer.send(str(number))
+        async with caller(running, ALICE) as alice:
+            page = (await alice.get("/v1/messages/a")).json()
+        assert [message["text"] for message in page["messages"]] == [str(number) for number in range(BURST)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_room_and_open_streams_are_bounded_across_restarts(kind: str, tmp_path: Path) -> None:
+    store = store_of(kind, tmp_path, NARROW)
+
+    async def status(http: httpx2.AsyncClient, name: str, **body: Any) -> httpx2.Response:
+        return await http.put(f"/v1/streams/{name}", json=body)
+
+    async with server(store=store) as running, caller(running, ALICE) as alice:
+        for name in "abc":
+            assert (await status(alice, name)).status_code == 201
+        exceeded(await status(alice, "d"), "owner_open_streams_max")
+        assert (await status(alice, "a")).status_code == 200  # it is there already
+    if kind == "sqlite":
+        store = store_of(kind, tmp_path, NARROW)
+        async with server(store=store) as running, caller(running, ALICE) as alice, caller(running, BOB) as bob:
+            exceeded(await status(alice, "d"), "owner_open_streams_max")
+            assert (await status(bob, "d")).status_code == 201
+            assert (await alice.post("/v1/close/a", json={"state": "completed"})).status_code == 200
+            await running.services.quotas.refresh()
+            assert (await status(alice, "d")).status_code == 201
+            big = {"messages": [{"text": "x" * 25_000}]}
+            assert (await alice.post("/v1/messages/b", json=big)).status_code == 200
+            exceeded(await alice.post("/v1/messages/b", json=big), "owner_stored_bytes_max")
+            assert (await alice.delete("/v1/streams/b")).status_code == 204
+            await running.services.quotas.refresh()
+            assert (await alice.post("/v1/messages/c", json=big)).status_code == 200
