@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 31
+DEFERRED_CEILING = 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ PERFORMANCE = (
     Case("TC-EDGE-009", "more than 100 concurrent streams lose nothing"),
     Case("TC-EDGE-010", "slow and stalled readers cost bounded memory"),
     Case("TC-EDGE-011", "a fraction of a CPU is slower and never wrong"),
-    Case("TC-EDGE-012", "a suspended tab catches up", _BROWSER),
+    Case("TC-EDGE-012", "a suspended tab catches up"),
 )
 
 MCP = (
@@ -114,7 +114,7 @@ ENVIRONMENTS = (
     Case("ENV-004", "streams continue when the browser is closed and reopened", _BROWSER),
     Case("ENV-005", "streams continue when a browser extension is reloaded", _BROWSER),
     Case("ENV-006", "system sleep is detected and resumed from without loss"),
-    Case("ENV-007", "order and display stay right across timezone and clock changes", _BROWSER),
+    Case("ENV-007", "order and display stay right across timezone and clock changes"),
     Case("ENV-008", "several windows of one stream show the same content and state", _BROWSER),
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.mutations_disk import DISK_MUTATIONS
+from tests.mutations_page import PAGE_MUTATIONS
 from tests.mutations_simulated import SIMULATED_MUTATIONS
 from tests.support.mutating import Mutation, Verdict, copied, run_tests, tried
 
@@ -433,6 +434,7 @@ MUTATIONS: Final = (
     ),
     *DISK_MUTATIONS,
     *SIMULATED_MUTATIONS,
+    *PAGE_MUTATIONS,
 )
 
 

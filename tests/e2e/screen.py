@@ -12,10 +12,19 @@ from pathlib import Path
 
 from playwright.async_api import ConsoleMessage, Error, Page
 
-__all__ = ["PATIENCE_MILLISECONDS", "Screen"]
+__all__ = ["NO_WEBSOCKETS", "PATIENCE_MILLISECONDS", "TEXT", "Screen"]
 
 PATIENCE_MILLISECONDS = 100_000
 """How long a wait may take on a busy machine; none is ever waited for in full when all is well."""
+
+NO_WEBSOCKETS = """
+window.WebSocket = class {
+  constructor() { setTimeout(() => this.onclose({ code: 1006 })); }
+  send() { throw new Error("never open"); }
+  close() {}
+};
+"""
+"""What a page sees behind a proxy that refuses the upgrade: a close with 1006, never an open."""
 
 _WATCH = """
 window.__violations = [];
@@ -23,7 +32,7 @@ document.addEventListener("securitypolicyviolation", (event) => {
   window.__violations.push(`${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`);
 });
 """
-_TEXT = "[...document.querySelectorAll('[data-testid=content] .block')].map((block) => block.textContent).join('')"
+TEXT = "[...document.querySelectorAll('[data-testid=content] .block')].map((block) => block.textContent).join('')"
 _AT_LEAST = (
     "(count) => ([...document.querySelectorAll('[data-testid=content] .block')]"
     ".map((block) => block.textContent).join('').match(/w[0-9]+ /g) ?? []).length >= count"
@@ -57,7 +66,7 @@ class Screen:
 
     async def text(self) -> str:
         """All messages on the page as text, without the rules between them."""
-        text: str = await self.page.evaluate(_TEXT)
+        text: str = await self.page.evaluate(TEXT)
         return text
 
     async def words(self) -> list[int]:

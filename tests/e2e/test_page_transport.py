@@ -7,20 +7,11 @@ import asyncio
 import pytest
 from playwright.async_api import Page
 
-from tests.e2e.screen import Screen
+from tests.e2e.screen import NO_WEBSOCKETS, Screen
 from tests.e2e.writer import Writer
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
-
-# What a page sees behind a proxy that refuses the upgrade: a close with 1006, never an open.
-NO_WEBSOCKETS = """
-window.WebSocket = class {
-  constructor() { setTimeout(() => this.onclose({ code: 1006 })); }
-  send() { throw new Error("never open"); }
-  close() {}
-};
-"""
 
 
 async def test_without_websockets_a_stream_survives_reloads_over_sse(server: ServerProcess, page: Page) -> None:

@@ -13,8 +13,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.e2e.page_tasks import HOSTILE
-from tests.e2e.screen import PATIENCE_MILLISECONDS, Screen
-from tests.e2e.test_page_transport import NO_WEBSOCKETS
+from tests.e2e.screen import NO_WEBSOCKETS, PATIENCE_MILLISECONDS, Screen
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio

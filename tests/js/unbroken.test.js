@@ -404,6 +404,30 @@ describe("the connection", () => {
     expect(FakeWebSocket.made.length).toBe(made);
   });
 
+  test("a page that was frozen makes one new connection at once, whatever became of the old one", async () => {
+    const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+    vi.stubGlobal("addEventListener", () => {});
+    vi.stubGlobal("removeEventListener", () => {});
+    vi.stubGlobal("document", document);
+    const unbroken = await connected();
+    const old = FakeWebSocket.last;
+    const before = FakeWebSocket.made.length;
+    document.dispatchEvent(new Event("resume"));
+    await pass();
+    expect(FakeWebSocket.made.length).toBe(before + 1);
+    old.drop(1006); // as Chromium does then
+    document.dispatchEvent(new Event("resume")); // frozen again, in the handshake
+    await pass();
+    expect(FakeWebSocket.made.length).toBe(before + 2);
+    FakeWebSocket.last.open();
+    await pass(5);
+    expect(FakeWebSocket.made.length).toBe(before + 2);
+    unbroken.close();
+    document.dispatchEvent(new Event("resume"));
+    await pass(60);
+    expect(FakeWebSocket.made.length).toBe(before + 2);
+  });
+
   test("notices and states are told", async () => {
     const unbroken = await connected();
     /** @type {string[]} */

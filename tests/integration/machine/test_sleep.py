@@ -15,8 +15,8 @@ import pytest
 from tests.e2e.screen import Screen
 from tests.e2e.writer import Writer
 from tests.support.browser import open_browser
+from tests.support.fake_clock import FakeClock
 from tests.support.metrics import metric, until_metric
-from tests.support.provision_debian import find_faketime
 from tests.support.scene import CEILING, LIMITS, STREAM, Scene
 from tests.support.server import ServerProcess
 from unbroken.client import Client
@@ -27,38 +27,6 @@ pytestmark = pytest.mark.anyio
 SOCKETS = 'unbroken_connections{face="websocket"}'
 HOUR = 3600
 ARGUMENTS = ("--heartbeat", "0.4", "--lease", "2")
-
-
-class FakeClock:
-    """A wall clock for one process, set through a file while it runs; its monotonic clock stays as it is."""
-
-    def __init__(self, directory: Path, library: Path) -> None:
-        self._file = directory / "faketime"
-        self._library = library
-        self.set(0)
-
-    def set(self, seconds: int) -> None:
-        """The process's wall clock is so far from ours from now on."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{seconds:+d}")
-        fresh.replace(self._file)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "LD_PRELOAD": str(self._library),
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-        }
-
-
-@pytest.fixture
-def clock(tmp_path: Path) -> FakeClock:
-    library = find_faketime()
-    if library is None:
-        pytest.skip("not run: libfaketime is not to be had here (./run test looks for it)")
-    return FakeClock(tmp_path, library)
 
 
 @contextmanager

@@ -188,6 +188,18 @@ export class Session {
   }
 
   /**
+   * The platform had stopped everything, and goes on. What it has done to the connection meanwhile cannot be known: Chromium
+   * closes a WebSocket, and leaves a streamed answer that never brings anything again. So there is a new one, at once.
+   *
+   * @param {number} now
+   * @returns {Output[]}
+   */
+  thawed(now) {
+    if (this.phase === "open" || this.phase === "connecting") this.#abandon(now);
+    return this.wake(now);
+  }
+
+  /**
    * A frame has arrived on the present connection.
    *
    * @param {number} now

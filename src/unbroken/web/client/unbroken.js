@@ -87,10 +87,11 @@ export class Client {
     this.runs = new Runs(this.api);
     this.options = options;
     this.#session = new Session({ random: options.random ?? Math.random });
-    this.#deaf = listenToPlatform(
-      () => this.#run(this.#session.wake(this.#now())),
-      () => this.#tell({}),
-    );
+    this.#deaf = listenToPlatform({
+      look: () => this.#run(this.#session.wake(this.#now())),
+      lost: () => this.#tell({}),
+      thawed: () => this.#run(this.#session.thawed(this.#now())),
+    });
     this.#run(this.#session.start());
   }
 

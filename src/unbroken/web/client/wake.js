@@ -26,13 +26,13 @@ export function sleepProofClock() {
 }
 
 /**
- * Call `look` when the page is shown, visible or online again, and `lost` when the platform says that it is offline.
+ * Call `look` when the page is shown, visible or online again, `lost` when the platform says that it is offline, and `thawed`
+ * when it lets a page go on that it had frozen.
  *
- * @param {() => void} look
- * @param {() => void} lost
+ * @param {{look: () => void, lost: () => void, thawed: () => void}} told
  * @returns {() => void} stops listening
  */
-export function listenToPlatform(look, lost) {
+export function listenToPlatform({ look, lost, thawed }) {
   if (typeof globalThis.addEventListener !== "function") return () => {};
   const shown = () => {
     if (globalThis.document?.visibilityState !== "hidden") look();
@@ -41,10 +41,12 @@ export function listenToPlatform(look, lost) {
   globalThis.addEventListener("offline", lost);
   globalThis.addEventListener("pageshow", shown);
   globalThis.document?.addEventListener("visibilitychange", shown);
+  globalThis.document?.addEventListener("resume", thawed);
   return () => {
     globalThis.removeEventListener("online", look);
     globalThis.removeEventListener("offline", lost);
     globalThis.removeEventListener("pageshow", shown);
     globalThis.document?.removeEventListener("visibilitychange", shown);
+    globalThis.document?.removeEventListener("resume", thawed);
   };
 }

@@ -9,7 +9,7 @@ import { plainText } from "./ansi.js";
 import { badgeOf } from "./badge.js";
 import { visible } from "./direction.js";
 import { ConfirmCancel, Help, TokenForm } from "./dialogs.js";
-import { counted, stateWord } from "./format.js";
+import { counted, stateWord, zoneChanged } from "./format.js";
 import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
 import { onKey } from "./keys.js";
@@ -111,6 +111,8 @@ export class App extends Component {
       if (/** @type {PageTransitionEvent} */ (event).persisted) this.#client.reconnect();
     });
     for (const name of ["online", "offline"]) this.#listen(window, name, () => this.setState({ online: navigator.onLine }));
+    this.#listen(document, "freeze", () => this.#model?.frozen());
+    this.#listen(document, "resume", () => this.#model?.thawed()); // the client listens too, and first
     this.#listen(document, "visibilitychange", () => {
       if (document.visibilityState === "hidden") this.#model?.save();
       else void this.#list();
@@ -120,7 +122,7 @@ export class App extends Component {
       this.#client.on("status", (status) => this.#status(status)),
       this.#client.on("notice", (notice) => this.setState({ degraded: notice.code === "degraded" ? notice.message || "the store is away" : "" })),
     );
-    const clock = setInterval(() => document.visibilityState === "hidden" || this.setState({ now: Date.now() }), CLOCK_MILLISECONDS);
+    const clock = setInterval(() => document.visibilityState === "hidden" || this.#tick(), CLOCK_MILLISECONDS);
     const list = setInterval(() => document.visibilityState === "hidden" || void this.#list(), LIST_MILLISECONDS);
     this.#undo.push(() => clearInterval(clock), () => clearInterval(list));
     this.#route();
@@ -228,7 +230,7 @@ export class App extends Component {
   #newest(streams) {
     const known = this.#model?.view;
     if (!known) return streams;
-    return streams?.map((view) => (view.stream === known.stream && view.epoch === known.epoch && (isTerminal(known.state) || known.updated >= view.updated) ? known : view)) ?? null;
+    return streams?.map((view) => (view.stream === known.stream && view.epoch === known.epoch && !newer(view, known) ? known : view)) ?? null;
   }
 
   #main() {
@@ -277,6 +279,11 @@ export class App extends Component {
       void this.#session?.refresh();
     }
     this.setState({ drawer: false, now: Date.now() });
+  }
+
+  #tick() {
+    if (zoneChanged()) this.#log?.rewriteTimes();
+    this.setState({ now: Date.now() });
   }
 
   #changed() {
@@ -386,6 +393,12 @@ export class App extends Component {
     event.preventDefault();
     /** @type {HTMLElement | null} */ (document.querySelector(".surface, .cards-place, .new input"))?.focus();
   }
+}
+
+/** Whether `view` says more of its stream than `known`. Heads tell it where they can: a server's clock may be set back. @param {StreamView} view @param {StreamView} known */
+function newer(view, known) {
+  if (isTerminal(known.state)) return false;
+  return view.head === known.head ? view.updated > known.updated : view.head > known.head;
 }
 
 /** Go to the next or previous card of a session. @param {1 | -1} step */

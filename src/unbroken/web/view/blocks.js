@@ -54,6 +54,21 @@ function valueText(message) {
   return visible(JSON.stringify(message.json) ?? "");
 }
 
+/** When the server took the message, on the reader's clock. @param {Message} message */
+function timeOf({ time }) {
+  const made = document.createElement("time");
+  made.className = "time";
+  if (time === undefined) return made;
+  made.dateTime = new Date(time).toISOString();
+  made.textContent = clock(time);
+  return made;
+}
+
+/** Write the times in `content` again, in the reader's present time zone. @param {HTMLElement} content */
+export function rewriteTimes(content) {
+  for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (content.querySelectorAll(".row > time[datetime]"))) time.textContent = clock(Date.parse(time.dateTime));
+}
+
 class Blocks {
   /** @type {Block[]} */
   blocks = [];
@@ -156,7 +171,7 @@ class RowWriter extends Blocks {
     if (this.raw) row.append(bounded(JSON.stringify(entry.message)));
     else {
       const { message, note } = entry;
-      row.append(element("time", "time", message.time === undefined ? "" : clock(message.time)), element("span", "kind", message.kind ?? "message"));
+      row.append(timeOf(message), element("span", "kind", message.kind ?? "message"));
       if (note !== null) row.append(bounded(note || JSON.stringify(message.json)));
       else row.append(bounded(message.text ?? (message.data === undefined ? JSON.stringify(message.json, null, 1) : valueText(message))));
     }

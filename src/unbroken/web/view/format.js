@@ -5,7 +5,9 @@
  */
 
 const NUMBER = new Intl.NumberFormat("en");
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const CLOCK = /** @type {const} */ ({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+/** It keeps the time zone that it was made in. */
+let clockFormat = new Intl.DateTimeFormat(undefined, CLOCK);
 
 /** @type {Record<string, string>} */
 const STATE_WORDS = {
@@ -70,7 +72,15 @@ export function bytes(size) {
 
 /** @param {number} time milliseconds since 1970 */
 export function clock(time) {
-  return `${CLOCK.format(time)}.${String(Math.floor(time % 1000)).padStart(3, "0")}`;
+  return `${clockFormat.format(time)}.${String(Math.floor(time % 1000)).padStart(3, "0")}`;
+}
+
+/** Whether the reader is in another time zone than when this was last asked: then times that were written are to be written again. */
+export function zoneChanged() {
+  const present = new Intl.DateTimeFormat(undefined, CLOCK);
+  if (present.resolvedOptions().timeZone === clockFormat.resolvedOptions().timeZone) return false;
+  clockFormat = present;
+  return true;
 }
 
 /** What the stored reason of an end says, in a few words. @param {Record<string, unknown> | undefined} reason */

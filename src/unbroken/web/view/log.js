@@ -4,7 +4,7 @@
  * Made by stream.js for a `StreamModel`, which calls it once for each frame. It never moves after a reader has scrolled away.
  */
 
-import { writerFor } from "./blocks.js";
+import { rewriteTimes, writerFor } from "./blocks.js";
 
 /** @import { Block } from "./blocks.js" */
 /** @import { Drawing, Item, Mark, StreamModel } from "./model.js" */
@@ -111,6 +111,11 @@ export class Log {
     if (rule === undefined) return;
     rule.className = ruleClass(mark);
     /** @type {HTMLElement} */ (rule.firstChild).textContent = mark.words;
+  }
+
+  /** The reader is in another time zone. */
+  rewriteTimes() {
+    rewriteTimes(this.content);
   }
 
   /** Go to the end and stay there. */

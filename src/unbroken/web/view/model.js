@@ -75,7 +75,9 @@ export class StreamModel {
   /** When the connection was lost, and the last message received before. */
   #lostAt = 0;
   #lostFrom = 0;
-  #rememberedAt = 0;
+  /** When the browser stopped the page; 0 while it runs. */
+  #frozenAt = 0;
+  #rememberedAt = Number.NEGATIVE_INFINITY;
   #frame = 0;
   #gone = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -160,8 +162,18 @@ export class StreamModel {
   /** The connection is gone; the next subscription is a resumption. */
   disconnected() {
     if (this.#lostAt > 0 || this.phase !== "following") return;
-    this.#lostAt = Date.now();
+    this.#lostAt = this.#frozenAt || Date.now();
     this.#lostFrom = this.received;
+  }
+
+  /** The browser stops the page: what is lost until `thawed` was lost now. */
+  frozen() {
+    this.#frozenAt = Date.now();
+    this.save();
+  }
+
+  thawed() {
+    this.#frozenAt = 0;
   }
 
   /** @param {Drawing} drawing */
@@ -378,8 +390,8 @@ export class StreamModel {
     }
     this.shown = this.received;
     if (this.#left === 0) this.#trim(drawing);
-    if (Date.now() - this.#rememberedAt > REMEMBER_MILLISECONDS) {
-      this.#rememberedAt = Date.now();
+    if (performance.now() - this.#rememberedAt > REMEMBER_MILLISECONDS) {
+      this.#rememberedAt = performance.now();
       this.save();
     }
     this.host.changed();
