@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 29
+DEFERRED_CEILING = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,14 @@ LOAD = (
     Case("LOAD-001", "100 users stream at the same time", _LOAD),
     Case("LOAD-002", "1 GB through one stream in flat memory", _LOAD),
     Case("LOAD-003", "24 hours of continuous streaming, simulated and real"),
-    Case("LOAD-004", "a database of a million messages is as fast as one of 10,000", _LOAD),
+    Case(
+        "LOAD-004",
+        "a database of a million messages is as fast as one of 10,000",
+        "measured for SQLite by `unbroken bench --queries`; there is no PostgreSQL store yet",
+    ),
     Case("STRESS-001", "no memory leak over many connect and stream cycles"),
     Case("STRESS-002", "an exhausted connection pool gives a bounded wait and a clear error"),
-    Case("STRESS-003", "the growth of the hot queries' cost is reported", _LOAD),
+    Case("STRESS-003", "the growth of the hot queries' cost is reported"),
     Case("STRESS-004", "a burst is delivered in batches, in order, and a slow reader slows nobody else"),
 )
 

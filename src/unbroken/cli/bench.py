@@ -20,16 +20,26 @@ def bench(
     rows: Annotated[str, Parameter(help="Rows to measure, separated by commas [all].")] = "",
     seconds: Annotated[float, Parameter(help="How long one sample lasts.")] = 2.0,
     rounds: Annotated[int, Parameter(help="How often each sample is taken.")] = 3,
-    small: Annotated[bool, Parameter(negative="", help="Replay 64 MB and hold 1,000 connections only.")] = False,
+    small: Annotated[
+        bool, Parameter(negative="", help="Replay 64 MB, hold 1,000 connections, fill 100,000 messages only.")
+    ] = False,
     json: Annotated[Path | None, Parameter(help="A file for every sample, as JSON.")] = None,
+    queries: Annotated[
+        bool, Parameter(negative="", help="Measure the store's hot queries at 10,000 to 1,000,000 messages instead.")
+    ] = False,
 ) -> int:
     """Measure this server beside its yardsticks and print the ratios; 10 to 15 minutes for everything.
 
     What each row is, and what it needs, is told in docs/benchmarks.md. Exit code 1 when a server failed, or lost, doubled or
-    swapped a message.
+    swapped a message, and with --queries when a query reads a table in full.
     """
     from unbroken.bench import main
+    from unbroken.bench.query_report import report_queries
 
+    if queries:
+        if rows:
+            raise UsageError("--rows and --queries are two different measurements")
+        return report_queries(rounds=rounds, small=small, json_file=json)
     try:
         wanted = [int(row) for row in rows.split(",") if row.strip()]
         return main(rows=wanted, seconds=seconds, rounds=rounds, small=small, json_file=json)

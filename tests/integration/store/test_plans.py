@@ -7,7 +7,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.support.builders import build_world
+from tests.support.builders import ALICE, build_world, create
+from unbroken.store.base import StreamFilter
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.tables import QUERIES
 
@@ -48,6 +49,19 @@ async def test_every_query_uses_an_index(sqlite: SQLiteStore, path: Path, name: 
         assert [step for step in steps if step.startswith("SCAN") and not step.endswith(BOUND)] == []
     if name not in SORTS:
         assert [step for step in steps if "TEMP B-TREE" in step] == []
+
+
+async def test_listing_by_prefix_ends_where_the_prefix_does(sqlite: SQLiteStore, path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    try:
+        assert any("name>? AND name<?" in step for step in plan(connection, QUERIES["streams_by_prefix"]))
+    finally:
+        connection.close()
+    top = "\U0010ffff"
+    await create(sqlite, f"{top}/a")
+    await create(sqlite, "b")
+    found = await sqlite.list_streams(ALICE, StreamFilter(prefix=top), limit=10, after=None)
+    assert [info.name for info in found.items] == [f"{top}/a"], "a prefix that nothing comes behind"
 
 
 async def test_the_check_sees_a_missing_index(sqlite: SQLiteStore, path: Path) -> None:

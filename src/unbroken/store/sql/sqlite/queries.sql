@@ -89,9 +89,10 @@ WHERE tenant = ?1 AND owner = ?2 AND session = ?9 AND id < ?3 AND /*stream_filte
     AND (?10 IS NULL OR name >= ?10) AND (?11 IS NULL OR name < ?11)
 ORDER BY id DESC LIMIT ?8;
 
+-- Every name is below a blob; a bound that is only sometimes there would let the index run to its end.
 -- name: streams_by_prefix
 SELECT /*stream_columns*/ FROM stream INDEXED BY sqlite_autoindex_stream_1
-WHERE tenant = ?1 AND owner = ?2 AND name >= ?9 AND (?10 IS NULL OR name < ?10) AND id < ?3 AND /*stream_filter*/
+WHERE tenant = ?1 AND owner = ?2 AND name >= ?9 AND name < ifnull(?10, x'ff') AND id < ?3 AND /*stream_filter*/
 ORDER BY id DESC LIMIT ?8;
 
 -- name: streams_among
