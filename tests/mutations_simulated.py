@@ -29,7 +29,7 @@ SIMULATED_MUTATIONS: Final = (
     Mutation(
         "nobody reaps",
         "src/unbroken/states.py",
-        "self._streams.log.metrics.reaped.inc(await self.reap())",
+        "self._streams.log.metrics.reaped.inc(await self._end(late, now))",
         "pass",
         ("tests/integration/simulation/test_simulation.py",),
     ),
@@ -107,9 +107,30 @@ SIMULATED_MUTATIONS: Final = (
     Mutation(
         "a clock that is set back keeps dead producers",
         "src/unbroken/states.py",
-        "jump < -much",
-        "False",
-        ("tests/unit/test_states.py",),
+        "if passed_by_wall < passed - tolerance:",
+        "if False:",
+        ("tests/integration/simulation/test_takeover.py",),
+    ),
+    Mutation(
+        "a lease taken by a clock that is set since counts",
+        "src/unbroken/states.py",
+        "absence = absence or looks.doubt(late, now)",
+        "looks.doubt(late, now)",
+        ("tests/integration/simulation/test_takeover.py",),
+    ),
+    Mutation(
+        "a run is taken over by the wall clock alone",
+        "src/unbroken/runs/supervisor.py",
+        " and seen >= given_seconds",
+        "",
+        ("tests/integration/simulation/test_takeover.py",),
+    ),
+    Mutation(
+        "time in which nobody could renew counts",
+        "src/unbroken/runs/supervisor.py",
+        "        if self._streams.log.degraded is not None:\n            self._sight.forget()\n",
+        "",
+        ("tests/integration/simulation/test_takeover.py",),
     ),
     Mutation(
         "timers of one moment run in any order",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,11 +19,13 @@ from unbroken.errors import (
     FencedError,
     InvalidError,
     NotFoundError,
+    StoreFullError,
     TransitionError,
     UnbrokenError,
 )
 from unbroken.identity import Principal
-from unbroken.messages import NewMessage, StreamInfo, StreamState
+from unbroken.limits import Limits
+from unbroken.messages import NewMessage, StreamId, StreamInfo, StreamState
 from unbroken.requests import AppendOptions, check_json, check_producer
 from unbroken.store.base import Close, Done, Producer, SetLease, SetState, UpdateStream
 from unbroken.streams import Streams
@@ -138,11 +141,17 @@ class StreamStateManager:
         message, and says that it may have run.
         """
         now = self._streams.clock.now_ms()
+        return await self._end(await self._late(now), now)
+
+    async def _late(self, now_ms: int) -> list[StreamInfo]:
+        return await self._streams.store.leased(now_ms, limit=self._limits.page_items_max)
+
+    async def _end(self, late: Sequence[StreamInfo], now_ms: int) -> int:
+        """End those of `late` that nobody renews or takes over; how many."""
         takeover_ms = int(self._limits.run_takeover_seconds * 1000)
-        late = await self._streams.store.leased(now, limit=self._limits.page_items_max)
-        dead = [_interruption(stream, now) for stream in late if stream.run is None]
+        dead = [_interruption(stream, now_ms) for stream in late if stream.run is None]
         results = await self._streams.log.write_all(dead)
-        runs = [stream for stream in late if stream.run and (stream.lease_until_ms or 0) < now - takeover_ms]
+        runs = [stream for stream in late if stream.run and (stream.lease_until_ms or 0) < now_ms - takeover_ms]
         told = await asyncio.gather(*map(self._end_run, runs))
         return sum(isinstance(result, Done) for result in results) + sum(told)  # others live, or are over
 
@@ -168,34 +177,39 @@ class StreamStateManager:
     async def run(self) -> None:
         """Reap for ever, every `reap_interval_seconds`.
 
-        A tick that comes much too late means that this machine slept or stalled, and a store that was away that nobody could
-        renew: producers had no chance then, so leases get their full time again first. So they do when the clock was set.
+        When producers had no chance to renew, leases get their full time again first: after a look that came much too late,
+        because this machine slept or stalled, when the clock was set, and when the store was away. So they do when one is
+        found that had run out before the last look and was not seen then: somebody took it by a clock that was set since.
         """
-        loop = asyncio.get_running_loop()
-        interval = self._limits.reap_interval_seconds
+        loop, clock = asyncio.get_running_loop(), self._streams.clock
+        looks = _Looks(self._limits, loop.time(), clock.now_ms())
         away = False
         while True:
-            before, wall_before = loop.time(), self._streams.clock.now_ms()
-            await asyncio.sleep(interval)
-            late = loop.time() - before - interval
-            jump = (self._streams.clock.now_ms() - wall_before) / 1000 - interval
-            much = max(interval, self._limits.lease_seconds / 2)
-            slept, set_back = max(late, jump) > much, jump < -much
+            await asyncio.sleep(self._limits.reap_interval_seconds)
+            now = clock.now_ms()
+            absence = looks.absence(loop.time(), now)
+            away = away or self._unwritable
             try:
-                if slept:
-                    logger.warning("this machine slept for %.1f s: leases begin anew", max(late, jump))
-                if set_back:
-                    logger.warning("the clock was set back by %.1f s: leases begin anew", -jump)
-                if slept or set_back or away:
+                late = [] if away or absence else await self._late(now)
+                absence = absence or looks.doubt(late, now)
+                if absence:
+                    logger.warning("%s: leases begin anew", absence)
+                if away or absence:
                     await self.recover()
                 else:
-                    self._streams.log.metrics.reaped.inc(await self.reap())
+                    self._streams.log.metrics.reaped.inc(await self._end(late, now))
                 away = False
             except DrainingError:
                 return
             except UnbrokenError as error:
                 away = error.retryable
                 logger.warning("cannot look for dead producers: %s %s", error.code, error)
+
+    @property
+    def _unwritable(self) -> bool:
+        """Whether nobody can renew a lease now; on a disk that is full that needs no room, and works."""
+        degraded = self._streams.log.degraded
+        return degraded is not None and not isinstance(degraded, StoreFullError)
 
     async def _set(self, stream: StreamInfo, state: StreamState, reason: str = "{}") -> StreamInfo:
         now = self._streams.clock.now_ms()
@@ -210,6 +224,52 @@ class StreamStateManager:
         assert isinstance(result, Done)
         assert result.stream is not None
         return result.stream
+
+
+class _Looks:
+    """What the reaper's looks tell, by both clocks, of whether producers had their chance to renew."""
+
+    def __init__(self, limits: Limits, seconds: float, now_ms: int) -> None:
+        self._limits = limits
+        self._seconds = seconds
+        self._now_ms = now_ms
+        self._complete_ms = now_ms
+        self._late: set[tuple[StreamId, int | None]] = set()
+
+    def absence(self, seconds: float, now_ms: int) -> str:
+        """A look begins; why nobody could renew since the last one, or empty when everybody could."""
+        interval = self._limits.reap_interval_seconds
+        passed, passed_by_wall = seconds - self._seconds, (now_ms - self._now_ms) / 1000
+        self._seconds, self._now_ms = seconds, now_ms
+        tolerance = self._limits.lease_seconds_min / 2  # of the shortest lease, most is still left at any time
+        slept = max(passed, passed_by_wall) - interval
+        if passed_by_wall < passed - tolerance:
+            absence = f"the clock was set back by {passed - passed_by_wall:.1f} s"
+        elif passed > interval + max(interval, tolerance) or passed_by_wall > passed + tolerance:
+            absence = f"this machine slept for {slept:.1f} s"
+        else:
+            return ""
+        self._saw([], now_ms)
+        return absence
+
+    def doubt(self, late: Sequence[StreamInfo], now_ms: int) -> str:
+        """Why the leases that are `late` now do not mean that anybody is dead, or empty."""
+        doubtful = any(
+            lease[1] is not None and lease[1] < self._complete_ms and lease not in self._late
+            for lease in map(_lease, late)
+        )
+        full = len(late) == self._limits.page_items_max
+        self._saw(late, late[-1].lease_until_ms or 0 if full else now_ms)
+        return "a lease had run out when it was taken" if doubtful else ""
+
+    def _saw(self, late: Sequence[StreamInfo], complete_ms: int) -> None:
+        """All leases that had run out before `complete_ms` were seen; those of `late` are left."""
+        self._complete_ms = complete_ms
+        self._late = set(map(_lease, late))
+
+
+def _lease(stream: StreamInfo) -> tuple[StreamId, int | None]:
+    return stream.id, stream.lease_until_ms
 
 
 def _facts(stream: StreamInfo) -> dict[str, object]:

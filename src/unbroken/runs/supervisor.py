@@ -35,6 +35,7 @@ from unbroken.runs.files import FileReference, NewFile, keep
 from unbroken.runs.history import History, read_history
 from unbroken.runs.items import Item
 from unbroken.runs.one import Plan, Run, why
+from unbroken.runs.sight import Sight
 from unbroken.runs.spec import RunSpec
 from unbroken.states import StreamStateManager
 from unbroken.streams import Streams
@@ -60,6 +61,7 @@ class RunSupervisor:
         self._runs: dict[StreamId, _Supervised] = {}
         self._owners: Counter[Owner] = Counter()
         self._probation = Probation(self._limits, streams.clock.random)
+        self._sight = Sight(self._limits.lease_seconds / 3)  # within which every executor renews its lease
         self._news = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._metrics = streams.log.metrics
@@ -101,6 +103,7 @@ class RunSupervisor:
             except DrainingError:
                 return
             except UnbrokenError as error:
+                self._sight.forget()
                 logger.warning("cannot look for runs: %s %s", error.code, error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.run_poll_seconds):
@@ -112,6 +115,9 @@ class RunSupervisor:
         now = self._streams.clock.now_ms()
         waiting: list[StreamInfo] = []
         active: set[StreamId] = set()
+        if self._streams.log.degraded is not None:
+            self._sight.forget()
+        self._sight.look(asyncio.get_running_loop().time())
         async for info in self._active():
             active.add(info.id)
             run = self._runs.get(info.id)
@@ -136,13 +142,19 @@ class RunSupervisor:
             after = found[-1].id
 
     def _claimable(self, info: StreamInfo, now_ms: int) -> bool:
-        """Whether nobody executes it: it waits, or whoever did has lost its lease."""
+        """Whether nobody executes it: it waits, or whoever did has lost its lease.
+
+        That a lease has run out is believed only when it was seen unchanged for as long as it was given for: its executor may
+        have had no chance to renew it, because the clock was set, the machine slept or the store was away.
+        """
+        seen = self._sight.seconds(info)
         if info.state is StreamState.RUNNING:
-            return (info.lease_until_ms or 0) < now_ms
+            given_seconds = self._limits.lease_seconds if info.lease_ms is None else info.lease_ms / 1000
+            return (info.lease_until_ms or 0) < now_ms and seen >= given_seconds
         if info.state is not StreamState.OPEN:
             return False
         # after a pause its worker takes the lease again; it has a moment for that
-        return not _begun(info) or info.updated_ms + int(self._limits.run_takeover_seconds * 1000) <= now_ms
+        return not _begun(info) or seen >= self._limits.run_takeover_seconds
 
     def _begin(self, waiting: Sequence[StreamInfo]) -> None:
         """Take as many as there is room for, in turn over their owners, the oldest of each first."""

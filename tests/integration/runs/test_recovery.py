@@ -149,17 +149,17 @@ async def test_runs_go_on_in_a_worker_while_the_server_is_away_and_in_another_wh
         client = await stack.enter_async_context(Client(server.url))
         environment = ENVIRONMENT | {"UNBROKEN_LEASE": "1.5"}
         first = await stack.enter_async_context(WorkerProcess(tmp_path, arguments=TASKS, environment=environment))
-        await client.runs.task("count", {"upto": 300, "pause": 0.02}, RunOptions(name="r"))
+        await client.runs.task("count", {"upto": 600, "pause": 0.02}, RunOptions(name="r"))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         watching = tasks.create_task(follow(client, "r"))
         await reaches(client, "r", 30)
+        await stack.enter_async_context(WorkerProcess(tmp_path, arguments=TASKS, environment=environment))
         await server.restart(kill=True)
         await reaches(client, "r", 80)
         assert [message.kind for message in (await client.read("r")).messages].count("started") == 1
-        await stack.enter_async_context(WorkerProcess(tmp_path, arguments=TASKS, environment=environment))
         await first.kill()
         found, state = await watching
-        assert (state.state, numbers(found)) == ("completed", list(range(1, 301)))
+        assert (state.state, numbers(found)) == ("completed", list(range(1, 601)))
         assert [one.kind for one in found].count("started") == 2
 
 

@@ -190,6 +190,15 @@ class StoreHandle:
             raise
         return await work
 
+    async def _change(self, work: Coroutine[object, object, T]) -> T:
+        """A write beside the log's: it fails while writes fail."""
+        if self._trouble.failing:
+            work.close()
+            self._trouble.failing -= 1
+            self._trouble.bites += 1
+            raise self._trouble.error("simulated")
+        return await self._read(work)
+
     async def get(self, principal: Principal, name: str) -> StreamInfo | None:
         return await self._read(self._store.get(principal, name))
 
@@ -236,10 +245,10 @@ class StoreHandle:
         return await self._read(self._store.expired(now_ms, limit=limit))
 
     async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
-        return await self._read(self._store.renew_leases(now_ms, at_least_ms))
+        return await self._change(self._store.renew_leases(now_ms, at_least_ms))
 
     async def compact(self, stream: StreamId) -> bool:
-        return await self._read(self._store.compact(stream))
+        return await self._change(self._store.compact(stream))
 
     async def put_token(self, token: StoredToken, *, at_most: int) -> bool:
         return await self._read(self._store.put_token(token, at_most=at_most))
