@@ -146,4 +146,18 @@ SIMULATED_MUTATIONS: Final = (
         "acked.index < latest_by_producer[sent.producer][0]",
         ("tests/unit/testing",),
     ),
+    Mutation(
+        "each viewer catches up as if it were alone",
+        "src/unbroken/hub.py",
+        "room = min(bytes_max or self._limits.read_bytes_max, self.share_bytes)",
+        "room = bytes_max or self._limits.read_bytes_max",
+        ("tests/unit/test_hub.py",),
+    ),
+    Mutation(
+        "a connection's buffer does not shrink with their number",
+        "src/unbroken/server/wire.py",
+        "        if bytes_max != self._max and not self._transport.is_closing():\n",
+        "        if False:\n",
+        ("tests/integration/websocket/test_backpressure.py",),
+    ),
 )

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +19,7 @@ from unbroken.limits import Limits
 from unbroken.messages import Epoch, Seq, StreamId, StreamInfo, join_encoded
 from unbroken.protocol.codec import messages_around, messages_prefix
 from unbroken.store.base import RESYNC, Batch, StreamingMessageRepository
+from unbroken.store.batches import merged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -155,6 +155,7 @@ class Hub:
         self._metrics = metrics
         metrics.lagging.set_function(lambda: self.lagging)
         self._live: dict[StreamId, LiveStream] = {}
+        self._viewers = 0
         self._stale: set[StreamId] = set()
         self._refresh = asyncio.Event()
 
@@ -166,7 +167,13 @@ class Hub:
     @property
     def subscriptions(self) -> int:
         """How many subscriptions there are."""
-        return sum(len(live.viewers) for live in self._live.values())
+        return self._viewers
+
+    @property
+    def share_bytes(self) -> int:
+        """What one subscription may take at once to catch up: its part of what there is for all of them."""
+        limits = self._limits
+        return max(limits.catch_up_bytes_min, limits.catch_up_bytes_max // max(self._viewers, 1))
 
     @property
     def lagging(self) -> int:
@@ -188,6 +195,7 @@ class Hub:
         subscription = Subscription(live, cursor, sink)
         subscription.paused = paused
         live.viewers[subscription] = None
+        self._viewers += 1
         self._metrics.live_streams.set(len(self._live))
         self._metrics.subscriptions.inc()
         version = live.version
@@ -209,6 +217,7 @@ class Hub:
         if subscription not in live.viewers:
             return
         del live.viewers[subscription]
+        self._viewers -= 1
         self._metrics.subscriptions.dec()
         if not live.viewers and self._live.get(live.id) is live:
             del self._live[live.id]
@@ -218,15 +227,15 @@ class Hub:
     async def pull(self, subscription: Subscription, *, bytes_max: int | None = None) -> Sequence[LiveBatch]:
         """The next batches behind the cursor, from the ring or the store; none when the viewer has everything.
 
-        Moves the cursor. Bounded by `bytes_max` (default `read_bytes_max`) but always at least one batch. Raises
-        `TrimmedError` or `NotFoundError` when there can be no next message.
+        Moves the cursor. Bounded by `bytes_max` (default `read_bytes_max`) and `share_bytes`, but always at least one batch.
+        Raises `TrimmedError` or `NotFoundError` when there can be no next message.
         """
         live = subscription.live
         if live.gone:
             raise NotFoundError(f"the stream {live.name!r} was deleted", stream=live.name)
         if subscription.cursor >= live.head:
             return ()
-        room = bytes_max or self._limits.read_bytes_max
+        room = min(bytes_max or self._limits.read_bytes_max, self.share_bytes)
         found: Sequence[LiveBatch] | None = live.after(subscription.cursor)
         if found is None:
             found = await self._fetch(subscription, room)
@@ -256,7 +265,7 @@ class Hub:
             raise TrimmedError(first=read.stream.first, stream=live.name)
         assert not read.batches or read.batches[0].first == after + 1, "a store skipped messages"
         self._metrics.store_batches.inc(len(read.batches))
-        return [LiveBatch(live, batch) for batch in _merged(read.batches, limits.read_bytes_max)]
+        return [LiveBatch(live, batch) for batch in merged(read.batches, limits.read_bytes_max // 16)]
 
     async def follow(self, stream: StreamInfo, cursor: Seq) -> Follower:
         """A follower behind `cursor`, for a viewer that pulls at its own pace; close it when done."""
@@ -394,29 +403,6 @@ def news(subscription: Subscription) -> StreamInfo | None:
         return None
     subscription.told = facts(info)
     return info
-
-
-def _merged(batches: Sequence[Batch], bytes_max: int) -> list[Batch]:
-    """Small stored batches put together, so that catching up costs few frames; each at most about `bytes_max` / 16."""
-    merged: list[Batch] = []
-    waiting: list[Batch] = []
-    size = 0
-    for batch in batches:
-        if waiting and size + len(batch.body) > bytes_max // 16:
-            merged.append(_joined(waiting))
-            waiting, size = [], 0
-        waiting.append(batch)
-        size += len(batch.body)
-    if waiting:
-        merged.append(_joined(waiting))
-    return merged
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    last = batches[-1]
-    return replace(last, first=batches[0].first, body=join_encoded([batch.body for batch in batches]))
 
 
 class Follower:

@@ -47,6 +47,8 @@ class Limits:
     # the hub: a ring per live stream
     ring_bytes_max: int = 1 * MIB
     ring_batches_max: int = 1_024
+    catch_up_bytes_max: int = 32 * MIB
+    catch_up_bytes_min: int = 16 * KIB
 
     # one connection
     frame_bytes_max: int = 8 * MIB

@@ -30,6 +30,8 @@ MEANING: Final = {
     "page_items_max": "Items of one page of a listing.",
     "ring_bytes_max": "The newest messages that are kept in memory, for each watched stream.",
     "ring_batches_max": "The newest batches that are kept in memory, for each watched stream.",
+    "catch_up_bytes_max": "What all viewers together take at once to catch up, shared equally: with many, in smaller pieces.",
+    "catch_up_bytes_min": "What each viewer may take at once to catch up, however many there are; one message always comes.",
     "frame_bytes_max": "One WebSocket frame, in both directions.",
     "connections_max": "Open WebSockets; and, counted apart, open long responses.",
     "subscriptions_max": "Subscriptions of one connection.",

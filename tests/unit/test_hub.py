@@ -119,6 +119,28 @@ async def test_a_stalled_viewer_does_not_hold_up_the_others() -> None:
         assert all(viewer.taken == [] for viewer in stalled)
 
 
+@pytest.mark.scenario("TC-EDGE-010")
+async def test_viewers_that_catch_up_share_what_there_is_and_each_always_gets_something() -> None:
+    limits = replace(DEFAULT_LIMITS, catch_up_bytes_max=8_000, catch_up_bytes_min=500)
+    async with running_parts(MemoryStore(limits=limits), limits=limits) as parts:
+        stream = await parts.stream()
+        for number in range(100):
+            await parts.streams.append_durably(stream, texts(f"{number}" + "x" * 200))
+        viewers = [await parts.hub.follow(stream, START)]
+        alone = sum(len(batch.body) for batch in (await viewers[0].next()).batches)
+        assert 7_000 < alone <= 8_100, "with what stands between messages"
+        viewers += [await parts.hub.follow(stream, START) for _ in range(3)]
+        shared = sum(len(batch.body) for batch in (await viewers[1].next()).batches)
+        assert 1_700 < shared <= 2_100
+        viewers += [await parts.hub.follow(stream, START) for _ in range(96)]
+        assert parts.hub.share_bytes == 500
+        assert (await viewers[2].next()).batches
+        for viewer in viewers[1:]:
+            viewer.close()
+            viewer.close()
+        assert (parts.hub.subscriptions, parts.hub.share_bytes) == (1, 8_000)
+
+
 async def test_the_ring_is_bounded_and_what_fell_out_comes_from_the_store() -> None:
     limits = replace(DEFAULT_LIMITS, ring_bytes_max=2_000, ring_batches_max=10)
     async with running_parts(MemoryStore(limits=limits), limits=limits) as parts:

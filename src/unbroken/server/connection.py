@@ -438,6 +438,7 @@ class Connection:
                 del dirty[subscription]
                 if subscription.paused:
                     continue
+                wire.bound(min(limits.connection_buffer_bytes_max, hub.share_bytes))
                 try:
                     batches = await hub.pull(subscription, bytes_max=self._window_bytes)
                 except UnbrokenError as error:

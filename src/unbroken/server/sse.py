@@ -113,6 +113,7 @@ class _Transmission:
             if self._attendance.refusal is not None:
                 raise self._attendance.refusal
             payload = b"".join(map(batch_events, delta.batches))
+            delta.batches = ()  # a viewer that reads slowly holds what is on its way to it, and no copy
             if delta.info is not None:
                 payload += sse.event("state", _encoder.encode(stream_view(delta.info)))
             if self._follower.ended and delta.info is not None:

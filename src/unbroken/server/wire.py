@@ -34,6 +34,10 @@ class Wire(Protocol):
         """Bytes accepted and not yet given to the operating system (or to the server that carries the socket)."""
         ...
 
+    def bound(self, bytes_max: int) -> None:
+        """From now on it is full beyond so many unsent bytes."""
+        ...
+
     def send(self, payload: bytes) -> None:
         """Send one text frame."""
         ...
@@ -114,6 +118,11 @@ class TransportWire:
     @property
     def waiting_bytes(self) -> int:
         return self._out_bytes + self._transport.get_write_buffer_size()
+
+    def bound(self, bytes_max: int) -> None:
+        if bytes_max != self._max and not self._transport.is_closing():
+            self._max = bytes_max
+            self._transport.set_write_buffer_limits(high=bytes_max, low=bytes_max // 4)
 
     def send(self, payload: bytes) -> None:
         self._put(websocket_header(len(payload)) + payload)
@@ -209,6 +218,9 @@ class AsgiWire:
     @property
     def waiting_bytes(self) -> int:
         return self._out_bytes
+
+    def bound(self, bytes_max: int) -> None:
+        self._max = bytes_max
 
     def send(self, payload: bytes) -> None:
         if self.closing is None:

@@ -78,6 +78,36 @@ async def test_one_fast_viewer_among_99_stalled_ones_gets_everything_in_order(sp
             peer.socket.transport.abort()
 
 
+@pytest.mark.scenario("TC-EDGE-010")
+async def test_the_more_viewers_are_stalled_the_less_waits_for_each() -> None:
+    limits = replace(DEFAULT_LIMITS, catch_up_bytes_max=120_000, catch_up_bytes_min=1_000)
+    total, number = 1_500, 3  # more than the operating system keeps on the way
+    async with running_server(Speed.STANDALONE, limits=limits) as server, AsyncExitStack() as stack:
+        stream = (await server.services.streams.create(LOCAL, "a", NewStream())).stream
+        await burst(server, stream, 1, total)
+        stalled = [await stack.enter_async_context(server.peer(ping_interval=None)) for _ in range(number)]
+        for peer in stalled:
+            await peer.send(type="subscribe", id=1, stream="a")
+            await peer.receive("subscribed")
+            peer.socket.transport.pause_reading()
+        await asyncio.wait_for(until_still(server), 30)
+        waiting = [waiting_bytes(connection) for connection in server.services.connections]
+        assert max(waiting) <= 2 * 120_000 // number + 2 * MESSAGE_BYTES
+        assert server.services.hub.lagging == number
+        for peer in stalled:
+            peer.socket.transport.abort()
+
+
+async def until_still(server: Running) -> None:
+    """Nobody is sent anything any more."""
+    before, same = -1, 0
+    while same < 20:
+        await asyncio.sleep(0.01)
+        now = server.services.metrics.delivered_messages
+        same = same + 1 if now == before else 0
+        before = now
+
+
 @pytest.mark.scenario("STRESS-004")
 @pytest.mark.parametrize("speed", list(Speed))
 async def test_a_burst_is_delivered_in_batches(speed: Speed) -> None:
