@@ -23,7 +23,7 @@ from unbroken.errors import ProviderUnavailableError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.server.headers import SECURITY
 from unbroken.server.problems import problem_response
-from unbroken.server.transport import WebSocket
+from unbroken.server.transport import QUIET, WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,11 +75,26 @@ class _Handshake(asyncio.Protocol):
         if self._successor is not None:
             self._successor.connection_lost(exc)  # the peer went before the successor was set
 
+    def eof_received(self) -> bool:
+        """The peer has closed its half: so do we."""
+        return False
+
+    def pause_writing(self) -> None:
+        if self._successor is not None:
+            self._successor.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._successor is not None:
+            self._successor.resume_writing()
+
     def shutdown(self) -> None:
         """uvicorn stops before the handshake was done."""
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.data_received(data)  # over TLS more may come before the successor is set
+            return
         self._received += data
         if self._deciding:
             return
@@ -168,7 +183,8 @@ class _Handshake(asyncio.Protocol):
             return
         connections = self._connections
         # What the handshake held is three quarters of an idle connection's memory: a fresh protocol goes on without it.
-        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=self._services.limits.frame_bytes_max)
+        bytes_max = self._services.limits.frame_bytes_max
+        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bytes_max, logger=QUIET)
         socket = WebSocket(self._services, principal, self._transport, frames, lambda _exc: connections.discard(socket))
         connections.add(socket)
         self._become(socket)

@@ -17,7 +17,7 @@ from websockets.streams import StreamReader
 
 from unbroken.errors import TooLargeError
 from unbroken.identity import Principal
-from unbroken.server.transport import WebSocket
+from unbroken.server.transport import QUIET, WebSocket
 from unbroken.server.wire import CLOSE_SECONDS_MAX
 
 if TYPE_CHECKING:
@@ -166,10 +166,11 @@ def _lighten(protocol: WebSocketsSansIOProtocol) -> Protocol:
     conn = protocol.conn
     if _between_frames(conn):
         bounds = (conn.max_message_size, conn.max_fragment_size)
-        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bounds, logger=conn.logger)
+        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bounds, logger=QUIET)
         frames.current_size = conn.current_size
         protocol.conn = frames  # type: ignore[assignment]
         del protocol.request, protocol.response
+    protocol.conn.debug = False  # a frame's contents are not for the log
     if not getattr(protocol.queue, "_getters", True):
         protocol.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Unmade(protocol))
     protocol.writable = _WRITABLE

@@ -8,6 +8,7 @@ tempting a shortcut may be; only the header in front of our shared outgoing fram
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, cast
@@ -25,8 +26,11 @@ from unbroken.server.wire import CLOSE_SECONDS_MAX, TransportWire
 if TYPE_CHECKING:
     from unbroken.server.services import Services
 
-__all__ = ["WebSocket"]
+__all__ = ["QUIET", "WebSocket"]
 
+QUIET: Final = logging.getLogger("unbroken.websocket")
+"""For the library's parser, which would log every frame: contents, and tokens in `auth` frames."""
+QUIET.setLevel(logging.INFO)
 TEXT: Final = Opcode.TEXT
 BINARY: Final = Opcode.BINARY
 CONTINUATION: Final = Opcode.CONT

@@ -42,7 +42,7 @@ async def test_a_server_with_a_certificate_carries_everything_over_tls(tmp_path:
     certificate = make_certificate(tmp_path / "server.pem")
     context = trusting(certificate)
     arguments = ["--tls-cert", str(certificate)]
-    async with asyncio.timeout(120), SecureServer(tmp_path, arguments=arguments) as server:
+    async with asyncio.timeout(60), SecureServer(tmp_path, arguments=arguments) as server:
         assert f"unbroken listening on {server.url}" in server.output
         async with Client(server.url, ssl=context) as client, httpx2.AsyncClient(verify=context) as http:
             await client.create("a")
