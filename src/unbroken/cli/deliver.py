@@ -87,12 +87,13 @@ async def _deliver_file(path: Path, connection: Connection, *, wait: float, as_j
 async def _watched(outbox: Outbox, link: Link, limits: Limits, *, wait: float) -> None:
     """Deliver, with a progress bar on a terminal; `UnreachableError` after `wait` seconds without progress."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     delivery = Delivery(link, outbox, limits, lease_seconds=None, notice=note)
     loop = asyncio.get_running_loop()
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        bar = progress.add_task(clean(outbox.header.stream), total=outbox.waiting_bytes)
+        bar = progress.add_task(escape(clean(outbox.header.stream)), total=outbox.waiting_bytes)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(delivery.run())
             before, since = outbox.waiting_bytes, loop.time()

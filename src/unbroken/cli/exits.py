@@ -8,9 +8,7 @@ from __future__ import annotations
 import sys
 from enum import IntEnum
 
-import msgspec
-
-from unbroken.cli.output import clean
+from unbroken.cli.output import clean, json_line
 from unbroken.errors import UnbrokenError
 
 __all__ = ["Exit", "UsageError", "exit_of", "report", "report_usage"]
@@ -88,7 +86,7 @@ def report(error: UnbrokenError, *, as_json: bool) -> Exit:
             "cure": error.cure,
             "detail": error.detail,
         }
-        sys.stderr.write(msgspec.json.encode(fields).decode() + "\n")
+        sys.stderr.write(json_line(fields))
     else:
         sys.stderr.write(f"error[{error.code}]: {clean(error.message)}\n")
         if error.cure:
@@ -100,7 +98,7 @@ def report_usage(message: str, cure: str, *, as_json: bool) -> Exit:
     """As `report`, for a command line that cannot be understood."""
     if as_json:
         fields = {"error": "usage", "message": message, "retryable": False, "cure": cure, "detail": {}}
-        sys.stderr.write(msgspec.json.encode(fields).decode() + "\n")
+        sys.stderr.write(json_line(fields))
     else:
         sys.stderr.write(f"error[usage]: {clean(message)}\ncure: {cure}\n")
     return Exit.USAGE

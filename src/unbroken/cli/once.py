@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import sys
 from dataclasses import replace
 
 import msgspec
@@ -86,7 +87,7 @@ def _face(connection: Connection, limits: Limits) -> HttpFace:
 def attach(view: StreamView, connection: Connection) -> int:
     """Show what the run of `view` has written and writes, until it ends; its exit code, as far as it has one."""
     note(f"this run exists: {clean(view.stream)} ({view.state}); it is shown here, and nothing is started")
-    code = tail(view.stream, follow=True, form=Form(raw=True), connection=connection)
+    code = tail(view.stream, follow=True, form=Form(raw=not sys.stdout.isatty(), colours=True), connection=connection)
 
     async def ask() -> StreamView:
         async with connection.client() as client:

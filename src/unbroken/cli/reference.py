@@ -27,7 +27,7 @@ CONVENTIONS = """\
 * An error reads `error[CODE]: what happened` and `cure: what to do`; the codes are in [errors.md](errors.md).
 * The server is named by `--server` or `UNBROKEN_SERVER`; the token by `UNBROKEN_TOKEN` or a file, never by an argument.
 * No verb asks anything. `NO_COLOR` is honoured, and colours appear on terminals only.
-* `tail`, `ls` and `show` remove what could control a terminal from what they print; `tail --raw` and `--json` do not.
+* Nothing that is stored can control the terminal: it is removed from text and escaped in JSON. `tail --raw` writes the bytes.
 * Shell completion: `unbroken completion bash`, `zsh` or `fish` prints the script.
 """
 RUN = """\

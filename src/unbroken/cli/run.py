@@ -295,5 +295,7 @@ def _nameable(program: str) -> str:
 
 def _not_started(error: OSError) -> int:
     """As shells do it."""
-    sys.stderr.write(f"error[command]: {error.strerror}: {error.filename}\ncure: check the command's name and rights\n")
+    sys.stderr.write(
+        f"error[command]: {error.strerror}: {clean(str(error.filename))}\ncure: check the command's name and rights\n"
+    )
     return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE

@@ -38,6 +38,7 @@ class Form:
     raw: Annotated[bool, Parameter(negative="", help="Write payloads byte by byte, also what controls a terminal.")] = (
         False
     )
+    colours: Annotated[bool, Parameter(negative="", help="Keep the colours of letters, and nothing else.")] = False
     json: Json = False
 
 
@@ -128,7 +129,7 @@ class _Printer:
 
     def _text(self, received: Received) -> None:
         if received.text is not None:
-            filtered = self._filters.setdefault(received.kind, TerminalFilter())
+            filtered = self._filters.setdefault(received.kind, TerminalFilter(colours=self._form.colours))
             self._write(filtered.feed(received.text))
             return
         if self._mid_line:
@@ -144,7 +145,7 @@ class _Printer:
     def _write(self, text: str) -> None:
         if text:
             sys.stdout.write(text)
-            self._mid_line = not text.endswith("\n")
+            self._mid_line = not text.removesuffix("\x1b[0m").endswith("\n")
 
 
 def _teller() -> Callable[[StatusEvent], None]:

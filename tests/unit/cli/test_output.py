@@ -6,16 +6,19 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unbroken.cli.app import VERBS, execute
 from unbroken.cli.exits import Exit, exit_of, report
-from unbroken.cli.output import TerminalFilter, clean, coloured, human_bytes, print_table
+from unbroken.cli.output import TerminalFilter, clean, coloured, human_bytes, json_line, print_table
 from unbroken.errors import NotFoundError, error_codes
 
-HOSTILE = st.text(st.sampled_from("\x1b[]()0;31mAhttp\x07\\\x9b\x90P\r\n\t x\x00\x7f\u202e"), max_size=40)
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+HOSTILE = st.text(
+    st.sampled_from("\x1b[]()0;31m8Ahttp\x07\\\x9b\x90\x9c\x9dP\r\n\t x\x00\x7f\u202e\u2066\u206b"), max_size=40
+)
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f]")
+COLOUR = re.compile(r"\x1b\[(?:0|[1-4]|22|23|24|3[0-79]|9[0-7]|38;5;\d{1,3}|38;2(;\d{1,3}){3}|;)+m")
 
 
 @given(st.lists(HOSTILE, max_size=10))
@@ -23,6 +26,58 @@ def test_no_control_character_passes_wherever_the_text_is_cut(pieces: list[str])
     text_filter = TerminalFilter()
     shown = "".join(text_filter.feed(piece) for piece in pieces) + text_filter.finish()
     assert CONTROLS.search(shown) is None
+
+
+@example(["\x900\x1b)", "0"])
+@given(st.lists(HOSTILE, max_size=10))
+def test_where_the_text_is_cut_makes_no_difference(pieces: list[str]) -> None:
+    cut, whole = TerminalFilter(), TerminalFilter()
+    shown = "".join(cut.feed(piece) for piece in pieces) + cut.finish()
+    assert shown == whole.feed("".join(pieces)) + whole.finish()
+
+
+@given(st.lists(HOSTILE, max_size=10))
+def test_with_colours_nothing_but_colours_passes_and_each_piece_ends_without(pieces: list[str]) -> None:
+    text_filter = TerminalFilter(colours=True)
+    for shown in [*map(text_filter.feed, pieces), text_filter.finish()]:
+        assert CONTROLS.search(COLOUR.sub("", shown)) is None
+        assert "\x1b" not in shown or shown.endswith("\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m plain", "\x1b[31mred\x1b[0m plain\x1b[0m"),
+        ("\x1b[8mhidden", "hidden"),
+        ("\x1b[7;5;41mback", "back"),
+        ("\x1b[1;44;32mx", "\x1b[1;32mx\x1b[0m"),
+        ("\x1b[38;5;200mx", "\x1b[38;5;200mx\x1b[0m"),
+        ("\x1b[48;2;1;2;3mx", "x"),
+        ("\x1b[38;5mx", "x"),
+        ("\x1b[38;2;1;2;9999mx", "x"),
+        ("\x1b]0;\x1b[31mtitle\x07x", "\x1b[31mtitlex\x1b[0m"),
+        ("\x1b[31", ""),
+    ],
+)
+def test_colours_of_letters_stay_where_they_are_wanted(given: str, shown: str) -> None:
+    assert TerminalFilter(colours=True).feed(given) == shown
+
+
+def test_a_colour_lasts_over_pieces() -> None:
+    text_filter = TerminalFilter(colours=True)
+    assert text_filter.feed("\x1b[3") == ""
+    assert text_filter.feed("2mgreen") == "\x1b[32mgreen\x1b[0m"
+    assert text_filter.feed(" still") == "\x1b[32m still\x1b[0m"
+    assert text_filter.feed("\x1b[m over") == "\x1b[32m\x1b[0m over\x1b[0m"
+    assert text_filter.feed(" plain") in {" plain", "\x1b[0m plain\x1b[0m"}
+
+
+@given(st.recursive(HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner), max_leaves=8))
+def test_a_line_of_json_says_the_same_and_controls_nothing(value: object) -> None:
+    line = json_line(value)
+    assert CONTROLS.search(line) is None
+    assert line.count("\n") == 1
+    assert msgspec.json.decode(line) == value
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs", "Cf", "Zl", "Zp"]), max_size=20), max_size=10))
@@ -42,6 +97,18 @@ def test_ordinary_text_passes_unchanged(pieces: list[str]) -> None:
         "\x1b(B",
         "\x1bc",
         "\x9b1A",
+        "\x1b]52;c;aGk=\x07",
+        "\x9d52;c;aGk=\x9c",
+        "\x1b]52;c;aGk=\x9c",
+        "\x90q#0\x1b\\",
+        "\x1b^private\x1b\\",
+        "\x1b_application\x07",
+        "\x1bXstring\x1b\\",
+        "\x1b[?1049h",
+        "\x1b[6n",
+        "\x1b[>0;1 q",
+        "\x1b#8",
+        "\x1b[5i",
     ],
 )
 def test_an_escape_sequence_leaves_nothing_behind_however_it_is_split(sequence: str) -> None:
