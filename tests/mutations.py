@@ -1,19 +1,28 @@
 """Owns the list of mistakes that our tests must notice, one for each promise that would break in silence.
 
-`python -m tests.mutations [NAME...]` makes each in a copy of the checkout and runs the tests named beside it: a mutation that
-survives is a promise that nobody holds. test_mutations.py holds the list against the code. The checkout is never changed.
+`python -m tests.mutations [--record FILE] [NAME...]` makes each in a copy of the checkout and runs the tests named beside
+it: a mutation that survives is a promise that nobody holds. test_mutations.py holds the list against the code. The checkout
+is never changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
+from compileall import compile_dir
+from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Final
 
 from tests.mutations_disk import DISK_MUTATIONS
 from tests.mutations_page import PAGE_MUTATIONS
 from tests.mutations_simulated import SIMULATED_MUTATIONS
-from tests.support.mutating import Mutation, Verdict, copied, run_tests, tried
+from tests.mutations_spill import SPILL_MUTATIONS
+from tests.support.mutating import Mutation, Verdict, copied, tried
+from tests.support.mutation_record import Record
 
 __all__ = ["MUTATIONS", "main"]
 
@@ -27,7 +36,6 @@ BACKOFF = "src/unbroken/protocol/backoff.py"
 CHAIN = "src/unbroken/protocol/chain.py"
 SESSION = "src/unbroken/protocol/client.py"
 SSE = "src/unbroken/protocol/sse.py"
-SPILL = "src/unbroken/client/spill.py"
 CHECK = "src/unbroken/testing/history_check.py"
 ACTORS = "src/unbroken/testing/survival/actors.py"
 RECORDING = "src/unbroken/testing/survival/recording.py"
@@ -44,7 +52,6 @@ SESSION_TESTS = (
     "tests/unit/protocol/test_client_session.py",
     "tests/unit/client",
 )
-SPILL_TESTS = ("tests/unit/cli/test_outbox.py",)
 HISTORY_TESTS = ("tests/unit/testing/test_history.py",)
 KIT_TESTS = ("tests/unit/testing/test_scorecard.py", "tests/integration/survival_kit/test_saboteurs.py")
 BLACK_HOLE = ("tests/integration/network/test_black_hole.py",)
@@ -143,6 +150,13 @@ MUTATIONS: Final = (
         HUB,
         "        if batch.first != live.head + 1 or (ring and ring[-1].last != live.head):\n            ring.clear()\n",
         "        if batch.first != live.head + 1 and not ring:\n            ring.clear()\n",
+        HUB_TESTS,
+    ),
+    Mutation(
+        "a cursor inside a batch is served whole batches",
+        HUB,
+        "        return found if found and found[0].first == cursor + 1 else None\n",
+        "        return found or None\n",
         HUB_TESTS,
     ),
     Mutation(
@@ -353,28 +367,6 @@ MUTATIONS: Final = (
         "        if True:\n            found.append",
         ("tests/unit/protocol/test_sse.py",),
     ),
-    # --- spill: what waits is whole, or is known to be damaged ---
-    Mutation(
-        "a damaged record is believed",
-        SPILL,
-        "        if len(payload) < length or zlib.crc32(payload) != checksum:\n",
-        "        if len(payload) < length:\n",
-        SPILL_TESTS,
-    ),
-    Mutation(
-        "a write that failed half-way stays",
-        SPILL,
-        "        except OSError:\n            self.truncate(start)\n            raise\n",
-        "        except OSError:\n            raise\n",
-        SPILL_TESTS,
-    ),
-    Mutation(
-        "the torn end of a file is kept",
-        SPILL,
-        "        file.truncate(end)\n        return file\n",
-        "        return file\n",
-        SPILL_TESTS,
-    ),
     # --- the kit itself: it catches, and accuses nobody ---
     Mutation(
         "the checker overlooks a gap",
@@ -432,33 +424,51 @@ MUTATIONS: Final = (
         "        if False:\n",
         ("tests/unit/testing/test_resolver.py",),
     ),
+    *SPILL_MUTATIONS,
     *DISK_MUTATIONS,
     *SIMULATED_MUTATIONS,
     *PAGE_MUTATIONS,
 )
 
 
-def main(names: Sequence[str]) -> int:
-    """Try all mutations, or those with these names; 0 when every one was killed."""
-    unknown = sorted(set(names) - {mutation.name for mutation in MUTATIONS})
+def main(arguments: Sequence[str]) -> int:
+    """Try all mutations, or those with the names given; 0 when every one was killed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="keep what is found, and go on from there next time"
+    )
+    chosen = parser.parse_args(arguments)
+    unknown = sorted(set(chosen.names) - {mutation.name for mutation in MUTATIONS})
     if unknown:
         print(f"no such mutation: {', '.join(unknown)}", file=sys.stderr)
         return 2
-    chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
-    counts = dict.fromkeys(Verdict, 0)
+    counts = _try_all(
+        [mutation for mutation in MUTATIONS if not chosen.names or mutation.name in chosen.names], chosen.record
+    )
+    print(f"{counts[Verdict.KILLED]} of {counts.total()} killed")
+    return 0 if counts[Verdict.KILLED] == counts.total() else 1
+
+
+def _try_all(mutations: Sequence[Mutation], record_file: Path | None) -> Counter[Verdict]:
+    """Try one after the other and say what became of each."""
+    counts: Counter[Verdict] = Counter()
+    sound: set[str] = set()
     with copied() as folder:
-        status, said = run_tests(folder, sorted({test for mutation in chosen for test in mutation.tests}))
-        if status != 0:
-            print(f"the tests fail without any mutation:\n{said}", file=sys.stderr)
-            return 2
-        for mutation in chosen:
-            verdict, said = tried(folder, mutation)
-            counts[verdict] += 1
-            print(f"{verdict:15} {mutation.file}: {mutation.name}", flush=True)
-            if verdict is Verdict.BROKEN:
-                print(said, file=sys.stderr)
-    print(", ".join(f"{count} {verdict.lower()}" for verdict, count in counts.items()))
-    return 0 if counts[Verdict.KILLED] == len(chosen) else 1
+        record = Record(record_file, folder)
+        compile_dir(folder / "src", quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+        for mutation in mutations:
+            begun = time.monotonic()
+            outcome = record.killed(mutation)
+            if outcome is None:
+                outcome = tried(folder, mutation, first=record.noticed(mutation), sound=sound)
+                record.add(mutation, outcome)
+            counts[outcome.verdict] += 1
+            seconds = time.monotonic() - begun
+            print(f"{outcome.verdict:14} {seconds:4.0f} s  {mutation.name}: {outcome.by}", flush=True)
+            if outcome.verdict is not Verdict.KILLED:
+                print(outcome.why, file=sys.stderr, flush=True)
+    return counts
 
 
 if __name__ == "__main__":

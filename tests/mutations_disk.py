@@ -271,4 +271,51 @@ DISK_MUTATIONS: Final = (
         "if False or",
         ("tests/integration/disk/test_power.py",),
     ),
+    Mutation(
+        "a store that hangs takes more",
+        "src/unbroken/log.py",
+        "        if self._late is not None:\n"
+        "            raise StoreUnavailableError(self._late.message)"
+        "  # each time a new one: a traceback grows with each raise\n",
+        "",
+        ("tests/unit/test_log.py",),
+    ),
+    Mutation(
+        "a full store refuses what needs no room",
+        "src/unbroken/log.py",
+        "        growing = [entry for entry in taken if grows(entry[0])]\n        if 0 < len(growing) < len(taken):\n",
+        "        growing = [entry for entry in taken if grows(entry[0])]\n        if False:\n",
+        ("tests/unit/test_log.py",),
+    ),
+    Mutation(
+        "the reserve is let go in name only",
+        "src/unbroken/store/sqlite/ballast.py",
+        "        self._held = False\n        self._path.unlink(missing_ok=True)\n",
+        "        self._held = False\n",
+        ("tests/integration/disk/test_full.py",),
+    ),
+    Mutation(
+        "the write-ahead log keeps its room on a full disk",
+        "src/unbroken/store/sqlite/writer.py",
+        "        if self._ballast.full:\n            with suppress(StoreError):\n",
+        "        if False:\n            with suppress(StoreError):\n",
+        (
+            "tests/integration/disk/test_full.py"
+            "::test_a_disk_that_the_log_has_filled_has_room_again_when_that_is_emptied",
+        ),
+    ),
+    Mutation(
+        "giving back takes steps that the reserve cannot bear",
+        "src/unbroken/store/sqlite/writer.py",
+        "        if self._ballast.full:\n            pages = min(",
+        "        if False:\n            pages = min(",
+        ("tests/integration/disk/test_full.py",),
+    ),
+    Mutation(
+        "a lost commit may come back after it was looked up",
+        "src/unbroken/store/sqlite/writer.py",
+        "            self._probe()\n            with self._db.transaction():\n                entry =",
+        "            with self._db.transaction():\n                entry =",
+        ("tests/integration/disk/test_outcome.py",),
+    ),
 )

@@ -74,9 +74,18 @@ class Scene:
         while any(viewer.connections <= count for viewer, count in zip(self.observers, before, strict=True)):
             await asyncio.sleep(0.01)
 
+    def failures(self) -> list[int]:
+        """How often each client over WebSocket was told that there is no connection."""
+        return [observer.failures for observer in self.sockets]
+
+    async def in_vain(self, before: list[int]) -> None:
+        """Wait until each of them has lost its connection since `before` and then tried to connect in vain."""
+        while any(now < count + 2 for now, count in zip(self.failures(), before, strict=True)):
+            await asyncio.sleep(0.005)
+
     async def run(self, faults: Callable[[], Awaitable[None]]) -> None:
         """Stream everything while `faults` does its worst, then judge."""
-        async with Client(self.url) as direct:
+        async with asyncio.timeout(CEILING), Client(self.url) as direct:
             await direct.create(STREAM)
         async with asyncio.timeout(CEILING), asyncio.TaskGroup() as group:
             for observer in self.observers:

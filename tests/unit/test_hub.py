@@ -457,6 +457,16 @@ async def test_a_ring_with_a_hole_is_not_read_from() -> None:
             assert await read_all(late, 3) == ["a", "elsewhere", "c"]
 
 
+async def test_a_cursor_inside_a_batch_gets_only_what_is_behind_it() -> None:
+    async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
+        stream = await parts.stream()
+        first = await parts.hub.subscribe(stream, START, Viewer())
+        await parts.streams.append_durably(stream, texts("a", "b", "c"))
+        assert [(batch.first, batch.last) for batch in first.live.ring] == [(1, 3)], "the ring cannot cut"
+        late = await parts.hub.subscribe(stream, Seq(2), Viewer())
+        assert [(batch.first, batch.last) for batch in await parts.hub.pull(late)] == [(3, 3)]
+
+
 async def test_an_end_is_no_news_in_front_of_the_last_message() -> None:
     async with running_parts(MemoryStore(limits=DEFAULT_LIMITS)) as parts:
         stream = await parts.stream()

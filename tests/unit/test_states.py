@@ -202,9 +202,10 @@ async def test_when_the_clock_jumps_the_reaper_gives_producers_their_time_again(
             await asyncio.sleep(0)
             clock.advance(3600)
             until = None
-            while until is None or until <= clock.ms:
-                await asyncio.sleep(0.005)
-                until = (await parts.streams.get(ALICE, "a", may=Verb.READ)).lease_until_ms
+            async with asyncio.timeout(30):
+                while until is None or until <= clock.ms:
+                    await asyncio.sleep(0.005)
+                    until = (await parts.streams.get(ALICE, "a", may=Verb.READ)).lease_until_ms
             reaper.cancel()
         assert (await parts.streams.get(ALICE, "a", may=Verb.READ)).state is StreamState.RUNNING
 

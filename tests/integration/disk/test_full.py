@@ -119,6 +119,26 @@ async def test_writing_resumes_by_itself_when_somebody_else_makes_room(small: Sm
         await service.judge()
 
 
+@pytest.mark.scenario("TC-EDGE-006")
+async def test_a_disk_that_the_log_has_filled_has_room_again_when_that_is_emptied(small: SmallDisk) -> None:
+    if not small.real:
+        pytest.skip("not run: needs a tmpfs")
+    limits = replace(LIMITS, store_wal_bytes=2 * SIZE)  # so that nothing copies the log before the disk is full
+    store = SQLiteStore(small.path / "unbroken.db", limits=limits)
+    await store.open()
+    stream = await create(store, "a")
+    appended = 0
+    with suppress(StoreFullError):
+        while True:
+            await append(store, stream, [encoded(str(appended))])
+            appended += 1
+    assert (small.path / "unbroken.db").stat().st_size < SIZE // 4, "it is the log that has filled the disk"
+    await append(store, stream, [encoded(str(appended))])
+    assert await read_all(store, stream.id) == [str(number) for number in range(appended + 1)]
+    assert (small.path / "unbroken.db-ballast").exists(), "and the reserve is there again"
+    await store.close()
+
+
 async def test_a_start_on_a_full_disk_gives_up_the_reserve_serves_readers_and_resumes(small: SmallDisk) -> None:
     if not small.real:
         pytest.skip("not run: needs a tmpfs")
