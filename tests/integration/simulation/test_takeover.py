@@ -13,9 +13,10 @@ import pytest
 
 from unbroken.auth.access import Access
 from unbroken.errors import StoreUnavailableError
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo, StreamState
+from unbroken.requests import NewStream
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.context import RunContext
 from unbroken.runs.spec import RunRequest
@@ -24,7 +25,6 @@ from unbroken.server.app import build_services
 from unbroken.server.engine import Engine
 from unbroken.server.services import Services
 from unbroken.store.memory import MemoryStore
-from unbroken.streams import NewStream
 from unbroken.testing.simulation import SimulatedClock, SimulatedNetwork, run_virtual
 from unbroken.testing.simulation.storage import StoreHandle, Trouble
 
@@ -92,7 +92,7 @@ async def begun(services: Services) -> StreamInfo:
     created = await services.desk.start(ME, RunRequest(task="work"))
     while True:
         await asyncio.sleep(1)
-        stream = await services.streams.get(ME, created.stream.name)
+        stream = await services.streams.get(ME, created.stream.name, may=Verb.READ)
         if stream.state is StreamState.RUNNING and stream.head > 3:
             return stream
 
@@ -138,12 +138,12 @@ def test_a_run_that_is_resumed_stays_with_its_process_though_the_clock_jumps() -
         for phase in range(12):
             await second.states.pause(stream)
             await asyncio.sleep(LEASE + phase / 11)
-            stream = await second.states.resume(await second.streams.get(ME, stream.name))
+            stream = await second.states.resume(await second.streams.get(ME, stream.name, may=Verb.READ))
             await asyncio.sleep(0.01)
             processes.clock.jump(HOUR)
             await asyncio.sleep(LEASE)
         assert processes.executions == ["first"]
-        assert (await second.streams.get(ME, stream.name)).head > stream.head, "it goes on"
+        assert (await second.streams.get(ME, stream.name, may=Verb.READ)).head > stream.head, "it goes on"
 
     in_virtual_time(scene)
 
@@ -173,9 +173,11 @@ def test_a_lease_taken_while_the_clock_was_wrong_for_a_moment_kills_nobody(back:
                 await server.states.lease(stream, "p", 1, 2)
             await asyncio.sleep(0.1)
             processes.clock.jump(-back)
-        assert (await server.streams.get(ME, "held")).state is StreamState.RUNNING
+        assert (await server.streams.get(ME, "held", may=Verb.READ)).state is StreamState.RUNNING
         await asyncio.sleep(3 * LEASE)
-        assert (await server.streams.get(ME, "held")).state is StreamState.INTERRUPTED, "it is found all the same"
+        assert (await server.streams.get(ME, "held", may=Verb.READ)).state is StreamState.INTERRUPTED, (
+            "it is found all the same"
+        )
 
     in_virtual_time(scene)
 
@@ -187,7 +189,9 @@ def test_many_that_die_at_once_are_all_found() -> None:
             stream = (await server.streams.create(ME, f"held/{number}", NewStream())).stream
             await server.states.lease(stream, "p", 1, 2)
         await asyncio.sleep(2 + 5 * DEFAULT_LIMITS.reap_interval_seconds)
-        states = {(await server.streams.get(ME, f"held/{number}")).state for number in range(2 * MANY + 1)}
+        states = {
+            (await server.streams.get(ME, f"held/{number}", may=Verb.READ)).state for number in range(2 * MANY + 1)
+        }
         assert states == {StreamState.INTERRUPTED}
 
     in_virtual_time(scene)
@@ -201,7 +205,7 @@ def test_a_clock_that_is_set_back_does_not_keep_the_dead(back: float) -> None:
         await server.states.lease(stream, "p", 1, 2)
         processes.clock.jump(-back)
         await asyncio.sleep(LEASE + 3 * DEFAULT_LIMITS.reap_interval_seconds)
-        assert (await server.streams.get(ME, "held")).state is StreamState.INTERRUPTED
+        assert (await server.streams.get(ME, "held", may=Verb.READ)).state is StreamState.INTERRUPTED
 
     in_virtual_time(scene)
 
@@ -218,6 +222,6 @@ def test_a_producer_that_could_not_renew_because_the_store_was_away_is_not_reape
         processes.trouble.failing = 0
         await asyncio.sleep(1.9)
         await server.states.lease(stream, "p", 1, 2)
-        assert (await server.streams.get(ME, "held")).state is StreamState.RUNNING
+        assert (await server.streams.get(ME, "held", may=Verb.READ)).state is StreamState.RUNNING
 
     in_virtual_time(scene)
