@@ -43,9 +43,9 @@ SIMULATED_MUTATIONS: Final = (
     Mutation(
         "SSE resumes one message too late",
         "src/unbroken/server/http_messages.py",
-        "return SseResponse(services, stream, cursor, events, takeover=takeover)",
+        "return SseResponse(call, stream, cursor, events, takeover=takeover)",
         "cursor = Seq(min(cursor + 1, stream.head)) if cursor else cursor; "
-        "return SseResponse(services, stream, cursor, events, takeover=takeover)",
+        "return SseResponse(call, stream, cursor, events, takeover=takeover)",
         ("tests/integration/simulation/test_simulation.py",),
     ),
     Mutation(
