@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Final
+from urllib.parse import quote
 
 import apsw
 
@@ -26,8 +27,8 @@ from unbroken.log import Log
 from unbroken.messages import NewMessage, Seq, StreamId, StreamInfo, encode_message
 from unbroken.observe.metrics import Metrics
 from unbroken.runs.summary import read_summary
-from unbroken.store.base import Append, Durability, StreamFilter
-from unbroken.store.sqlite import SQLiteStore
+from unbroken.server.app import open_store
+from unbroken.store.base import Append, Durability, StreamFilter, StreamingMessageRepository
 from unbroken.streams import Streams
 
 __all__ = ["HOT", "SIZES", "SIZES_SMALL", "QueryCost", "compare_queries"]
@@ -74,7 +75,7 @@ class Meter:
 class Asked:
     """One database and who asks."""
 
-    store: SQLiteStore
+    store: StreamingMessageRepository
     streams: Streams
     world: World
     meter: Meter
@@ -209,14 +210,15 @@ async def _ask(asked: Asked, query: Callable[[Asked], Awaitable[object]], taken:
 @asynccontextmanager
 async def _database(path: Path, messages: int) -> AsyncIterator[Asked]:
     """A filled database, opened again so that nothing of it is remembered by the store."""
-    store = SQLiteStore(path, durability=Durability.PROCESS)
+    address = f"sqlite:///{quote(str(path))}"
+    store = open_store(address, Durability.PROCESS)
     await store.open()
     try:
         world = await fill(store, messages)
     finally:
         await store.close()
     meter = Meter()
-    store = SQLiteStore(path, durability=Durability.PROCESS)
+    store = open_store(address, Durability.PROCESS)
     with _traced(meter):
         await store.open()
     try:
