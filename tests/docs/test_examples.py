@@ -82,7 +82,9 @@ RUN_BY = {
     f"{SIMULATION} text 1": "test_seeds_of_a_simulation",
     f"{SIMULATION} sh 2": "test_a_soak",
     f"{MCP_TOOLS} json 1": "test_mcp_howto.py",
-    **dict.fromkeys((f"{VERIFY} sh 1", f"{VERIFY} sh 2", f"{VERIFY} python 1"), "test_verify_howto.py"),
+    **dict.fromkeys(
+        (f"{VERIFY} sh 1", f"{VERIFY} sh 2", f"{VERIFY} sh 3", f"{VERIFY} python 1"), "test_verify_howto.py"
+    ),
     f"{KIT} python 1": "test_kit_howto.py",
 }
 

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from tests.docs.blocks import ROOT, blocks
+from tests.support.certificates import make_certificate
 from tests.support.commands import Commands
+from tests.support.server import free_port
 from unbroken.testing.survival import ADAPTERS, ASPECTS, Capability, Outcome, Target, scenarios, survive
 
 pytestmark = pytest.mark.anyio
 
 HOWTO = "docs/howto/verify-server.md"
-OURS, THEIRS = (block.text for block in blocks(HOWTO) if block.language == "sh")
+OURS, OVER_TLS, THEIRS = (block.text for block in blocks(HOWTO) if block.language == "sh")
 
 
 async def test_the_command_works_on_our_server(tmp_path: Path) -> None:
@@ -27,6 +29,15 @@ async def test_the_command_works_on_our_server(tmp_path: Path) -> None:
     done = await Commands(tmp_path, "")(*words[1:3], start, *words[4:], "--only", "steady")
     assert done.status == 0, done.err
     assert done.text.splitlines()[1].split() == ["steady", *["pass"] * len(ASPECTS), "120", "0"]
+
+
+async def test_the_command_works_over_tls(tmp_path: Path) -> None:
+    certificate = str(make_certificate(tmp_path / "server.pem", by_address=False))
+    words = shlex.split(OVER_TLS.replace("/etc/unbroken/server.pem", certificate).replace("8443", str(free_port())))
+    assert words[1:4] == ["verify-server", words[2], "--ca-file"]
+    start = words[6].replace("unbroken serve", f"{shlex.join(Commands.program)} serve")
+    done = await Commands(tmp_path, "")(*words[1:6], start, "--only", "steady")
+    assert done.status == 0, done.err
 
 
 def test_the_command_for_the_reference_server_is_the_one_that_is_tested() -> None:

@@ -15,11 +15,13 @@ from cryptography.x509.oid import NameOID
 __all__ = ["make_certificate", "trusting"]
 
 
-def make_certificate(path: Path, *, passphrase: bytes | None = None) -> Path:
-    """Write the certificate and its key to `path`."""
+def make_certificate(path: Path, *, passphrase: bytes | None = None, by_address: bool = True) -> Path:
+    """Write the certificate and its key to `path`; without `by_address` it is for the name `localhost` only."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    if by_address:
+        names.append(x509.IPAddress(ip_address("127.0.0.1")))
     begins = datetime(2026, 1, 1, tzinfo=UTC)
     certificate = (
         x509.CertificateBuilder()

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from ssl import create_default_context
 from typing import Any
 
 from unbroken.testing.survival import Complete, Delivery, Ended, LostError, RefusedError
 from unbroken.testing.survival.adapters.sse import SseAdapter
 from unbroken.testing.survival.process import CommandLauncher
+from unbroken.testing.survival.secure import Secure
 
 SERVER = f"{sys.executable} -m tests.support.log_server --port {{port}} --directory {{directory}}"
 CAPABILITIES = ["resume", "idempotent_append", "durable_ack", "many_observers", "terminal_event", "delete", "restart"]
@@ -31,7 +33,7 @@ def shown(delivery: Delivery) -> dict[str, Any]:
     return {"payload": delivery.payload, "cursor": delivery.cursor, "position": delivery.position}
 
 
-Adapters = Callable[[str], Awaitable[SseAdapter]]
+Adapters = Callable[[dict[str, Any]], Awaitable[SseAdapter]]
 
 
 async def answer(request: dict[str, Any], launcher: CommandLauncher, adapters: Adapters) -> None:
@@ -48,7 +50,7 @@ async def answer(request: dict[str, Any], launcher: CommandLauncher, adapters: A
             say(number, ok=True)
         case _:
             try:
-                await carry_out(await adapters(request["url"]), request, number, stream)
+                await carry_out(await adapters(request), request, number, stream)
             except RefusedError as error:
                 say(number, refused=str(error))
             except LostError as error:
@@ -89,9 +91,14 @@ async def main() -> None:
     known: dict[str, SseAdapter] = {}
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
 
-        async def at(url: str) -> SseAdapter:
+        async def at(request: dict[str, Any]) -> SseAdapter:
+            url = request["url"]
             if url not in known:
-                known[url] = await stack.enter_async_context(SseAdapter(url))
+                adapter = SseAdapter(url)
+                if "authority" in request:
+                    ssl = create_default_context(cafile=request["ca_file"])
+                    adapter.secure = Secure(request["authority"], ssl)
+                known[url] = await stack.enter_async_context(adapter)
             return known[url]
 
         while line := await reader.readline():

@@ -290,9 +290,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--sabotage", type=Sabotage, default=Sabotage.NONE)
+    parser.add_argument("--certificate", type=Path)
     options = parser.parse_args()
     app = application(Logs(options.directory, options.sabotage))
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", ssl_certfile=options.certificate)
 
 
 if __name__ == "__main__":

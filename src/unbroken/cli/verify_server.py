@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from unbroken.cli.connection import read_token, run_async
+from unbroken.cli.connection import Connection, read_token, run_async
 from unbroken.cli.exits import Exit, UsageError
 from unbroken.cli.output import note, print_table
 
@@ -41,6 +41,10 @@ class Way:
         tuple[str, ...], Parameter(negative="", help="A capability that the server does not claim.")
     ] = ()
     token_file: Annotated[Path | None, Parameter(help="A file with the token; else UNBROKEN_TOKEN is used.")] = None
+    ca_file: Annotated[
+        Path | None,
+        Parameter(help="A file with the certificates to trust, instead of the system's, for https and wss."),
+    ] = None
 
 
 @Parameter(name="*")
@@ -96,6 +100,8 @@ def verify_server(
         start=way.start,
         without=way.without,
         token=read_token(way.token_file, "UNBROKEN_TOKEN", setting="token_file"),
+        ssl=Connection(ca_file=way.ca_file).ssl,
+        ca_file=way.ca_file,
     )
     card = run_async(_run(wanted, _chosen(course.only), course))
     _write(card, papers)
@@ -125,7 +131,7 @@ async def _run(wanted: Wanted, chosen: list[Scenario], course: Course) -> Scorec
     bounds = Bounds(scenario_seconds=course.seconds, patience_seconds=course.patience)
     note(f"seed {seed}")
     async with loaded(wanted) as target, running(target) as server:
-        if not await reachable(server.url):
+        if not await reachable(server):
             raise UnreachableError(f"nobody listens at {server.url}")
         card = Scorecard(server.url, wanted.command or wanted.adapter, seed, __version__)
         label = f"{random.getrandbits(32):08x}"

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import ClassVar, Self
 
+from unbroken.testing.survival.secure import Secure
+
 __all__ = ["Adapter", "Capability", "Complete", "Delivery", "Ended", "LostError", "RefusedError"]
 
 
@@ -77,6 +79,8 @@ class Adapter(abc.ABC):
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    secure: Secure | None = None
+    """How the server proves who it is; None without TLS. Set before the adapter is entered; `url` is a fault proxy's."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
         self.url = url.rstrip("/")

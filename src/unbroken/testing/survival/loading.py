@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import ssl as tls
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from unbroken.errors import ConfigurationError
 from unbroken.testing.survival.adapter import Adapter, Capability
 from unbroken.testing.survival.adapters.program import Program
 from unbroken.testing.survival.process import CommandLauncher, Launcher
+from unbroken.testing.survival.secure import secure
 from unbroken.testing.survival.stage import Target
 
 __all__ = ["ADAPTERS", "Wanted", "adapter_class", "loaded"]
@@ -39,6 +42,10 @@ class Wanted:
     start: str = ""
     without: tuple[str, ...] = ()
     token: str | None = None
+    ssl: tls.SSLContext | None = None
+    """What the certificate of a server at `https:` or `wss:` is checked by; None: what the system trusts."""
+    ca_file: Path | None = None
+    """Where `ssl` has its certificates from, for a program that is the adapter."""
 
 
 def adapter_class(name: str) -> type[Adapter]:
@@ -79,7 +86,14 @@ def _target(
         without = {Capability(name) for name in wanted.without}
     except ValueError as error:
         raise ConfigurationError(f"{error}; there are {', '.join(Capability)}") from None
-    return Target(wanted.url, at, claims - without, launcher)
+    known = secure(wanted.url, wanted.ssl, wanted.ca_file)
+
+    def proven(url: str) -> Adapter:
+        adapter = at(url)
+        adapter.secure = known
+        return adapter
+
+    return Target(wanted.url, proven, claims - without, launcher, secure=known)
 
 
 @asynccontextmanager

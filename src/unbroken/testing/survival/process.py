@@ -11,10 +11,12 @@ import os
 import shlex
 import signal
 import socket
+import ssl as tls
 from pathlib import Path
 from typing import Protocol
 
 from unbroken.errors import UnreachableError
+from unbroken.testing.survival.secure import Secure
 
 __all__ = ["CommandLauncher", "Launcher", "free_port", "listening"]
 
@@ -83,10 +85,13 @@ def _tail(directory: Path) -> str:
     return ""
 
 
-async def listening(host: str, port: int) -> bool:
-    """Whether somebody takes connections there."""
+async def listening(host: str, port: int, known: Secure | None = None) -> bool:
+    """Whether somebody takes connections there; with `known`, and proves who it is: `UnreachableError` when it does not."""
+    ssl, name = (None, None) if known is None else (known.ssl, known.host)
     try:
-        _, writer = await asyncio.open_connection(host, port)
+        _, writer = await asyncio.open_connection(host, port, ssl=ssl, server_hostname=name)
+    except tls.SSLCertVerificationError as error:
+        raise UnreachableError(f"the certificate of {name} is not trusted: {error.verify_message}") from error
     except OSError:
         return False
     writer.transport.abort()

@@ -31,6 +31,8 @@ from unbroken.testing.survival.stage import Routes, Stage, Target, insist
 __all__ = ["Bounds", "reachable", "running", "survive"]
 
 FINAL_SECONDS = 20.0
+PORT = 80
+PORT_TLS = 443
 RECEIVE_BYTES = 32 * 1024
 """What the viewers' proxy takes in beyond what it hands on: so a stalled viewer is felt by the server soon."""
 
@@ -123,7 +125,7 @@ class _Run:
         parts = urlsplit(self._target.url)
         if parts.hostname is None:
             raise InvalidError("a server's address is http(s)://host[:port][/prefix]", field="url")
-        port = parts.port or (443 if parts.scheme in {"https", "wss"} else 80)
+        port = _port(self._target)
         stalls = self._scenario.fault is FaultKind.STALL
         near = FaultProxy(parts.hostname, port, seed=seed, receive_bytes=RECEIVE_BYTES if stalls else None)
         far = FaultProxy(parts.hostname, port, seed=seed + 1)
@@ -242,7 +244,11 @@ def _through(url: str, proxy: FaultProxy) -> str:
     return urlunsplit(parts._replace(netloc=f"127.0.0.1:{proxy.port}"))
 
 
-async def reachable(url: str) -> bool:
-    """Whether somebody listens at the address."""
-    parts = urlsplit(url)
-    return parts.hostname is not None and await listening(parts.hostname, parts.port or 80)
+def _port(target: Target) -> int:
+    return urlsplit(target.url).port or (PORT if target.secure is None else PORT_TLS)
+
+
+async def reachable(target: Target) -> bool:
+    """Whether somebody listens at the address. `UnreachableError` where the certificate shown there is not trusted."""
+    host = urlsplit(target.url).hostname
+    return host is not None and await listening(host, _port(target), target.secure)

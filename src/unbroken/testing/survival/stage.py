@@ -17,6 +17,7 @@ from unbroken.testing.survival.adapter import Adapter, Capability, LostError
 from unbroken.testing.survival.process import Launcher
 from unbroken.testing.survival.recording import Recording
 from unbroken.testing.survival.scenario import FaultKind, Scenario
+from unbroken.testing.survival.secure import Secure
 
 __all__ = ["Routes", "Stage", "Target"]
 
@@ -39,6 +40,8 @@ class Target:
     launcher: Launcher | None = None
     port: int = 0
     directory: Path = field(default_factory=Path)
+    secure: Secure | None = None
+    """How it proves who it is, where it speaks TLS."""
 
 
 @dataclass(frozen=True, slots=True)

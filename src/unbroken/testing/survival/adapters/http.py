@@ -23,15 +23,30 @@ ERRORS_FROM = 400
 PASSING_FROM = 500
 PASSING = frozenset({408, 429})
 NO_CONTENT = 204
+SCHEMES = {"ws": "http", "wss": "https"}
 
 
 class HttpAdapter(Adapter):
-    """An adapter with an HTTP client."""
+    """An adapter with an HTTP client; an address of `ws:` or `wss:` means the same server."""
+
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        scheme, colon, rest = url.partition(":")
+        super().__init__(f"{SCHEMES.get(scheme, scheme)}{colon}{rest}", token=token)
 
     async def __aenter__(self) -> Self:
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
-        self._client = httpx2.AsyncClient(timeout=SECONDS, headers=headers)
+        known = self.secure
+        if known is None:
+            self._client = httpx2.AsyncClient(timeout=SECONDS, headers=headers)
+        else:
+            headers["Host"] = known.authority
+            self._client = httpx2.AsyncClient(timeout=SECONDS, headers=headers, verify=known.ssl)
         return self
+
+    @property
+    def _extensions(self) -> dict[str, str]:
+        """Whose certificate each request insists on, where it is not that of the address."""
+        return {} if self.secure is None else {"sni_hostname": self.secure.host}
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -43,7 +58,9 @@ class HttpAdapter(Adapter):
     ) -> httpx2.Response:
         """One request; `RefusedError` for an answer that says no, `LostError` for none or one of a moment's trouble."""
         try:
-            response = await self._client.request(method, f"{self.url}{path}", content=content, headers=headers)
+            response = await self._client.request(
+                method, f"{self.url}{path}", content=content, headers=headers, extensions=self._extensions
+            )
         except httpx2.TransportError as error:
             raise LostError(f"{type(error).__name__}: {error}") from error
         self._check(response.status_code, method, path)
@@ -55,7 +72,9 @@ class HttpAdapter(Adapter):
         timeout = httpx2.Timeout(SECONDS, read=None)
         parser = SseParser()
         try:
-            async with self._client.stream("GET", f"{self.url}{path}", headers=wanted, timeout=timeout) as response:
+            async with self._client.stream(
+                "GET", f"{self.url}{path}", headers=wanted, timeout=timeout, extensions=self._extensions
+            ) as response:
                 self._check(response.status_code, "GET", path)
                 if response.status_code == NO_CONTENT:
                     return

@@ -172,6 +172,15 @@ class ProgramAdapter(Adapter):
         super().__init__(url, token=token)
         self._program = program
 
+    @property
+    def _way(self) -> dict[str, str | None]:
+        """What every line says of the way to the server."""
+        way = {"url": self.url, "token": self.token}
+        if self.secure is None:
+            return way
+        ca_file = self.secure.ca_file
+        return way | {"authority": self.secure.authority, "ca_file": None if ca_file is None else str(ca_file)}
+
     async def create(self, stream: str) -> None:
         await self._ask("create", stream=stream)
 
@@ -180,7 +189,7 @@ class ProgramAdapter(Adapter):
         return answer.position
 
     async def subscribe(self, stream: str, cursor: str) -> AsyncGenerator[Delivery | Ended, None]:
-        answers = self._program.answers("subscribe", url=self.url, token=self.token, stream=stream, cursor=cursor)
+        answers = self._program.answers("subscribe", **self._way, stream=stream, cursor=cursor)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 if answer.message is not None:
@@ -199,7 +208,7 @@ class ProgramAdapter(Adapter):
         await self._ask("delete", stream=stream)
 
     async def _ask(self, verb: str, **fields: str | int) -> _Answer:
-        return await self._program.ask(verb, url=self.url, token=self.token, **fields)
+        return await self._program.ask(verb, **self._way, **fields)
 
 
 def _delivery(message: _Message) -> Delivery:

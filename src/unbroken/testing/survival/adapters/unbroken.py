@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import ClassVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
-from websockets.typing import Subprotocol
 
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamState
 from unbroken.testing.survival.adapter import Capability, Complete, Delivery, Ended, LostError, RefusedError
 from unbroken.testing.survival.adapters.http import HttpAdapter, decoded
+from unbroken.testing.survival.adapters.sockets import open_socket
 
 __all__ = ["UnbrokenAdapter"]
 
 JSON = {"Content-Type": "application/json"}
-PROTOCOL = Subprotocol("unbroken.v1")
+PROTOCOL = "unbroken.v1"
 
 
 class _Text(msgspec.Struct):
@@ -82,18 +82,7 @@ class UnbrokenAdapter(HttpAdapter):
             raise LostError(f"{type(error).__name__}: {error}") from error
 
     async def _connected(self) -> ClientConnection:
-        scheme, *rest = urlsplit(f"{self.url}/v1/ws")
-        address = urlunsplit(("wss" if scheme == "https" else "ws", *rest))
-        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
-        return await connect(
-            address,
-            subprotocols=[PROTOCOL],
-            additional_headers=headers,
-            compression=None,
-            ping_interval=None,
-            close_timeout=1,
-            max_size=DEFAULT_LIMITS.frame_bytes_max,
-        )
+        return await open_socket(self, "/v1/ws", subprotocol=PROTOCOL, bytes_max=DEFAULT_LIMITS.frame_bytes_max)
 
     @staticmethod
     async def _taken(socket: ClientConnection, data: str | bytes) -> list[Delivery | Ended]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import ClassVar
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from unbroken.testing.survival.adapter import Adapter, Capability, Complete, Delivery, Ended, LostError, RefusedError
 from unbroken.testing.survival.adapters.http import decoded
+from unbroken.testing.survival.adapters.sockets import open_socket
 
 __all__ = ["WebSocketAdapter"]
 
@@ -69,11 +68,8 @@ class WebSocketAdapter(Adapter):
 
     async def _answers(self, **request: str | int) -> AsyncGenerator[_Answer, None]:
         """What comes for one request over a connection of its own."""
-        scheme, *rest = urlsplit(self.url)
-        address = urlunsplit(({"http": "ws", "https": "wss"}.get(scheme, scheme), *rest))
-        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         try:
-            async with connect(address, additional_headers=headers, compression=None, close_timeout=1) as socket:
+            async with await open_socket(self) as socket:
                 await socket.send(msgspec.json.encode(request), text=True)
                 async for data in socket:
                     answer = decoded(data, _Answer)
