@@ -12,12 +12,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from compileall import compile_dir
 from pathlib import Path
-from py_compile import PycInvalidationMode
 from typing import Final
 
 from tests.mutations_disk import DISK_MUTATIONS
+from tests.mutations_edge import EDGE_MUTATIONS
 from tests.mutations_page import PAGE_MUTATIONS
 from tests.mutations_simulated import SIMULATED_MUTATIONS
 from tests.mutations_spill import SPILL_MUTATIONS
@@ -426,6 +425,7 @@ MUTATIONS: Final = (
     ),
     *SPILL_MUTATIONS,
     *DISK_MUTATIONS,
+    *EDGE_MUTATIONS,
     *SIMULATED_MUTATIONS,
     *PAGE_MUTATIONS,
 )
@@ -456,7 +456,6 @@ def _try_all(mutations: Sequence[Mutation], record_file: Path | None) -> Counter
     sound: set[str] = set()
     with copied() as folder:
         record = Record(record_file, folder)
-        compile_dir(folder / "src", quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
         for mutation in mutations:
             begun = time.monotonic()
             outcome = record.killed(mutation)
