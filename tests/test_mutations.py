@@ -15,6 +15,7 @@ import pytest
 from tests.mutations import MUTATIONS, main
 from tests.support.mutating import ROOT, Mutation, Outcome, Verdict, copied, tried
 from tests.support.mutation_record import Record
+from tests.support.provision_node import Node
 
 NOTICES = (
     "tests/unit/client/test_reconnect.py"
@@ -28,12 +29,16 @@ def test_every_mutation_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_it_can_still_be_made(mutation: Mutation) -> None:
+def test_it_can_still_be_made(mutation: Mutation, tmp_path: Path, node: Node) -> None:
     assert mutation.occurrences == 1, (
         f"{mutation.file} no longer has this text once; the mutation has to follow the code"
     )
-    if mutation.file.endswith(".py"):
-        changed = (ROOT / mutation.file).read_text(encoding="utf-8").replace(mutation.old, mutation.new)
+    changed = (ROOT / mutation.file).read_text(encoding="utf-8").replace(mutation.old, mutation.new)
+    if mutation.file.endswith(".js"):
+        script = tmp_path / "changed.mjs"
+        script.write_text(changed, encoding="utf-8")
+        subprocess.run([node.path, "--check", script], check=True)
+    else:
         compile(changed, mutation.file, "exec")
     assert [test for test in mutation.tests if not _exists(test)] == []
 
