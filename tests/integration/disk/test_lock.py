@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from tests.support.speeds import Speed, running_server
 from tests.support.sqlite_program import LOCKER, program
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.connection import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -55,8 +59,19 @@ async def test_a_lock_that_is_held_too_long_costs_a_bounded_wait_and_nothing_els
 
 
 @pytest.mark.scenario("TC-EDGE-007")
-async def test_a_lock_that_is_given_back_in_time_costs_only_time(tmp_path: Path) -> None:
-    path = tmp_path / "unbroken.db"
+async def test_a_lock_that_is_given_back_in_time_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wanted = tmp_path / "unbroken.db", threading.Event()
+    beginning = Connection.transaction
+
+    @contextmanager
+    def transaction(connection: Connection) -> Iterator[None]:
+        wanted.set()
+        with beginning(connection):
+            yield
+
+    monkeypatch.setattr(Connection, "transaction", transaction)
     async with (
         running_server(Speed.STANDALONE, store=SQLiteStore(path)) as server,
         httpx2.AsyncClient(timeout=BOUND_SECONDS) as http,
@@ -66,10 +81,9 @@ async def test_a_lock_that_is_given_back_in_time_costs_only_time(tmp_path: Path)
         await service.begin()
         with program(LOCKER.format(kind="IMMEDIATE"), path) as ask:
             assert await asyncio.to_thread(ask, "") == "locked"
+            wanted.clear()
             sending = tasks.create_task(service.send("one"))
-            async with asyncio.timeout(BOUND_SECONDS):
-                while server.services.log.pending_bytes == 0:
-                    await asyncio.sleep(0.005)
+            assert await asyncio.to_thread(wanted.wait, BOUND_SECONDS), "the writer has to meet the lock"
             assert not sending.done()
             assert await asyncio.to_thread(ask, "let go") == "free"
             assert (await sending).status_code == 200

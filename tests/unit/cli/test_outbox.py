@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -242,6 +243,39 @@ def test_a_record_half_written_is_cut_off_and_the_rest_delivered(tmp_path: Path,
     assert [append.seq for append in delivered] == [0, 1, 2]
     assert delivered[-1].close is not None
     assert [message.kind for message in delivered[-1].messages] == ["gap"]
+
+
+def test_what_is_added_behind_a_torn_end_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "run-1.spill"
+    file = SpillFile.create(path, [HEADER])
+    whole = file.add(SpillAppend(seq=0))
+    torn = file.add(SpillAppend(seq=1)) - 3
+    file.truncate(torn)
+    file.close()
+    file = SpillFile.open(path)
+    assert (file.lost_bytes, file.size, path.stat().st_size) == (torn - whole, whole, whole)
+    file.add(SpillAppend(seq=2))
+    file.close()
+    again = SpillFile.open(path)
+    assert [record for record, _ in again.records()] == [HEADER, SpillAppend(seq=0), SpillAppend(seq=2)]
+    assert again.lost_bytes == 0
+    again.close()
+
+
+def test_what_a_write_that_failed_half_way_has_left_is_taken_back(tmp_path: Path) -> None:
+    file = SpillFile.create(tmp_path / "run-1.spill", [HEADER])
+    before = file.size
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before + 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            file.add(SpillAppend(seq=0, messages=[NewMessage(text="x" * 1000)]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert (file.size, file.path.stat().st_size) == (before, before)
+    file.add(SpillAppend(seq=0))
+    assert [record for record, _ in file.records()] == [HEADER, SpillAppend(seq=0)]
+    file.close()
 
 
 @pytest.mark.parametrize("damaged", [0, 1, 2])
