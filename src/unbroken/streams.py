@@ -108,7 +108,9 @@ class Streams:
         `TransitionError` for a paused session.
         """
         check_new(name, new, self.limits)
-        known = await self._known(principal, name, new, may)
+        known = await self.known(principal, name, may)
+        if known is None and new.session is not None:
+            check_session(principal, new.session, may)
         result = await self._create(principal, name, new) if known is None else Created(known, created=False)
         found = result.stream
         if found.deleted:
@@ -118,19 +120,20 @@ class Streams:
             raise AlreadyExistsError(f"{name!r} exists with another kind, content type or session", stream=name)
         return result
 
-    async def _known(self, principal: Principal, name: str, new: NewStream, may: Verb) -> StreamInfo | None:
-        """None when the principal may create the stream; the one that is there when it may use no other of that name."""
+    async def known(self, principal: Principal, name: str, may: Verb) -> StreamInfo | None:
+        """None when the principal may create the stream; the one that is there when it may use no other of that name.
+
+        Raises as `get` does when neither is so.
+        """
+        check_name(name, self.limits)
         check_fresh(principal, self.clock.now_ms())
-        if principal.grants is None:
+        if principal.may(may, name):
             return None
-        if not principal.may(may, name):
-            found = await self.store.get(principal, name)
-            if found is not None:
-                return admit(principal, name, found, may)
+        found = await self.store.get(principal, name)
+        if found is None:
             check_creating(principal, name, may)
-        if new.session is not None:
-            check_session(principal, new.session, may)
-        return None
+            return None
+        return admit(principal, name, found, may)
 
     async def _create(self, principal: Principal, name: str, new: NewStream) -> Created:
         try:

@@ -63,9 +63,10 @@ class RunDesk:
         `AlreadyExistsError` when the name or key belongs to other work, `OverloadedError` when too many runs are active.
         """
         spec = request.spec(self._streams.limits)
-        await self.catalog.find(spec)
         unique = f"{principal.tenant}\n{principal.subject}\n{request.key}" if request.key else secrets.token_hex(16)
         name = request.name or run_name(spec, unique)
+        await self._streams.known(principal, name, Verb.START)  # before it is told what there is to run
+        await self.catalog.find(spec)
         metadata = bytes(request.metadata).decode()
         return await self._create(principal, spec, _Place(name, request.session, metadata, request.ttl_seconds))
 
@@ -117,6 +118,7 @@ class RunDesk:
         match = _RETRY.fullmatch(stream.name) if spec.retry_of else None
         name = f"{match['base']}.{int(match['number']) + 1}" if match else f"{stream.name}.2"
         again = msgspec.structs.replace(spec, retry_of=stream.name)
+        await self._streams.known(principal, name, Verb.START)
         await self.catalog.find(again)
         return await self._create(principal, again, _Place(name, stream.session, stream.metadata, stream.ttl_seconds))
 
