@@ -35,6 +35,8 @@ VERBS: Final = (
     ("cancel", "streams:cancel", "Ask a stream's producer to stop."),
     ("close", "streams:close", "End a stream."),
     ("delete", "streams:delete", "Delete a stream and its messages."),
+    ("token", "tokens:token", "Make, list and revoke tokens in a database."),
+    ("share", "tokens:share", "Print a link with which anybody can read a stream."),
     ("download", "download:download", "Save a file that a run has stored."),
     ("verify", "verify:verify", "Recompute hash chains and say where they break."),
     ("backup", "backup:backup", "Copy a database while servers use it, and verify the copy."),

@@ -20,6 +20,7 @@ from unbroken.client.http import HttpFace, place
 from unbroken.client.link import Link
 from unbroken.client.producer import Producer
 from unbroken.client.runs import ClientRuns
+from unbroken.client.tokens import ClientTokens
 from unbroken.client.transport import Address, Connector
 from unbroken.client.values import (
     Appended,
@@ -287,6 +288,11 @@ class Client:
     def runs(self) -> ClientRuns:
         """Runs: what there is to run, starting it, trying it again, answering its questions."""
         return ClientRuns(self._face)
+
+    @property
+    def tokens(self) -> ClientTokens:
+        """Tokens: handing on a part of what this client may do, and taking it back."""
+        return ClientTokens(self._face)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

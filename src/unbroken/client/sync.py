@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from unbroken.client.client import Client
 from unbroken.client.follow import Follow
 from unbroken.client.sync_runs import SyncRuns
+from unbroken.client.sync_tokens import SyncTokens
 from unbroken.client.values import Appended, Json, Payload, Received, StreamPage, StreamRead
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor
@@ -125,6 +126,11 @@ class SyncClient:
     def runs(self) -> SyncRuns:
         """Runs: what there is to run, starting it, trying it again, answering its questions."""
         return SyncRuns(self._call, self._inner.runs)
+
+    @property
+    def tokens(self) -> SyncTokens:
+        """Tokens: handing on a part of what this client may do, and taking it back."""
+        return SyncTokens(self._call, self._inner.tokens)
 
     @property
     def _inner(self) -> Client:

@@ -120,31 +120,31 @@ async def test_what_was_handed_on_ends_with_it_and_only_ones_own_can_be_taken_ba
         await server.problem(401, "unauthorized", "GET", "/v1/streams", headers=bearer(gone["token"]))
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"kind": "link", "grants": [read("a")]}, "expires"),
-        ({"kind": "link", "grants": [read("a")], "expires_in": 91 * DAY}, "expires"),
-        ({"kind": "link", "grants": [{"name": "a", "verbs": ["read", "append"]}], "expires_in": DAY}, "grants"),
-        ({"kind": "link", "expires_in": DAY}, "grants"),
-        ({"kind": "link", "grants": [], "expires_in": DAY}, "grants"),
-        ({"kind": "other"}, "kind"),
-        ({"expires_in": 0}, "expires"),
-        ({"grants": [{"name": "a", "verbs": []}]}, "grants.verbs"),
-        ({"grants": [{"name": "a", "verbs": ["all"]}]}, "grants.verbs"),
-        ({"grants": [{"name": "a/../b", "verbs": ["read"]}]}, "name"),
-        ({"grants": [{"name": "a\n", "prefix": True, "verbs": ["read"]}]}, "grants.name"),
-        ({"grants": [{"name": "a", "verbs": ["read"], "epoch": -1}]}, "grants.epoch"),
-        ({"grants": [{"name": "a", "verbs": ["read"], "more": 1}]}, "grants[0].more"),
-        ({"label": "alice"}, "label"),
-        ({"label": "x" * 101}, "label"),
-        ({"label": "a\u202eb\n"}, "label"),
-    ],
+REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"kind": "link", "grants": [read("a")]}, "expires"),
+    ({"kind": "link", "grants": [read("a")], "expires_in": 91 * DAY}, "expires"),
+    ({"kind": "link", "grants": [{"name": "a", "verbs": ["read", "append"]}], "expires_in": DAY}, "grants"),
+    ({"kind": "link", "expires_in": DAY}, "grants"),
+    ({"kind": "link", "grants": [], "expires_in": DAY}, "grants"),
+    ({"kind": "other"}, "kind"),
+    ({"expires_in": 0}, "expires"),
+    ({"grants": [{"name": "a", "verbs": []}]}, "grants.verbs"),
+    ({"grants": [{"name": "a", "verbs": ["all"]}]}, "grants.verbs"),
+    ({"grants": [{"name": "a/../b", "verbs": ["read"]}]}, "name"),
+    ({"grants": [{"name": "a\n", "prefix": True, "verbs": ["read"]}]}, "grants.name"),
+    ({"grants": [{"name": "a", "verbs": ["read"], "epoch": -1}]}, "grants.epoch"),
+    ({"grants": [{"name": "a", "verbs": ["read"], "more": 1}]}, "grants[0].more"),
+    ({"label": "alice"}, "label"),
+    ({"label": "x" * 101}, "label"),
+    ({"label": "a\u202eb\n"}, "label"),
 )
-async def test_what_cannot_be_a_token_is_refused_with_its_field(server: Served, body: Any, field: str) -> None:
+
+
+async def test_what_cannot_be_a_token_is_refused_with_its_field(server: Served) -> None:
     alice = await key_of(server, ALICE)
-    problem = await server.problem(400, "invalid", "POST", "/v1/tokens", headers=bearer(alice), json=body)
-    assert problem["facts"]["field"] == field
+    for body, field in REFUSED:
+        problem = await server.problem(400, "invalid", "POST", "/v1/tokens", headers=bearer(alice), json=body)
+        assert problem["facts"]["field"] == field, body
     assert len(await ids(server, alice)) == 1
 
 

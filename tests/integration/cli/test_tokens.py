@@ -1,0 +1,93 @@
+"""`unbroken token` on a database that a server uses, and `unbroken share`: what a secret opens until it is revoked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Commands
+from tests.support.server import ServerProcess
+from unbroken.client import Client
+from unbroken.errors import ForbiddenError, NotFoundError, UnauthorizedError
+from unbroken.identity import Grant, Verb
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-002")]
+
+
+async def test_keys_are_made_used_listed_and_revoked_while_a_server_runs(tmp_path: Path) -> None:
+    operator = "only-for-this-test"
+    async with ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": operator}) as server:
+        commands = Commands(tmp_path / "home", server.url, UNBROKEN_STORE=f"sqlite:///{server.database}")
+        alice = (await commands("token", "create", "--subject", "alice")).text.strip()
+        limited = await commands(
+            *("token", "create", "--subject", "alice", "--prefix", "log/", "--verb", "append", "--verb", "read"),
+            *("--expires", "2h", "--label", "worker", "--json"),
+        )
+        worker = limited.objects[0]
+        async with Client(server.url, token=alice) as own, Client(server.url, token=worker["token"]) as helper:
+            await helper.create("log/1")
+            assert [view.stream for view in (await own.list()).streams] == ["log/1"]
+            with pytest.raises(ForbiddenError):
+                await helper.cancel("log/1")
+            with pytest.raises(NotFoundError):
+                await helper.state("other")
+            made = await own.tokens.create([Grant("log/1", frozenset({Verb.READ}))], label="phone", expires_in=60)
+            assert "ubk_" not in repr(made)
+            labels = [(one.label, one.expires is None) for one in (await own.tokens.list()).tokens]
+            assert labels == [("phone", False), ("worker", False), ("", True)]
+            await own.tokens.revoke(made.id)
+            listed = await commands("token", "list", "--subject", "alice", "--json")
+            assert [one["grants"] for one in listed.objects] == [["append+read log/*"], None]
+            table = await commands("token", "list", "--subject", "alice")
+            assert "worker" in table.text
+            assert worker["token"][4:] not in table.text + listed.text
+            missing = await commands("token", "revoke", worker["id"], "--subject", "bob")
+            assert (missing.status, "error[not_found]" in missing.err) == (5, True)
+            assert (await commands("token", "revoke", worker["id"], "--subject", "alice")).status == 0
+            with pytest.raises(UnauthorizedError):
+                await helper.state("log/1")
+        assert alice not in server.output
+        assert worker["token"] not in server.output
+
+
+async def test_a_shared_link_reads_one_stream_until_its_end(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path) as server:
+        commands = Commands(tmp_path / "home", server.url)
+        async with Client(server.url) as own:
+            await own.create("a/b c")
+            await own.create("other")
+            done = await commands("share", "a/b c", "--expires", "1h")
+            url, _, secret = done.text.strip().partition("?token=")
+            assert url == f"{server.url}/#/stream/a/b%20c"
+            assert secret.startswith("ubl_")
+            async with Client(server.url, token=secret) as viewer:
+                assert (await viewer.state("a/b c")).stream == "a/b c"
+                for name in ("other", "nothing"):
+                    with pytest.raises(NotFoundError):
+                        await viewer.state(name)
+                with pytest.raises(ForbiddenError):
+                    await viewer.close("a/b c")
+                with pytest.raises(ForbiddenError):
+                    await viewer.tokens.create()
+                await own.delete("a/b c")
+                await own.create("a/b c")
+                with pytest.raises(NotFoundError):
+                    await viewer.state("a/b c")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", "--expires", "soon"),
+        ("revoke", "x", "--jti", "y"),
+    ],
+)
+async def test_what_makes_no_sense_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = await Commands(tmp_path, "http://127.0.0.1:9")("token", *arguments)
+    assert done.status == 2, done
+
+
+async def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    done = await Commands(tmp_path, "http://127.0.0.1:9")("token", "create", "--store", f"sqlite:///{tmp_path}/none.db")
+    assert (done.status, (tmp_path / "none.db").exists()) == (5, False)
