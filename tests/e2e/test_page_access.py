@@ -10,6 +10,7 @@ from playwright.async_api import Page
 from tests.e2e.screen import PATIENCE_MILLISECONDS, Screen
 from tests.e2e.writer import Writer
 from tests.support.server import ServerProcess
+from unbroken.client import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -51,4 +52,31 @@ async def test_a_server_with_a_token_asks_for_it_and_keeps_it_out_of_addresses(t
             assert await screen.words() == list(range(10))
         assert any(address.startswith("ws://") for address in addresses)
         assert [address for address in addresses if TOKEN in address] == []
+        assert screen.clean(allowed=["401", "WebSocket"]) == []
+
+
+@pytest.mark.scenario("SEC-002")
+async def test_a_share_link_shows_its_stream_and_its_secret_is_nowhere_but_in_a_header(
+    tmp_path: Path, page: Page
+) -> None:
+    async with ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": TOKEN}) as server:
+        screen = await Screen.watch(page, server.url)
+        addresses: list[str] = []
+        page.on("request", lambda request: addresses.append(request.url))
+        page.on("websocket", lambda socket: addresses.append(socket.url))
+        async with Writer(server.url, "shared/a", token=TOKEN) as writer, Client(server.url, token=TOKEN) as owner:
+            await writer.create()
+            await writer.words(10)
+            made = await owner.tokens.share("shared/a", expires_in=600)
+            await page.goto(f"{server.url}/#/stream/{writer.stream}?token={made.token}")
+            await screen.until_words(10)
+            await screen.until_badge("live")
+            assert page.url == f"{server.url}/#/stream/{writer.stream}"
+            assert made.token not in await page.content()
+            await page.reload()
+            await screen.until_words(10)
+            await owner.tokens.revoke(made.id)
+            await page.get_by_test_id("token-form").wait_for(timeout=PATIENCE_MILLISECONDS)
+        assert [address for address in addresses if made.token in address and "#" not in address] == []
+        assert made.token not in server.output
         assert screen.clean(allowed=["401", "WebSocket"]) == []

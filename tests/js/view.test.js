@@ -10,7 +10,7 @@ import { AnsiReader, plainText } from "../../src/unbroken/web/view/ansi.js";
 import { badgeOf } from "../../src/unbroken/web/view/badge.js";
 import { ago, bytes, duration, reasonWords } from "../../src/unbroken/web/view/format.js";
 import { recall, remember, Resume } from "../../src/unbroken/web/view/resume.js";
-import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession } from "../../src/unbroken/web/view/route.js";
+import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, takeToken } from "../../src/unbroken/web/view/route.js";
 
 describe("terminal output", () => {
   test.each([
@@ -150,4 +150,23 @@ describe("words", () => {
   test.each([[0, "0 B"], [999, "999 B"], [1500, "1.5 KB"], [2_000_000, "2.0 MB"], [3e9, "3.0 GB"]])("%d is %s", (value, words) => expect(bytes(value)).toBe(words));
   test.each([[0, "now"], [30_000, "30 s ago"], [120_000, "2 min ago"], [-9, "now"]])("%d is %s", (value, words) => expect(ago(1e6 - value, 1e6)).toBe(words));
   test("a reason is told in words", () => expect(reasonWords({ exit_code: 2, by: null, detail: { a: 1 } })).toBe('exit code 2 · detail {"a":1}'));
+});
+
+describe("the token of a share link", () => {
+  const secret = `ubl_${"aB3-_".repeat(8)}xyz`;
+
+  test.each([
+    [`#/stream/a/b%20c?token=${secret}`, { token: secret, hash: "#/stream/a/b%20c" }],
+    [`#/stream/a?view=raw&token=${secret}`, { token: secret, hash: "#/stream/a?view=raw" }],
+    [`#/stream/a?token=${secret}&view=raw`, { token: secret, hash: "#/stream/a?view=raw" }],
+    [`#?token=${secret}`, { token: secret, hash: "#" }],
+    ["#/stream/a?token=ubk_" + "x".repeat(43), { token: null, hash: "#/stream/a" }],
+    ["#/stream/a?token=", { token: null, hash: "#/stream/a" }],
+    [`#/stream/a?token=${secret}x`, { token: null, hash: "#/stream/a" }],
+    ["#/stream/a?view=raw", null],
+    ["#/stream/a%3Ftoken=x", null],
+    ["", null],
+  ])("%s", (hash, expected) => {
+    expect(takeToken(hash)).toEqual(expected);
+  });
 });

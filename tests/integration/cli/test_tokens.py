@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Commands
 from tests.support.server import ServerProcess
-from unbroken.client import Client
+from unbroken.client import Client, SyncClient
+from unbroken.client.tokens import MadeToken
 from unbroken.errors import ForbiddenError, NotFoundError, UnauthorizedError
 from unbroken.identity import Grant, Verb
 
@@ -70,10 +72,24 @@ async def test_a_shared_link_reads_one_stream_until_its_end(tmp_path: Path) -> N
                     await viewer.close("a/b c")
                 with pytest.raises(ForbiddenError):
                     await viewer.tokens.create()
+                ids, again = await asyncio.to_thread(blocking, server.url, "a/b c")
+                assert ids == [again.id, json_id(done.err)]
                 await own.delete("a/b c")
                 await own.create("a/b c")
                 with pytest.raises(NotFoundError):
                     await viewer.state("a/b c")
+
+
+def blocking(url: str, name: str) -> tuple[list[str], MadeToken]:
+    """The same without a loop."""
+    with SyncClient(url) as client:
+        gone, again = client.tokens.share(name), client.tokens.share(name, expires_in=60)
+        client.tokens.revoke(gone.id)
+        return [one.id for one in client.tokens.list().tokens], again
+
+
+def json_id(note: str) -> str:
+    return note.partition("the id is ")[2].partition(";")[0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import { onKey } from "./keys.js";
 import { StreamList } from "./list.js";
 import { StreamModel } from "./model.js";
 import { NewRun } from "./picker.js";
-import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, VIEWS } from "./route.js";
+import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, takeToken, VIEWS } from "./route.js";
 import { save } from "./save.js";
 import { SessionModel } from "./session.js";
 import { SessionPanel } from "./sessions.js";
@@ -51,10 +51,20 @@ const TOKEN_KEY = "unbroken.token";
 
 /** @typedef {"help" | {cancel: string} | null} Dialog the keys, or the question before the cancel of a stream */
 
+/** The token of a share link: it leaves the address and the history at once, and is kept for this tab as one that was entered. */
+function linkToken() {
+  const taken = takeToken(location.hash);
+  if (taken === null) return null;
+  history.replaceState(history.state, "", taken.hash);
+  if (taken.token === null) return null;
+  sessionStorage.setItem(TOKEN_KEY, taken.token);
+  return taken.token;
+}
+
 /** @extends {Component<{}, State>} */
 export class App extends Component {
   /** @type {string | null} */
-  #token = sessionStorage.getItem(TOKEN_KEY);
+  #token = linkToken() ?? sessionStorage.getItem(TOKEN_KEY);
   #client = connect(".", { token: () => this.#token });
   /** @type {StreamModel | null} */
   #model = null;
@@ -263,6 +273,8 @@ export class App extends Component {
   }
 
   #route() {
+    const token = linkToken();
+    if (token !== null && token !== this.#token) return this.#enter(token);
     const { stream } = parseRoute(location.hash);
     const session = parseSession(location.hash);
     this.#new = parseNew(location.hash);

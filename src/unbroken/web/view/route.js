@@ -51,6 +51,22 @@ export function formatNew(chosen = {}) {
   return `#/new${query === "" ? "" : `?${query}`}`;
 }
 
+/**
+ * The token of a share link, and the address without it. Only a link's: it can do nothing but read, so that nobody can be
+ * made to work under another's name.
+ * @param {string} hash
+ * @returns {{token: string | null, hash: string} | null}
+ */
+export function takeToken(hash) {
+  const [path, query] = hash.split("?", 2);
+  const given = new URLSearchParams(query ?? "");
+  const token = given.get("token");
+  if (token === null) return null;
+  given.delete("token");
+  const rest = given.toString();
+  return { token: /^ubl_[A-Za-z0-9_-]{43}$/.test(token) ? token : null, hash: `${path}${rest === "" ? "" : `?${rest}`}` };
+}
+
 /** @param {string} name */
 function encode(name) {
   return name.split("/").map(encodeURIComponent).join("/");
