@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 28
+DEFERRED_CEILING = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ LOAD = (
 
 SECURITY = (
     Case("SEC-001", "invalid tokens are refused on every entry", _TOKENS),
-    Case("SEC-002", "another user's session, stream or ticket cannot be used", _TOKENS),
+    Case("SEC-002", "another user's session, stream or ticket cannot be used"),
     Case(
         "SEC-003",
         "rate limits hold against every bypass",
@@ -107,7 +107,7 @@ SECURITY = (
     Case("SEC-004", "cross-origin requests are validated", _ENTRIES),
     Case("INTEG-001", "message tampering is detected and located", _ENTRIES),
     Case("INTEG-002", "a replayed append, ticket or connection message has no effect", _ENTRIES),
-    Case("INTEG-003", "hostile names and payloads are stored and returned as data", _ENTRIES),
+    Case("INTEG-003", "hostile names and payloads are stored and returned as data"),
     Case("INTEG-004", "hostile streamed content executes nothing in the page"),
 )
 

@@ -23,6 +23,7 @@ from tests.support.idp import served, signer
 from tests.support.server import ServerProcess, free_port
 from unbroken import Client
 from unbroken.clock import SystemClock
+from unbroken.errors import UnauthorizedError
 from unbroken.testing.simulation.campaign import replay_command
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +38,7 @@ OPERATE = "docs/howto/operate.md"
 TASKS = "docs/howto/tasks.md"
 MCP_TOOLS = "docs/howto/mcp-tools.md"
 PROXY = "docs/howto/reverse-proxy.md"
+SHARE = "docs/howto/share.md"
 SIMULATION = "docs/howto/simulation.md"
 VERIFY = "docs/howto/verify-server.md"
 KIT = "docs/howto/fault-kit.md"
@@ -64,6 +66,7 @@ RUN_BY = {
     **dict.fromkeys((f"{MCP} python 1", f"{MCP} sh 1", f"{MCP} json 1", f"{MCP} json 2"), "test_mcp.py"),
     f"{ACCESS} sh 1": "test_serve_with_a_certificate",
     f"{ACCESS} sh 2": "test_serve_with_an_identity_provider",
+    **dict.fromkeys([f"{SHARE} sh {number}" for number in (1, 2, 3)], "test_links_and_keys"),
     f"{OPERATE} sh 1": "test_health_and_metrics",
     f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
@@ -121,6 +124,25 @@ async def shell(script: str, directory: Path, **environment: str) -> str:
     done = await run(["sh", "-ec", script], directory, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+async def test_links_and_keys(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path) as server:
+        reached = {"UNBROKEN_SERVER": server.url, "UNBROKEN_STORE": f"sqlite:///{server.database}"}
+        async with Client(server.url) as owner:
+            await owner.create("build/42")
+        link = (await shell(the(SHARE, "sh", 1), tmp_path, **reached)).strip().partition("?token=")[2]
+        key, *listed = (await shell(the(SHARE, "sh", 2), tmp_path, **reached)).splitlines()
+        assert (key[:4], link[:4]) == ("ubk_", "ubl_")
+        ids = [line.split()[0] for line in listed if "worker" in line or "review" in line]
+        async with Client(server.url, token=link) as viewer, Client(server.url, token=key) as worker:
+            assert (await viewer.state("build/42")).stream == "build/42"
+            await worker.create("build/43")
+            for token in ids:
+                await shell(the(SHARE, "sh", 3), tmp_path, ID=token, **reached)
+            for client in (viewer, worker):
+                with pytest.raises(UnauthorizedError):
+                    await client.state("build/42")
 
 
 def documents() -> list[str]:

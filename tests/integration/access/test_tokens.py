@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from tests.support.inprocess import Served, served, store_of
@@ -163,6 +164,31 @@ async def test_a_token_tells_who_acts_and_sends_its_viewers_away_when_it_is_revo
         await peer.receive("hello")
         await server.answer(204, "DELETE", f"/v1/tokens/{helper['id']}", headers=bearer(alice))
         assert await peer.closed() == 4401
+
+
+async def test_a_ticket_carries_the_rights_of_who_asked_for_it_once(server: Served) -> None:
+    alice = await key_of(server, ALICE)
+    for name in ("a", "b"):
+        await server.answer(201, "PUT", f"/v1/streams/{name}", headers=bearer(alice), json={})
+    link = await made(server, alice, kind="link", grants=[read("a")], expires_in=DAY)
+    ticket = (await server.answer(201, "POST", "/v1/tickets", headers=bearer(link["token"]), json={}))["ticket"]
+    address = f"ws://127.0.0.1:{server.port}/v1/ws"
+    offered = [Subprotocol(PROTOCOL), Subprotocol(f"ticket.{ticket}")]
+    async with connect(address, subprotocols=offered) as socket:
+        peer = Peer(socket)
+        await peer.receive("hello")
+        await peer.send(type="subscribe", id=1, stream="a")
+        assert (await peer.receive("subscribed", "error"))["type"] == "subscribed"
+        await peer.send(type="append", id=2, stream="a", messages=[{"text": "x"}])
+        assert (await peer.receive("acks", "error"))["code"] == "forbidden"
+        await peer.send(type="subscribe", id=3, stream="b")
+        assert (await peer.receive("subscribed", "error"))["code"] == "not_found"
+    guess = ticket[:-1] + ("A" if ticket[-1] != "A" else "B")
+    for used in (ticket, guess):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(address, subprotocols=[Subprotocol(PROTOCOL), Subprotocol(f"ticket.{used}")]):
+                pass
+        assert refused.value.response.status_code == 401
 
 
 def _producer() -> dict[str, Any]:
