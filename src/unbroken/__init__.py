@@ -31,6 +31,9 @@ __all__ = [
     "NewMessage",
     "Cursor",
     "StreamState",
+    "Principal",
+    "Grant",
+    "Verb",
     "Limits",
     "UnbrokenError",
 ]
@@ -43,6 +46,7 @@ _HOMES = {
     "unbroken.runs.context": ("RunContext", "RunEnded"),
     "unbroken.client": (*("Client", "SyncClient", "Follow", "Producer", "Received", "Appended", "ConnectionStatus"),),
     "unbroken.messages": ("StreamInfo", "Message", "NewMessage", "Cursor", "StreamState"),
+    "unbroken.identity": ("Principal", "Grant", "Verb"),
     "unbroken.limits": ("Limits",),
     "unbroken.errors": ("UnbrokenError",),
 }

@@ -8,6 +8,9 @@ from unbroken.client import SyncClient as SyncClient
 from unbroken.embed import Followed as Followed
 from unbroken.embed import Unbroken as Unbroken
 from unbroken.errors import UnbrokenError as UnbrokenError
+from unbroken.identity import Grant as Grant
+from unbroken.identity import Principal as Principal
+from unbroken.identity import Verb as Verb
 from unbroken.limits import Limits as Limits
 from unbroken.messages import Cursor as Cursor
 from unbroken.messages import Message as Message

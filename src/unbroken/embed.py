@@ -19,7 +19,7 @@ from starlette.routing import Router
 from unbroken.auth.access import Access
 from unbroken.auth.callers import Identify
 from unbroken.clock import Clock
-from unbroken.errors import ConfigurationError, DrainingError, LifespanError
+from unbroken.errors import ConfigurationError, DrainingError, InvalidError, LifespanError
 from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor, Message, Seq, StreamInfo, decode_messages, payload_bytes
@@ -297,6 +297,15 @@ class Unbroken:
         services = self._running().services
         stream = await services.streams.get(self._principal, name, may=Verb.CANCEL)
         return await services.states.cancel(stream, self._principal)
+
+    async def revoke(self, principal: Principal) -> None:
+        """The credential of `principal` (as `identify` gave it) is good for nothing any more, durably.
+
+        Who is connected with it is sent away within a second: somebody has logged out, or was locked out.
+        """
+        if not principal.credential:
+            raise InvalidError("a principal without a credential has nothing that can be revoked", field="credential")
+        await self._running().services.end_credential(principal)
 
     def _running(self) -> _Parts:
         if not self.services.started:

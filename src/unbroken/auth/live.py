@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 from unbroken.auth.credentials import Credentials
@@ -86,16 +87,25 @@ class LiveViewers:
         return self._send_away("the token was revoked", lambda viewer: viewer.principal.credential == credential)
 
     async def run(self) -> None:
-        """Look again and again, for ever."""
+        """Look again and again, for ever. A store that hangs does not keep those whose time is over."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._expire())
+            tasks.create_task(self._look_up())
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.credential_check_seconds)
+            now = self._clock.now_ms()
+            self._send_away("the token has expired", partial(_ended, now))
+
+    async def _look_up(self) -> None:
         while True:
             await asyncio.sleep(self._limits.credential_check_seconds)
             if self._viewers:
-                await self.check()
+                await self._check()
 
-    async def check(self) -> None:
-        """Send away whoever may not stay. While the store cannot be asked, what was revoked there is not known."""
-        now = self._clock.now_ms()
-        self._send_away("the token has expired", lambda viewer: _ended(viewer.principal, now))
+    async def _check(self) -> None:
+        """Send away whose credential was revoked. While the store cannot be asked, what was revoked there is not known."""
         named = {
             viewer.principal.credential: viewer.principal for viewer in self._viewers if viewer.principal.credential
         }
@@ -117,5 +127,6 @@ class LiveViewers:
         return len(leaving)
 
 
-def _ended(principal: Principal, now_ms: int) -> bool:
-    return principal.expires_ms is not None and principal.expires_ms <= now_ms
+def _ended(now_ms: int, viewer: Viewer) -> bool:
+    expires = viewer.principal.expires_ms
+    return expires is not None and expires <= now_ms

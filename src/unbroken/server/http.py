@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route
 
-from unbroken.server import http_content, http_messages, http_runs, http_sessions, http_streams, http_tokens
+from unbroken.server import (
+    http_access,
+    http_content,
+    http_messages,
+    http_runs,
+    http_sessions,
+    http_streams,
+    http_tokens,
+)
 from unbroken.server.resource import Handler, Resource
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
         "/v1/session-messages/{name:path}": {"GET": http_sessions.session_messages},
         "/v1/tokens": {"GET": http_tokens.list_tokens, "POST": http_tokens.make_token},
         "/v1/tokens/{name}": {"DELETE": http_tokens.delete_token},
-        "/v1/tickets": {"POST": http_sessions.issue_ticket},
+        "/v1/tickets": {"POST": http_access.issue_ticket},
+        "/v1/logout": {"POST": http_access.log_out},
     }
     return [Route(path, Resource(services, handlers), name=path) for path, handlers in table.items()]

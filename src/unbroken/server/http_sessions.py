@@ -1,6 +1,6 @@
-"""Sessions and tickets over HTTP: the rows of PROTOCOL.md 2 that group streams, and the one that lets a browser in.
+"""Sessions over HTTP: the rows of PROTOCOL.md 2 that group streams.
 
-`http.routes` mounts the handlers. Nothing is decided here: `Streams` and `Tickets` do.
+`http.routes` mounts the handlers. Nothing is decided here: `Streams` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from unbroken.store.base import Page, StreamFilter
 __all__ = [
     "delete_session",
     "get_session",
-    "issue_ticket",
     "list_sessions",
     "put_session",
     "session_messages",
@@ -107,11 +106,3 @@ async def session_messages(call: Call) -> Response:
         for info, batch in page.items
     ]
     return json_response(b'{"batches":[%b],"next":%b}' % (b",".join(batches), _encoder.encode(page.next)))
-
-
-async def issue_ticket(call: Call) -> Response:
-    """A ticket for one WebSocket handshake of the asking page."""
-    await call.body(Body)
-    services = call.services
-    ticket = services.tickets.issue(call.principal, call.headers.get("origin"))
-    return json_response({"ticket": ticket, "expires_in": round(services.limits.ticket_seconds)}, 201)

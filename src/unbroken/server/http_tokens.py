@@ -62,6 +62,7 @@ async def delete_token(call: Call) -> Response:
     services, name = call.services, call.name
     await services.tokens.delete(call.principal, name)
     credential = f"token:{name}"
+    services.tickets.forget(credential)
     services.live.expel(credential)
     services.audit.record(
         TokenRevoked(

@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from unbroken.observe.audit_events import TokenRevoked
+
 if TYPE_CHECKING:
     from unbroken.auth.access import Access
     from unbroken.auth.callers import Callers
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from unbroken.auth.tickets import Tickets
     from unbroken.clock import Clock
     from unbroken.hub import Hub
+    from unbroken.identity import Principal
     from unbroken.limits import Limits
     from unbroken.log import Log
     from unbroken.observe.audit import Audit
@@ -63,6 +66,17 @@ class Services:
         """From now on everything that is stored goes through it; what it takes out is counted."""
         redactor.found = lambda rule, count: self.metrics.redactions.labels(rule).inc(count)
         self.streams.redactor = redactor
+
+    async def end_credential(self, principal: Principal) -> None:
+        """Revoke what `principal` came with, durably; whoever is connected with it is sent away."""
+        await self.tokens.revoke(principal)
+        self.tickets.forget(principal.credential)
+        self.live.expel(principal.credential)
+        self.audit.record(
+            TokenRevoked(
+                credential=principal.credential, tenant=principal.tenant, owner=principal.subject, by=principal
+            )
+        )
 
     @property
     def quotas(self) -> Quotas:

@@ -1,0 +1,282 @@
+"""A live connection is as good as its credential: expiry, revocation and logging out close it, on every face."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.requests import HTTPConnection
+from websockets.exceptions import InvalidStatus
+
+from tests.support.idp import AUDIENCE, ISSUER, Idp, served, signer
+from tests.support.parts import ManualClock
+from tests.support.speeds import Peer, Running, Speed, running_server
+from unbroken.auth.access import Access
+from unbroken.auth.jwks import KeyRing, key_source
+from unbroken.auth.jwt import JwtRules
+from unbroken.auth.provider import IdentityProvider
+from unbroken.identity import Principal
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.requests import NewStream
+
+pytestmark = pytest.mark.anyio
+
+ALGORITHMS = frozenset({"ES256"})
+RULES = JwtRules(issuer=ISSUER, audiences=frozenset({AUDIENCE}), algorithms=ALGORITHMS)
+LIMITS = replace(DEFAULT_LIMITS, credential_check_seconds=0.05)
+ALICE = Principal("local", "alice")
+
+
+class House:
+    """A server that takes the tokens of a provider, at a time that the test sets."""
+
+    def __init__(self, server: Running, clock: ManualClock) -> None:
+        self.server = server
+        self.clock = clock
+        self.client = httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False)
+
+    def token(self, subject: str = "alice", *, seconds: int = 60, jti: str = "one") -> str:
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": self.clock.ms // 1000 + seconds, "jti": jti}
+        return signer().token(claims)
+
+    def headers(self, token: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
+
+    @asynccontextmanager
+    async def peer(self, token: str) -> AsyncIterator[Peer]:
+        async with self.server.peer(additional_headers=self.headers(token)) as peer:
+            yield peer
+
+    async def log_out(self, token: str) -> None:
+        answer = await self.client.post("/v1/logout", headers=self.headers(token))
+        assert answer.status_code == 204, answer.text
+
+
+def provider(idp: Idp) -> IdentityProvider:
+    return IdentityProvider(RULES, KeyRing(key_source(idp.url, LIMITS), ALGORITHMS, LIMITS))
+
+
+@asynccontextmanager
+async def house(speed: Speed = Speed.STANDALONE) -> AsyncIterator[House]:
+    clock = ManualClock()
+    async with (
+        served(signer()) as idp,
+        running_server(speed, access=Access(provider=provider(idp)), limits=LIMITS, clock=clock) as server,
+    ):
+        await server.services.streams.create(ALICE, "a", NewStream())
+        made = House(server, clock)
+        async with made.client:
+            yield made
+
+
+async def expire(made: House, token: str) -> None:
+    made.clock.advance(65)
+
+
+async def log_out(made: House, token: str) -> None:
+    await made.log_out(token)
+
+
+async def revoke(made: House, token: str) -> None:
+    """As another process does it: only the store knows."""
+    await made.server.services.tokens.revoke(replace(ALICE, credential="jwt:one"))
+
+
+Ending = Callable[[House, str], Awaitable[None]]
+ENDINGS = pytest.mark.parametrize("ending", [expire, log_out, revoke])
+
+
+@pytest.mark.scenario("TC-EDGE-015", "SEC-002")
+@pytest.mark.parametrize("speed", list(Speed))
+@ENDINGS
+async def test_a_websocket_ends_with_its_credential_and_says_why(speed: Speed, ending: Ending) -> None:
+    async with house(speed) as made:
+        token = made.token()
+        async with made.peer(token) as peer, made.peer(made.token("bob", seconds=600, jti="two")) as other:
+            assert 0 < (await peer.receive("hello"))["expires_seconds"] <= 65
+            await other.receive("hello")
+            await peer.send(type="subscribe", id=1, stream="a")
+            await peer.receive("subscribed")
+            await ending(made, token)
+            error = await peer.receive("error")
+            assert (error["code"], error.get("retryable", False)) == ("unauthorized", False)
+            assert token not in json.dumps(error)
+            assert await peer.closed() == 4401
+            await other.send(type="subscribe", id=1, stream="a")
+            assert (await other.receive("error"))["code"] == "not_found", "nobody else is sent away"
+        with pytest.raises(InvalidStatus) as refused:
+            async with made.peer(token):
+                pass
+        assert refused.value.response.status_code == 401
+        await made.server.until("connections", 0)
+        assert len(made.server.services.live) == 0
+
+
+@ENDINGS
+async def test_a_stream_of_events_ends_with_an_event_that_says_why(ending: Ending) -> None:
+    async with house() as made:
+        token = made.token()
+        url = "/v1/messages/a?live=sse"
+        async with asyncio.timeout(60), made.client.stream("GET", url, headers=made.headers(token)) as response:
+            lines = response.aiter_lines()
+            assert (await anext(lines)).startswith("retry:")
+            await ending(made, token)
+            rest = [line async for line in lines]
+        told = [line for line in rest if line]
+        assert told[-2] == "event: error"
+        error = json.loads(told[-1].removeprefix("data: "))
+        assert (error["code"], error["retryable"]) == ("unauthorized", False)
+        assert (await made.client.get(url, headers=made.headers(token))).status_code == 401
+        assert len(made.server.services.live) == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/a?live=long-poll", "/v1/stream/a?live=long-poll&offset=now"])
+@ENDINGS
+async def test_a_long_poll_ends_with_401(path: str, ending: Ending) -> None:
+    async with house() as made, asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        token = made.token()
+        asked = tasks.create_task(made.client.get(path, headers=made.headers(token)))
+        while not made.server.services.live:
+            await asyncio.sleep(0.005)
+        await ending(made, token)
+        answer = await asked
+        assert answer.status_code == 401, answer.text
+        assert answer.json()["code"] == "unauthorized"
+
+
+@ENDINGS
+async def test_events_of_durable_streams_end(ending: Ending) -> None:
+    async with house() as made:
+        token = made.token()
+        url = "/v1/stream/a?live=sse&offset=now"
+        async with asyncio.timeout(60), made.client.stream("GET", url, headers=made.headers(token)) as response:
+            assert response.status_code == 200
+            while not made.server.services.live:
+                await asyncio.sleep(0.005)
+            await ending(made, token)
+            async for _ in response.aiter_lines():
+                pass
+        assert (await made.client.get(url, headers=made.headers(token))).status_code == 401
+
+
+@pytest.mark.parametrize("speed", list(Speed))
+async def test_a_live_connection_goes_on_with_a_newer_token(speed: Speed) -> None:
+    async with house(speed) as made, made.peer(made.token()) as peer:
+        await peer.receive("hello")
+        await peer.send(type="subscribe", id=1, stream="a")
+        await peer.receive("subscribed")
+        await peer.send(type="auth", id=2, token=made.token(seconds=600, jti="newer"))
+        renewed = await peer.receive("authorized", "error")
+        assert (renewed["type"], renewed["id"]) == ("authorized", 2)
+        assert 600 <= renewed["expires_seconds"] <= 606
+        made.clock.advance(65)
+        await peer.send(type="append", id=3, stream="a", messages=[{"text": "still here"}])
+        assert (await peer.receive("messages"))["messages"][0]["text"] == "still here"
+        await made.log_out(made.token(seconds=600, jti="newer"))
+        assert await peer.closed() == 4401
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        lambda made: made.token("bob", seconds=600, jti="bobs"),
+        lambda made: made.token(seconds=-60),
+        lambda made: "no token at all",
+        lambda made: "",
+        lambda made: signer("second").token({}),
+    ],
+)
+async def test_no_other_token_changes_whose_connection_it_is(token: Callable[[House], str]) -> None:
+    async with house() as made, made.peer(made.token()) as peer:
+        await peer.receive("hello")
+        await peer.send(type="auth", id=2, token=token(made))
+        error = await peer.receive("error", "authorized")
+        assert (error["code"], error["id"]) == ("unauthorized", 2)
+        await peer.send(type="subscribe", id=3, stream="a")
+        await peer.receive("subscribed")
+        made.clock.advance(65)
+        assert await peer.closed() == 4401
+
+
+@pytest.mark.scenario("SEC-002")
+async def test_a_ticket_is_worth_nothing_after_logging_out_and_a_connection_by_ticket_ends_too() -> None:
+    async with house() as made:
+        token = made.token()
+
+        async def ticket() -> str:
+            answer = await made.client.post("/v1/tickets", headers=made.headers(token))
+            assert answer.status_code == 201
+            return str(answer.json()["ticket"])
+
+        spare = await ticket()
+        async with made.server.peer(subprotocols=["unbroken.v1", f"ticket.{await ticket()}"]) as peer:
+            assert (await peer.receive("hello"))["expires_seconds"] > 0
+            await made.log_out(token)
+            assert await peer.closed() == 4401
+        with pytest.raises(InvalidStatus):
+            async with made.server.peer(subprotocols=["unbroken.v1", f"ticket.{spare}"]):
+                pass
+
+
+@pytest.mark.scenario("SEC-002", "INTEG-002")
+async def test_of_many_who_show_the_same_ticket_one_gets_in() -> None:
+    async with house() as made:
+        answer = await made.client.post("/v1/tickets", headers=made.headers(made.token()))
+        offered = ["unbroken.v1", f"ticket.{answer.json()['ticket']}"]
+
+        async def attempt() -> bool:
+            try:
+                async with made.server.peer(subprotocols=offered) as peer:
+                    await peer.receive("hello")
+                    return True
+            except InvalidStatus:
+                return False
+
+        async with asyncio.TaskGroup() as tasks:
+            attempts = [tasks.create_task(attempt()) for _ in range(20)]
+        assert sorted(attempt.result() for attempt in attempts) == [False] * 19 + [True]
+
+
+async def test_a_ticket_opens_one_stream_of_events() -> None:
+    async with house() as made:
+        answer = await made.client.post("/v1/tickets", headers=made.headers(made.token()))
+        headers = {"Authorization": f"Ticket {answer.json()['ticket']}"}
+        url = "/v1/messages/a?live=sse"
+        async with asyncio.timeout(60), made.client.stream("GET", url, headers=headers) as response:
+            assert response.status_code == 200
+            await anext(response.aiter_lines())
+        assert (await made.client.get(url, headers=headers)).status_code == 401
+
+
+async def test_an_application_ends_a_session_of_its_own() -> None:
+    sessions = {"s1": Principal("acme", "alice", credential="session:s1")}
+
+    def identify(connection: HTTPConnection) -> Principal | None:
+        return sessions.get(connection.cookies.get("session", ""))
+
+    async with running_server(Speed.TAKEOVER, access=Access(identify=identify, embedded=True), limits=LIMITS) as server:
+        async with server.peer(additional_headers={"Cookie": "session=s1"}) as peer:
+            await peer.receive("hello")
+            await server.services.end_credential(sessions["s1"])
+            assert await peer.closed() == 4401
+        for cookie in ("session=s1", "session=s2", "x=y"):
+            with pytest.raises(InvalidStatus) as refused:
+                async with server.peer(additional_headers={"Cookie": cookie}):
+                    pass
+            assert refused.value.response.status_code == 401
+
+
+async def test_who_has_no_credential_of_its_own_cannot_log_out() -> None:
+    headers = {"Authorization": "Bearer an-obvious-token"}
+    async with (
+        running_server(access=Access(token="an-obvious-token")) as server,
+        httpx2.AsyncClient(headers=headers) as client,
+    ):
+        answer: Any = (await client.post(f"{server.url}/v1/logout")).json()
+        assert (answer["status"], answer["code"]) == (400, "invalid")
