@@ -21,7 +21,7 @@ from tests.integration.embed.host import Hosted, hosted
 from tests.support.certificates import make_certificate
 from tests.support.idp import served, signer
 from tests.support.server import ServerProcess, free_port
-from unbroken import Client
+from unbroken import Client, Principal
 from unbroken.clock import SystemClock
 from unbroken.errors import UnauthorizedError
 from unbroken.testing.simulation.campaign import replay_command
@@ -67,6 +67,8 @@ RUN_BY = {
     f"{ACCESS} sh 1": "test_serve_with_a_certificate",
     f"{ACCESS} sh 2": "test_serve_with_an_identity_provider",
     **dict.fromkeys([f"{SHARE} sh {number}" for number in (1, 2, 3)], "test_links_and_keys"),
+    f"{ACCESS} python 1": "test_an_applications_own_session",
+    f"{ACCESS} python 2": "test_a_client_with_the_newest_token",
     f"{OPERATE} sh 1": "test_health_and_metrics",
     f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
@@ -262,6 +264,30 @@ async def test_a_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await host.client.get("/streams/v1/streams", headers=cookie)).status_code == 200
         async with host.peer("/streams/v1/ws", cookie) as peer:
             await peer.receive("hello")
+
+
+async def test_an_applications_own_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = application(ACCESS, 1)
+    async with hosted(names["app"]) as host:
+        assert (await host.client.get("/streams/v1/streams")).status_code == 401
+        cookie = {"Cookie": "session=obviously-not-a-real-session"}
+        assert (await host.client.put("/streams/v1/streams/a", headers=cookie)).status_code == 201
+        async with host.peer("/streams/v1/ws", cookie) as peer:
+            await peer.receive("hello")
+            await names["unbroken"].revoke(Principal("acme", "alice", credential="session:alice"))
+            assert await peer.closed() == 4401
+
+
+async def test_a_client_with_the_newest_token(tmp_path: Path) -> None:
+    token = {"UNBROKEN_TOKEN": "obviously-not-a-real-token"}
+    async with ServerProcess(tmp_path, environment=token) as process:
+        async with Client(process.url, token=token["UNBROKEN_TOKEN"]) as client:
+            await client.create("builds/1")
+            await client.append("builds/1", "done")
+            await client.close("builds/1")
+        done = await run([sys.executable, "-c", the(ACCESS, "python", 2).replace("4437", str(process.port))], tmp_path)
+        assert done.stdout == "done\n", done.stderr
 
 
 class Uvicorn(ServerProcess):

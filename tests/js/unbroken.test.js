@@ -316,6 +316,38 @@ describe("the connection", () => {
     expect(unbroken.status.phase).toBe("live");
   });
 
+  test("a token that ends is renewed in time, and the connection goes on", async () => {
+    let token = "first";
+    const { fetch } = fakeFetch(TICKET);
+    const unbroken = await connected({ fetch, token: async () => token });
+    FakeWebSocket.last.receive({ type: "hello", protocol: "unbroken.v1", silence_seconds: 4000, expires_seconds: 400 });
+    token = "second";
+    await pass(299);
+    expect(FakeWebSocket.last.sentOf("auth")).toEqual([]);
+    await pass(2);
+    const [sent] = FakeWebSocket.last.sentOf("auth");
+    expect(sent).toMatchObject({ token: "second" });
+    FakeWebSocket.last.receive({ type: "authorized", id: sent.id, expires_seconds: 4000 });
+    await pass(1000);
+    expect(FakeWebSocket.last.sentOf("auth").length).toBe(1);
+    expect(unbroken.status.phase).toBe("live");
+    expect(FakeWebSocket.made.length).toBe(1);
+  });
+
+  test("a page that slept through the end comes back with another token, once", async () => {
+    let number = 0;
+    const { fetch } = fakeFetch(TICKET);
+    const unbroken = await connected({ fetch, token: () => `t${(number += 1)}` });
+    FakeWebSocket.last.drop(4401);
+    await pass(1);
+    expect(FakeWebSocket.made.length).toBe(2);
+    FakeWebSocket.last.open();
+    FakeWebSocket.last.drop(4401);
+    await pass(100);
+    expect(FakeWebSocket.made.length).toBe(2);
+    expect(unbroken.status).toMatchObject({ phase: "refused", code: "unauthorized" });
+  });
+
   test("a refused handshake without a token learns the reason from the ticket endpoint", async () => {
     const { fetch } = fakeFetch({ "POST /app/v1/tickets": () => ({ status: 401, body: { code: "unauthorized" } }) });
     const unbroken = client({ fetch });

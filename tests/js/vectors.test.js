@@ -58,6 +58,8 @@ function feed(session, step, frame) {
       return session.unfollow(step.stream);
     case "append":
       return session.request({ type: "append", stream: step.stream, messages: step.messages, producer: step.producer }).out;
+    case "renew":
+      return session.renew(step.token);
     case "opened":
       return session.opened(now);
     case "connect_failed":

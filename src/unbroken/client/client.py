@@ -21,7 +21,7 @@ from unbroken.client.link import Link
 from unbroken.client.producer import Producer
 from unbroken.client.runs import ClientRuns
 from unbroken.client.tokens import ClientTokens
-from unbroken.client.transport import Address, Connector
+from unbroken.client.transport import Address, Connector, TokenSource
 from unbroken.client.values import (
     Appended,
     ConnectionStatus,
@@ -53,13 +53,16 @@ class Client:
     background and comes back by itself with exponential backoff; calls wait meanwhile, so bound them with
     `asyncio.timeout` where that matters. A refusal that would only repeat (credentials, origin, version) fails what
     waits and everything later until `reconnect`. `on_status` hears of every change and must not block.
+
+    `token` may be a function, sync or async, that gives the present one: it is asked for each connection and request,
+    before the credential of a live connection ends, and once more when a token was refused.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        token: str | None = None,
+        token: TokenSource = None,
         limits: Limits = DEFAULT_LIMITS,
         clock: Clock | None = None,
         ssl: tls.SSLContext | None = None,

@@ -40,7 +40,6 @@ class HttpFace:
         self._connector = connector
         self._client = httpx2.AsyncClient(
             base_url=connector.address.http,
-            headers=connector.headers(),
             timeout=connector.limits.client_request_seconds_max,
             verify=True if connector.ssl is None else connector.ssl,
         )
@@ -68,7 +67,7 @@ class HttpFace:
     async def body(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """GET a body of any size, in pieces. It is not asked for again: who needs the rest begins anew."""
         try:
-            async with self._client.stream("GET", path) as response:
+            async with self._client.stream("GET", path, headers=await self._connector.headers()) as response:
                 if not response.is_success:
                     await response.aread()
                     raise self._error(response)
@@ -82,10 +81,12 @@ class HttpFace:
         loop, limits = asyncio.get_running_loop(), self._connector.limits
         backoff = Backoff(limits, self._connector.clock.random)
         content = None if body is None else msgspec.json.encode(body)
-        headers = None if body is None else {"Content-Type": "application/json"}
+        own = {} if body is None else {"Content-Type": "application/json"}
+        again = self._connector.renewable
         parameters = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         while True:
             wait = 0.0
+            headers = own | await self._connector.headers()
             try:
                 response = await self._client.request(method, path, params=parameters, content=content, headers=headers)
             except httpx2.TransportError as cause:
@@ -94,6 +95,9 @@ class HttpFace:
                 if response.is_success:
                     return response
                 error = self._error(response)
+                if response.status_code == 401 and again:
+                    again = False  # the token may have ended on its way: once more, with the present one
+                    continue
                 if response.status_code not in _PASSING:
                     raise error
                 wait = retry_after_seconds(response.headers.get("Retry-After"), self._connector.clock, limits)

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from unbroken.client.transport import ConnectFailedError, Connector
 from unbroken.client.values import Appended, ConnectionStatus, StatusEvent
-from unbroken.errors import DrainingError, TooLargeError, UnbrokenError
+from unbroken.errors import DrainingError, TooLargeError, UnauthorizedError, UnbrokenError
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol.client import ClientSession
 from unbroken.protocol.client_outputs import Output
@@ -53,6 +53,8 @@ class Link:
         self._connect_wanted = False
         self._stopped = False
         self._last_error: BaseException | None = None
+        self._renewal_wanted = asyncio.Event()
+        self._second_chance_at = float("-inf")
 
     # --- what the client wants ---------------------------------------------------------------------------------------
 
@@ -173,7 +175,8 @@ class Link:
         """Read, write and keep time until the connection is lost."""
         self._perform(self.session.opened(self._now()))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(connection)) for work in (self._read, self._write, self._keep_time)]
+            works = (self._read(connection), self._write(connection), self._keep_time(), self._renew())
+            tasks = [group.create_task(work) for work in works]
             await self._lost.wait()
             for task in tasks:
                 task.cancel()
@@ -220,7 +223,20 @@ class Link:
             return None
         return data
 
-    async def _keep_time(self, connection: ClientConnection) -> None:
+    async def _renew(self) -> None:
+        """Hand on a newer token whenever the present one is about to end; a failure is tried again while there is time."""
+        while self._connector.renewable:
+            self._renewal_wanted.clear()
+            await self._renewal_wanted.wait()
+            try:
+                token = await self._connector.present_token()
+            except UnbrokenError as error:
+                self._last_error = error
+                continue
+            if token is not None:
+                self._perform(self.session.renew(token))
+
+    async def _keep_time(self) -> None:
         while not self._lost.is_set():
             await self._until_due()
             self._perform(self.session.tick(self._now()))
@@ -282,12 +298,26 @@ class Link:
                 self._tell(StatusEvent(ConnectionStatus.LIVE))
             case out.Complained(error):
                 self._last_error = error
+            case out.Renew():
+                self._renewal_wanted.set()
             case out.Refused(error):
                 self._refused(error)
             case _:
                 return  # what is sent already, and what was dropped or asked for again, which concerns the session alone
 
+    def _may_try_again(self, error: UnbrokenError) -> bool:
+        """Whether a refused token is worth another connection: once, where there may be a newer one, and not in a row."""
+        now = self._now()
+        fresh = now - self._second_chance_at >= self._connector.limits.backoff_reset_seconds
+        if not (isinstance(error, UnauthorizedError) and self._connector.renewable and fresh):
+            return False
+        self._second_chance_at = now
+        return True
+
     def _refused(self, error: UnbrokenError) -> None:
+        if self._may_try_again(error):
+            self._perform(self.session.start())
+            return
         self.refusal = error
         self._tell(StatusEvent(ConnectionStatus.REFUSED, error))
         for key in list(self._outcomes):

@@ -17,6 +17,7 @@ from unbroken.client.client import Client
 from unbroken.client.follow import Follow
 from unbroken.client.sync_runs import SyncRuns
 from unbroken.client.sync_tokens import SyncTokens
+from unbroken.client.transport import TokenSource
 from unbroken.client.values import Appended, Json, Payload, Received, StreamPage, StreamRead
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor
@@ -33,7 +34,7 @@ class SyncClient:
     Use it as a context manager. A call waits as long as it takes: through every lost connection.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, url: str, *, token: TokenSource = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self._url = url
         self._token = token
         self._limits = limits

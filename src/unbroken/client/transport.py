@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import ssl as tls
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,13 +24,17 @@ from unbroken.errors import (
     InvalidError,
     UnauthorizedError,
     UnbrokenError,
+    UnreachableError,
     VersionError,
     error_from_code,
 )
 from unbroken.limits import Limits
 from unbroken.protocol import negotiation
 
-__all__ = ["Address", "ConnectFailedError", "Connector", "retry_after_seconds"]
+__all__ = ["Address", "ConnectFailedError", "Connector", "TokenSource", "retry_after_seconds"]
+
+TokenSource = str | Callable[[], "Awaitable[str | None] | str | None"] | None
+"""A token, or a function that gives the present one, sync or async: it is asked for each connection and request."""
 
 _REFUSALS: dict[int, type[UnbrokenError]] = {401: UnauthorizedError, 403: ForbiddenOriginError, 426: VersionError}
 
@@ -82,21 +89,45 @@ class Connector:
     address: Address
     limits: Limits
     clock: Clock
-    token: str | None = None
+    token: TokenSource = field(default=None, repr=False)
     ssl: tls.SSLContext | None = None
 
-    def headers(self) -> dict[str, str]:
-        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+    @property
+    def renewable(self) -> bool:
+        """Whether there may be a newer token than the last one."""
+        return callable(self.token)
+
+    async def present_token(self) -> str | None:
+        """The token as it is now. `UnreachableError` when its function fails or does not answer in time."""
+        source = self.token
+        if not callable(source):
+            return source
+        try:
+            async with asyncio.timeout(self.limits.handshake_seconds_max):
+                given = source()
+                return await given if inspect.isawaitable(given) else given
+        except UnbrokenError:
+            raise
+        except Exception as error:  # the application's own; what it says may hold a secret
+            raise UnreachableError(f"there is no token: {type(error).__name__}") from error
+
+    async def headers(self) -> dict[str, str]:
+        token = await self.present_token()
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def open(self) -> ClientConnection:
         """One connection after its handshake; `ConnectFailedError` for every way in which there is none."""
+        try:
+            headers = await self.headers()
+        except UnbrokenError as error:
+            raise ConnectFailedError(error.message, refusal=None if error.retryable else error) from error
         encrypted = self.address.websocket.startswith("wss:")
         try:
             connection = await connect(
                 self.address.websocket,
                 subprotocols=[Subprotocol(name) for name in negotiation.offer()],
                 compression=None,
-                additional_headers=self.headers(),
+                additional_headers=headers,
                 user_agent_header="unbroken",
                 open_timeout=self.limits.handshake_seconds_max,
                 ping_interval=None,

@@ -27,11 +27,13 @@ from unbroken.protocol import client_outputs as out
 from unbroken.protocol import negotiation
 from unbroken.protocol.backoff import Backoff
 from unbroken.protocol.client_outputs import Output
+from unbroken.protocol.client_renewal import Renewal
 from unbroken.protocol.client_requests import RENEWALS, Request, Requests, retry_after
 from unbroken.protocol.client_subscription import Subscription
 from unbroken.protocol.codec import ReceivedFrame, ReceivedMessages, decode_server
 from unbroken.protocol.frames import (
     Acks,
+    AuthFrame,
     Authorized,
     ClientFrame,
     ErrorFrame,
@@ -94,6 +96,7 @@ class ClientSession:
         self._heard_at = 0.0
         self._silence_seconds = limits.silence_seconds_max
         self._goodbye_seconds = 0.0
+        self._renewal = Renewal()
         self.hello: Hello | None = None
 
     @property
@@ -118,8 +121,8 @@ class ClientSession:
                 return self._connect_at
             case _Phase.OPEN:
                 times = [self._heard_at + self._silence_seconds, *(at for at, _ in self._retries.values())]
-                request_at = self._requests.next_at()
-                return min(times if request_at is None else [*times, request_at])
+                others = (self._requests.next_at(), self._renewal.at)
+                return min([*times, *(at for at in others if at is not None)])
             case _:
                 return None
 
@@ -197,6 +200,13 @@ class ClientSession:
         """A frame given out with `Send` cannot be sent: what it asked for is over."""
         return self._error(ErrorFrame(code=error.code, message=error.message, id=getattr(frame, "id", -1)), now)
 
+    def renew(self, token: str) -> list[Output]:
+        """A newer credential, as `Renew` has asked for; where there is no connection, the next one comes with it anyway."""
+        if not self.connected:
+            return []
+        self._renewal.number = self._next_id()
+        return [out.Send(AuthFrame(id=self._renewal.number, token=token))]
+
     # --- what happens to the connection ------------------------------------------------------------------------------
 
     def opened(self, now: float) -> list[Output]:
@@ -206,6 +216,7 @@ class ClientSession:
         self._heard_at = now
         self._silence_seconds = self._limits.silence_seconds_max
         self._retries.clear()
+        self._renewal.forget()
         outputs: list[Output] = []
         for subscription in self._subscriptions.values():
             subscription.id = 0
@@ -263,7 +274,7 @@ class ClientSession:
             _, backoff = self._retries[stream]
             self._retries[stream] = (float("inf"), backoff)
             outputs.append(self._subscriptions[stream].subscribe())
-        return outputs
+        return [*outputs, out.Renew()] if self._renewal.due(now) else outputs
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
@@ -285,6 +296,8 @@ class ClientSession:
             case Heartbeat():
                 return [out.Send(Heartbeat())]
             case Authorized():
+                if frame.id == self._renewal.number:
+                    self._renewal.learn(now, frame.expires_seconds)
                 return []
             case Hello():
                 return self._hello(frame, now)
@@ -299,6 +312,7 @@ class ClientSession:
         self.hello = frame
         self._silence_seconds = frame.silence_seconds
         self._backoff.working(now)
+        self._renewal.learn(now, frame.expires_seconds)
         return [out.Greeted(frame)]
 
     def _on(self, stream: str, act: Callable[[Subscription], list[Output]]) -> list[Output]:
@@ -319,6 +333,8 @@ class ClientSession:
 
     def _error(self, frame: ErrorFrame, now: float) -> list[Output]:
         error = error_from_code(frame.code, frame.message, frame.detail)
+        if frame.id is not None and frame.id == self._renewal.number:
+            return [out.Complained(error)]
         if frame.id is not None:
             for subscription in self._subscriptions.values():
                 if subscription.id == frame.id:

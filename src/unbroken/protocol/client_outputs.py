@@ -28,6 +28,7 @@ __all__ = [
     "Noticed",
     "Output",
     "Refused",
+    "Renew",
     "Send",
     "StateChanged",
     "SubscriptionFailed",
@@ -67,6 +68,11 @@ class Greeted:
     """The server's first frame: the connection works."""
 
     hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """The credential ends soon: hand a newer one to `renew`, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +203,7 @@ Output = (
     | Wait
     | Greeted
     | Refused
+    | Renew
     | SubscriptionStands
     | MessagesReceived
     | Dropped

@@ -58,6 +58,7 @@ class Runner:
             "follow": lambda: session.follow(step["stream"], step["after"]),
             "unfollow": lambda: session.unfollow(step["stream"]),
             "append": lambda: session.request(self.append_frame(step))[1],
+            "renew": lambda: session.renew(step["token"]),
             "receive": lambda: session.receive(json.dumps(self.resolve(step["frame"])), now),
             "connect_failed": lambda: session.connect_failed(
                 now,
@@ -119,6 +120,8 @@ def simplify(output: out.Output) -> Step | None:  # noqa: C901, PLR0912 - one ca
             return {"action": "connect"}
         case out.CloseNow():
             return {"action": "close"}
+        case out.Renew():
+            return {"action": "renew"}
         case out.Wait(seconds):
             return {"action": "wait", "seconds": seconds}
         case out.Send(frame):

@@ -21,13 +21,16 @@ export class Api {
     this.root = root;
     /** @type {TokenSource} */
     this.token = options.token;
+    /** @type {string | null} the last one */
+    this.shown = null;
     this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
   }
 
   /** @returns {Promise<string | null>} */
   async credentials() {
     const token = typeof this.token === "function" ? await this.token() : this.token;
-    return token || null;
+    this.shown = token || null;
+    return this.shown;
   }
 
   /** @param {string} path relative, percent-encoded @param {Record<string, string | number | undefined>} [query] */

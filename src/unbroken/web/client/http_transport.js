@@ -159,6 +159,10 @@ export class HttpTransport {
       } else {
         flush();
         const told = JSON.parse(item.data);
+        if (item.event === "error" && told.code === "unauthorized") {
+          this.#lose(4401);
+          return true;
+        }
         this.#emit(item.event === "state" ? { type: "state", stream: told } : { ...told, type: "error", stream });
         if (item.event === "error" || isTerminal(told.state)) return true;
       }

@@ -7,6 +7,7 @@
 
 import { backoff, STABLE_SECONDS } from "./backoff.js";
 import { comesBack, FINAL_CLOSE_CODES } from "./cursor.js";
+import { Renewal } from "./renewal.js";
 import { GAPS_MAX, Subscription } from "./subscription.js";
 
 /** @import { Frame, Output, StreamView } from "./types.js" */
@@ -35,6 +36,7 @@ export class Session {
   /** @type {number | null} when requests that met a retryable error are sent again */
   #resendAt = null;
   #resends = 0;
+  #renewal = new Renewal();
   /** @type {Output[]} */
   #out = [];
   /** @type {() => number} */
@@ -50,7 +52,7 @@ export class Session {
     if (this.phase === "waiting") return this.#connectAt;
     if (this.phase !== "open") return null;
     const silent = this.#heardAt + this.#silence;
-    return this.#resendAt === null ? silent : Math.min(silent, this.#resendAt);
+    return Math.min(silent, this.#resendAt ?? silent, this.#renewal.at ?? silent);
   }
 
   /** Appends and other requests without an answer. */
@@ -121,6 +123,15 @@ export class Session {
     return { id, out: this.#take() };
   }
 
+  /** A newer credential, as the action `renew` has asked for. @param {string} token @returns {Output[]} */
+  renew(token) {
+    if (this.phase === "open") {
+      this.#renewal.id = this.#nextId();
+      this.#send({ type: "auth", id: this.#renewal.id, token });
+    }
+    return this.#take();
+  }
+
   /** The handshake is done. @param {number} now @returns {Output[]} */
   opened(now) {
     this.phase = "open";
@@ -128,6 +139,7 @@ export class Session {
     this.#silence = SILENCE_SECONDS;
     this.#retryAfter = 0;
     this.#resendAt = null;
+    this.#renewal.forget();
     this.#out.push({ event: "connected" });
     for (const subscription of this.subscriptions.values()) {
       subscription.gaps = 0;
@@ -177,7 +189,10 @@ export class Session {
   tick(now) {
     if (this.phase === "waiting" && now >= this.#connectAt) this.#connect();
     else if (this.phase === "open" && now >= this.#heardAt + this.#silence) this.#abandon(now);
-    else if (this.phase === "open" && this.#resendAt !== null && now >= this.#resendAt) this.#resend();
+    else if (this.phase === "open") {
+      if (this.#resendAt !== null && now >= this.#resendAt) this.#resend();
+      if (this.#renewal.due(now)) this.#out.push({ action: "renew" });
+    }
     return this.#take();
   }
 
@@ -212,7 +227,11 @@ export class Session {
     switch (frame.type) {
       case "hello":
         this.#silence = Number(frame.silence_seconds) || SILENCE_SECONDS;
+        this.#renewal.learn(now, frame.expires_seconds);
         this.#out.push({ event: "hello", frame });
+        break;
+      case "authorized":
+        if (frame.id === this.#renewal.id) this.#renewal.learn(now, frame.expires_seconds);
         break;
       case "heartbeat":
         this.#send({ type: "heartbeat" });

@@ -66,7 +66,7 @@
  *
  * @typedef {{type: string} & Record<string, any>} Frame
  *
- * @typedef {{action: "connect"} | {action: "close"} | {action: "send", frame: Frame} | {action: "wait", seconds: number}} Action
+ * @typedef {{action: "connect"} | {action: "close"} | {action: "renew"} | {action: "send", frame: Frame} | {action: "wait", seconds: number}} Action
  *
  * @typedef {{event: "connected"}
  *   | {event: "hello", frame: Frame}

@@ -5,6 +5,7 @@
  */
 
 import { Api, encodeName } from "./api.js";
+import { STABLE_SECONDS } from "./backoff.js";
 import { UnbrokenError } from "./errors.js";
 import { Follow } from "./follow.js";
 import { HttpTransport } from "./http_transport.js";
@@ -31,7 +32,8 @@ export const PENDING_MAX = 10_000;
 
 /**
  * @typedef {object} Options
- * @property {TokenSource} [token] sent as `Authorization: Bearer`; WebSockets carry a ticket made with it
+ * @property {TokenSource} [token] sent as `Authorization: Bearer`; WebSockets carry a ticket made with it. A function gives the present one: it is
+ *   asked for each connection and request, before the credential of a live connection ends, and once more when one was refused
  * @property {typeof WebSocket} [WebSocket] where the platform has none
  * @property {typeof fetch} [fetch]
  * @property {boolean} [fallback] whether SSE is used where no WebSocket can be opened (default true)
@@ -67,6 +69,7 @@ export class Client {
   #timer;
   #timerAt = Number.POSITIVE_INFINITY;
   #blocked = 0;
+  #secondChanceAt = Number.NEGATIVE_INFINITY;
   #closed = false;
   #deaf;
   /** @type {Map<string, Follow>} */
@@ -237,6 +240,7 @@ export class Client {
     if (action.action === "send") this.#transport?.send(action.frame);
     else if (action.action === "connect") this.#open();
     else if (action.action === "close") this.#drop();
+    else if (action.action === "renew") void this.#renew();
     else this.#tell({ phase: "waiting", failures: this.#session.failures, retryAt: Date.now() + action.seconds * 1000 });
   }
 
@@ -276,6 +280,23 @@ export class Client {
     this.#transport = transport;
   }
 
+  /** Hand on a newer token, where the application gives one; a failure is tried again while there is time. */
+  async #renew() {
+    if (typeof this.api.token !== "function") return;
+    const token = await this.api.credentials().catch(() => null);
+    if (token !== null) this.#run(this.#session.renew(token));
+  }
+
+  /** A refused token is worth another connection where there is another one by now; once, and not in a row. @param {string} code */
+  async #refused(code) {
+    const fresh = code === "unauthorized" && typeof this.api.token === "function" && this.#now() - this.#secondChanceAt >= STABLE_SECONDS;
+    const shown = this.api.shown;
+    if (fresh && (await this.api.credentials().catch(() => shown)) !== shown && !this.#closed && this.#session.phase === "refused") {
+      this.#secondChanceAt = this.#now();
+      this.#run(this.#session.start());
+    } else if (this.#session.phase === "refused") this.#tell({ phase: "refused", code });
+  }
+
   #drop() {
     const transport = this.#transport;
     this.#transport = null;
@@ -286,7 +307,7 @@ export class Client {
   #happened(event, text) {
     if (event.event === "connected") {
       this.#tell({ phase: "live", failures: 0, retryAt: null, code: null, transport: this.#transport?.name ?? null });
-    } else if (event.event === "refused") this.#tell({ phase: "refused", code: event.code ?? String(event.close_code) });
+    } else if (event.event === "refused") void this.#refused(event.code ?? String(event.close_code));
     else if (event.event === "acked") this.#answer(event.id, { first: event.first, last: event.last, duplicate: event.duplicate });
     else if (event.event === "result") this.#answer(event.id, { view: event.view, created: event.created });
     else if (event.event === "failed" && event.id !== undefined) this.#failed(event.id, event);
