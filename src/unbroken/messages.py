@@ -151,9 +151,11 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A stored message. `seq` is its place in the stream and is not part of its encoding: it follows from the batch.
 
+    One with a `leaf` was erased: it has no payload, and its leaf in the hash chain is kept (hex), so that the chain holds.
     `time` is the wall time of its append in milliseconds, for display only; order is `seq` alone.
     """
 
+    leaf: str | UnsetType = UNSET
     kind: str = "message"
     time: int = 0
     producer: str | UnsetType = UNSET
@@ -333,7 +335,8 @@ class StreamInfo:
     """A stream as stored, without its messages.
 
     `first` and `head` are the oldest retained and the newest seq (1 and 0 when nothing was ever written); `hash` is the
-    chain's value at `head`, `genesis` its value in front of message 1 (of a fork: at `fork_seq`). `reason` is a JSON object
+    chain's value at `head`, `genesis` its value in front of message 1 (of a fork: at `fork_seq`), `salts` what makes its
+    leaves unguessable (see `protocol.salts`; empty for a stream without). `reason` is a JSON object
     that says why the stream ended (for example `{"exit_code": 2}`). `run` is what the server executes for the stream (a
     JSON object, see `runs.spec`), None when somebody else produces. A lease names the producer that holds the right to
     produce, its epoch, when it runs out and for how long it was last given. `deleted` marks a stream that only its forks
@@ -356,6 +359,7 @@ class StreamInfo:
     size_bytes: int = 0
     hash: bytes = field(default=b"", repr=False)
     genesis: bytes = field(default=b"", repr=False)
+    salts: bytes = field(default=b"", repr=False)
     created_ms: int = 0
     updated_ms: int = 0
     ended_ms: int | None = None

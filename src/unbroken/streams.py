@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from unbroken.clock import Clock
@@ -36,9 +37,8 @@ from unbroken.messages import (
     check_name,
     encode_message,
     files_prefix,
-    split_encoded,
 )
-from unbroken.protocol.chain import chain
+from unbroken.protocol.salts import SALT_BYTES
 from unbroken.quotas import Quotas
 from unbroken.redaction.redactor import Redactor
 from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
@@ -63,27 +63,12 @@ from unbroken.store.base import (
     UpdateStream,
     WriteResult,
 )
+from unbroken.store.recompute import Recomputing, Verification
 
 __all__ = ["Streams", "Verification"]
 
 _DECIMAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _LAST: Final = re.compile(r"last:([1-9][0-9]{0,8})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The outcome of recomputing a chain: `first` to `last` fit the hashes that are stored, the last of which is `hash`.
-
-    Where the chain breaks, `bad` to `bad_last` is the stretch that does not fit: hashes are stored with what is stored
-    at once, so a changed message is in it, and need not be its first.
-    """
-
-    checked: int
-    first: Seq
-    last: Seq
-    hash: bytes
-    bad: Seq | None = None
-    bad_last: Seq | None = None
 
 
 class Streams:
@@ -163,6 +148,7 @@ class Streams:
                 lease_epoch=lease.epoch if lease else 0,
                 lease_until_ms=now + int(seconds * 1000) if lease else None,
                 run=new.run,
+                salt_seed=secrets.token_bytes(SALT_BYTES),
             )
         )
         assert isinstance(result, Created)
@@ -327,29 +313,21 @@ class Streams:
     async def verify(self, stream: StreamInfo) -> Verification:
         """Recompute the hash chain over everything retained; reads in bounded steps and changes nothing.
 
-        The first stretch that does not fit is named in the result. Damage by somebody who recomputed stored hashes too shows
-        behind it, where the first hash is that was left alone; damage in messages that were stored at once with the first
-        retained one, and trimmed, shows in that one's stretch. Raises `CorruptError` where a checksum fails.
+        The first message that does not fit is named in the result, or the stretch that it is in. Damage by somebody who
+        recomputed what is stored beside the messages too shows behind it, where the first hash is that was left alone; damage
+        in messages that were stored at once with the first retained one, and trimmed, shows in that one's stretch. Raises
+        `CorruptError` where a checksum fails, and where messages are missing.
         """
-        first = stream.first
-        seq = start = Seq(first - 1)
-        head = await self.store.hash_at(stream.id, seq)
-        sound = before = (seq, head)
-        """Where the last stored hash was met, and the one before it."""
+        seq = Seq(stream.first - 1)
+        check = Recomputing(stream, seq, await self.store.hash_at(stream.id, seq))
         while True:
-            found = await self.read(stream, seq)
+            found = await self.read(stream, check.seq)
             for batch in found.batches:
-                head, seq = chain(head, batch.first, split_encoded(batch.body)), batch.last
-                if batch.derived:
-                    continue
-                if head != batch.hash:
-                    return _broken(start, sound, seq)
-                before, sound = sound, (seq, head)
+                broken = check.take(batch)
+                if broken is not None:
+                    return broken
             if not found.batches:
-                break
-        if found.stream.head == seq and found.stream.hash != head:
-            return _broken(start, before, seq)
-        return Verification(seq - start, first, seq, head)
+                return check.end(found.stream)
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -441,9 +419,3 @@ class Streams:
         if len(encoded) > 1 and sum(map(len, encoded)) > limits.append_bytes_max:
             raise TooLargeError(f"an append has at most {limits.append_bytes_max} bytes", limit="append_bytes_max")
         return encoded
-
-
-def _broken(start: Seq, sound: tuple[Seq, bytes], seq: Seq) -> Verification:
-    """The chain holds up to `sound`, and does not at `seq`."""
-    last, found = sound
-    return Verification(last - start, Seq(start + 1), last, found, Seq(min(last + 1, seq)), seq)

@@ -9,6 +9,7 @@ import { describe, expect, test } from "vitest";
 
 import { backoff } from "../../src/unbroken/web/client/backoff.js";
 import { chain, fromHex, genesis, toHex } from "../../src/unbroken/web/client/chain.js";
+import { Salts } from "../../src/unbroken/web/client/salts.js";
 import { comesBack, formatCursor, parseCursor } from "../../src/unbroken/web/client/cursor.js";
 import { Session } from "../../src/unbroken/web/client/session.js";
 
@@ -116,12 +117,18 @@ test.each(/** @type {any[][]} */ (load("close_codes.json").cases.map((/** @type 
   expect(comesBack(code)).toBe(comes_back);
 });
 
+test.each(/** @type {any[][]} */ (load("salts.json").cases.map((/** @type {any} */ c) => [c.name, c])))("salts: %s", async (_name, row) => {
+  const salts = new Salts(row.salts);
+  for (const [seq, salt] of Object.entries(row.of)) expect(toHex(await salts.salt(Number(seq)))).toBe(salt);
+});
+
 test.each(/** @type {any[][]} */ (load("chain.json").cases.map((/** @type {any} */ c) => [JSON.stringify(c), c])))("chain %s", async (_name, row) => {
+  const salts = new Salts(row.salts);
   let head = await genesis(row.tenant, row.name, row.epoch);
   expect(toHex(head)).toBe(row.genesis);
   expect(fromHex(row.genesis)).toEqual(head);
   for (const [index, message] of row.messages.entries()) {
-    head = await chain(head, row.first + index, [message]);
+    head = await chain(head, row.first + index, [message], salts);
     expect(toHex(head)).toBe(row.heads[index]);
   }
 });

@@ -110,7 +110,8 @@ def _tell(name: str, result: Verification | None, *, as_json: bool) -> None:
     elif result is None:
         sys.stdout.write(f"{clean(name)}: CORRUPT\n")
     elif result.ok:
-        sys.stdout.write(f"{clean(name)}: {result.checked} messages verified\n")
+        erased = f", {result.erased} of them erased" if result.erased else ""
+        sys.stdout.write(f"{clean(name)}: {result.checked} messages verified{erased}\n")
     else:
         sys.stdout.write(f"{clean(name)}: TAMPERED: {_stretch(result)} not what was appended\n")
 
@@ -174,6 +175,7 @@ async def _stored(url: str) -> AsyncIterator[_Source]:
                 last=result.last,
                 bad=result.bad,
                 bad_last=result.bad_last,
+                erased=result.erased,
                 hash=result.hash.hex(),
             )
 

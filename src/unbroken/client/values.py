@@ -148,7 +148,8 @@ class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What recomputing a stream's hash chain gave: messages `first` to `last` fit.
 
-    Where the chain breaks, a changed message is among `bad` to `bad_last`; which of them, the stored hashes do not tell.
+    Where the chain breaks, `bad` to `bad_last` is what does not fit: one message where that can be told. `erased` counts
+    messages whose contents were erased, which the chain allows.
     """
 
     ok: bool
@@ -157,6 +158,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     bad: int | None = None
     bad_last: int | None = None
+    erased: int = 0
     hash: str = ""
 
 

@@ -27,6 +27,7 @@ from unbroken.protocol.client_outputs import (
 )
 from unbroken.protocol.codec import ReceivedMessages
 from unbroken.protocol.frames import StateFrame, Subscribe, Subscribed
+from unbroken.protocol.salts import NO_SALTS, Salts
 
 __all__ = ["Subscription"]
 
@@ -50,6 +51,7 @@ class Subscription:
         self._held = 0
         self._verify = verify
         self._hash: bytes | None = None
+        self._salts = NO_SALTS
         self._limits = limits
         self._next_id = next_id
 
@@ -80,7 +82,7 @@ class Subscription:
         outputs.append(SubscriptionStands(self.stream, place, frame.stream))
         if self.cursor is None or place == self.cursor:
             self.cursor = place
-            outputs += self._anchor(frame.hash)
+            outputs += self._anchor(frame)
         return outputs
 
     def messages(self, frame: ReceivedMessages) -> list[Output]:
@@ -151,15 +153,15 @@ class Subscription:
             return []
         return [Gap(self.stream, self.cursor.seq + 1, first), self.subscribe()]
 
-    def _anchor(self, hash_hex: str) -> list[Output]:
+    def _anchor(self, frame: Subscribed) -> list[Output]:
         """Hold the chain at the cursor, and hold it against the one known already."""
-        if not self._verify or not hash_hex:
+        if not self._verify or not frame.hash:
             return []
-        said = _unhex(hash_hex)
+        said, self._salts = _unhex(frame.hash), _salts(frame.salts)
         if self._hash is not None and self._hash != said:
             assert self.cursor is not None
             self.over = True
-            return [SubscriptionFailed(self.stream, _broken(self.stream, self.cursor.seq))]
+            return [SubscriptionFailed(self.stream, _broken(self.stream, self.cursor.seq, self.cursor.seq))]
         self._hash = said
         return []
 
@@ -168,13 +170,15 @@ class Subscription:
             return None
         said = _unhex(hash_hex)
         known, self._hash = self._hash, said
-        if known is None or chain(known, first, encoded) == said:
+        if known is None or chain(known, first, encoded, self._salts) == said:
             return None
-        return _broken(self.stream, first)
+        return _broken(self.stream, first, first + len(encoded) - 1)
 
 
-def _broken(stream: str, seq: int) -> VerificationError:
-    return VerificationError(f"the hash chain of {stream} does not hold from message {seq} on", stream=stream, seq=seq)
+def _broken(stream: str, seq: int, last: int) -> VerificationError:
+    return VerificationError(
+        f"the hash chain of {stream} breaks in messages {seq} to {last}", stream=stream, seq=seq, last=last
+    )
 
 
 def _terminal(state: str) -> bool:
@@ -182,6 +186,13 @@ def _terminal(state: str) -> bool:
         return StreamState(state).terminal
     except ValueError:
         raise ProtocolError(f"{state!r} is not a state of a stream") from None
+
+
+def _salts(encoded: bytes) -> Salts:
+    try:
+        return Salts(encoded)
+    except ValueError as error:
+        raise ProtocolError(f"not the salts of a stream: {error}") from None
 
 
 def _unhex(text: str) -> bytes:

@@ -221,12 +221,16 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class Subscribed(_Frame, frozen=True, kw_only=True, tag="subscribed"):
-    """The subscription stands; messages behind `cursor` follow. `hash` is the chain at `cursor` (hex)."""
+    """The subscription stands; messages behind `cursor` follow. `hash` is the chain at `cursor` (hex).
+
+    `salts` are what a reader needs to recompute it (see `protocol.salts`).
+    """
 
     id: int
     cursor: str
     hash: str
     stream: StreamView
+    salts: bytes = b""
 
 
 class MessagesFrame(_Frame, frozen=True, kw_only=True, tag="messages"):

@@ -414,7 +414,8 @@ class Connection:
         if not info.state.terminal:
             news(subscription)
         view = stream_view(info)
-        self._encode(Subscribed(id=frame.id, cursor=f"{stream.epoch}:{cursor}", hash=known, stream=view))
+        place = f"{stream.epoch}:{cursor}"
+        self._encode(Subscribed(id=frame.id, cursor=place, hash=known, stream=view, salts=info.salts))
         subscription.paused = False
         self.wake(subscription)
 

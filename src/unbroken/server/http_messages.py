@@ -131,13 +131,14 @@ def _page(found: Read, after: Seq) -> Response:
     stream = found.stream
     last = found.batches[-1].last if found.batches else after
     digest = found.batches[-1].hash if found.batches else stream.hash
-    head = b'{"stream":%b,"first":%d,"last":%d,"cursor":"%d:%d","hash":"%b","up_to_date":%b,"messages":[' % (
+    head = b'{"stream":%b,"first":%d,"last":%d,"cursor":"%d:%d","hash":"%b","salts":%b,"up_to_date":%b,"messages":[' % (
         _encoder.encode(stream_view(stream)),
         after + 1,
         last,
         stream.epoch,
         last,
         digest.hex().encode(),
+        _encoder.encode(stream.salts),
         b"true" if last == stream.head else b"false",
     )
     return json_response(b"".join((head, join_encoded([batch.body for batch in found.batches]), b"]}")))

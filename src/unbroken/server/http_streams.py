@@ -154,6 +154,7 @@ async def verify_stream(call: Call) -> Response:
         "last": found.last,
         "bad": found.bad,
         "bad_last": found.bad_last,
+        "erased": found.erased,
         "hash": found.hash.hex(),
     }
     return json_response(answer)

@@ -32,7 +32,8 @@ from unbroken.messages import (
     StreamInfo,
     StreamState,
 )
-from unbroken.protocol.chain import chain, genesis
+from unbroken.protocol.chain import genesis, links
+from unbroken.protocol.salts import NO_SALTS, Salts
 from unbroken.store import decide
 from unbroken.store.base import (
     Append,
@@ -75,7 +76,10 @@ class Tables(Protocol):
         ...
 
     def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
-        """Keep messages `first` … by which the entry has already advanced; `before` is the chain in front of them."""
+        """Keep messages `first` … by which the entry has already advanced; `before` is the chain in front of them.
+
+        Their leaves are in the entry.
+        """
         ...
 
     def changed(self, entry: Entry, producer_id: str | None) -> None:
@@ -253,6 +257,8 @@ def _fresh(tables: Tables, op: CreateStream, source: tuple[Entry, bytes] | None)
     if source is not None and op.fork is not None:
         base_seq, base_hash = op.fork.seq, source[1]
         first = Seq(min(source[0].fixed.first, base_seq + 1))
+    salts = _salts(op, source)
+    value, leaves = links(base_hash, base_seq + 1, op.messages, salts)
     ttl = op.ttl_seconds
     expires_ms = op.now_ms + ttl * 1000 if ttl is not None and op.expires_ms is None else op.expires_ms
     info = StreamInfo(
@@ -269,8 +275,9 @@ def _fresh(tables: Tables, op: CreateStream, source: tuple[Entry, bytes] | None)
         first=first,
         head=Seq(base_seq + len(op.messages)),
         size_bytes=sum(map(len, op.messages)),
-        hash=chain(base_hash, base_seq + 1, op.messages),
+        hash=value,
         genesis=base_hash,
+        salts=salts.encoded,
         created_ms=op.now_ms,
         updated_ms=op.now_ms,
         ttl_seconds=ttl,
@@ -285,7 +292,17 @@ def _fresh(tables: Tables, op: CreateStream, source: tuple[Entry, bytes] | None)
     )
     if op.close is not None:
         info = decide.end(info, op.close, op.now_ms)
-    return Entry(info, base_seq, base_hash)
+    entry = Entry(info, base_seq, base_hash)
+    entry.leaves = leaves
+    return entry
+
+
+def _salts(op: CreateStream, source: tuple[Entry, bytes] | None) -> Salts:
+    """Salts of a new stream's own; a fork also has those of what it shares, and no others of its source."""
+    if source is None or op.fork is None:
+        return Salts.fresh(op.salt_seed) if op.salt_seed else NO_SALTS
+    shared = source[0].salts.upto(op.fork.seq)
+    return shared.and_then(Salts.fresh(op.salt_seed, op.fork.seq + 1)) if op.salt_seed else shared
 
 
 def _delete(tables: Tables, op: DeleteStream) -> WriteResult:

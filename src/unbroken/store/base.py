@@ -144,7 +144,8 @@ class Batch:
     """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`).
 
     `hash` is the chain at `last`. With `derived` none is stored there, and it was computed from these very messages: then it
-    says nothing about them.
+    says nothing about them. `marks` has the first bytes of each message's leaf, by which a changed one is told from its
+    neighbours; it is empty where none are known.
     """
 
     first: Seq
@@ -152,6 +153,7 @@ class Batch:
     body: bytes
     hash: bytes
     derived: bool = False
+    marks: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from zlib_ng.zlib_ng import crc32  # the same CRC-32 as zlib's, four times as fa
 
 from unbroken.errors import CorruptError
 from unbroken.messages import SEPARATOR, Seq, StreamId, join_encoded, split_encoded
+from unbroken.protocol.chain import LEAF_MARK_BYTES
 from unbroken.store.base import Batch
 
 __all__ = ["ZLIB", "ChunkRow", "chunk_key", "decode_chunk", "encode_chunk", "key_seq", "slice_batch"]
@@ -35,6 +36,7 @@ class ChunkRow(NamedTuple):
     crc: int
     hash: bytes
     body: bytes
+    marks: bytes | None = None
 
 
 def chunk_key(stream: StreamId, seq: Seq) -> int:
@@ -60,25 +62,31 @@ def encode_chunk(stream: StreamId, batch: Batch, *, compress: bool = False) -> C
         packed = zlib.compress(body, 1)
         if len(packed) * 4 <= len(body) * 3:
             body, flags = packed, ZLIB
-    crc = _checksum(stream, batch.last, (n, flags), batch.hash, body)
+    marks = batch.marks
+    assert len(marks) in {0, n * LEAF_MARK_BYTES}
+    crc = _checksum(stream, batch.last, (n, flags), batch.hash, body, marks)
     assert crc is not None
-    return ChunkRow(chunk_key(stream, batch.last), n, flags, crc, batch.hash, body)
+    return ChunkRow(chunk_key(stream, batch.last), n, flags, crc, batch.hash, body, marks or None)
 
 
 def decode_chunk(row: ChunkRow) -> Batch:
     """The batch in a row, or `CorruptError` naming the stream and the seq."""
     stream, last = StreamId(row.key >> SEQ_BITS), key_seq(row.key)
-    if _checksum(stream, last, (row.n, row.flags), row.hash, row.body) != row.crc or row.flags & ~FLAGS_KNOWN:
+    marks = row.marks or b""
+    fits = len(marks) in {0, row.n * LEAF_MARK_BYTES} and not row.flags & ~FLAGS_KNOWN
+    if not fits or _checksum(stream, last, (row.n, row.flags), row.hash, row.body, marks) != row.crc:
         raise CorruptError(
             f"the chunk of stream {stream} that ends with message {last} does not match its checksum",
             stream=stream,
             seq=last,
         )
     body = zlib.decompress(row.body) if row.flags & ZLIB else row.body
-    return Batch(Seq(last - row.n + 1), last, body, row.hash)
+    return Batch(Seq(last - row.n + 1), last, body, row.hash, marks=marks)
 
 
-def _checksum(stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes, body: bytes) -> int | None:
+def _checksum(
+    stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes, body: bytes, marks: bytes
+) -> int | None:
     """Key columns are covered too: a row that moved to another stream or place is as damaged as a flipped bit.
 
     None when a number is out of bounds.
@@ -87,7 +95,7 @@ def _checksum(stream: int, last: int, sizes: tuple[int, int], chain_hash: bytes,
         header = _HEADER.pack(stream, last, *sizes)
     except struct.error:
         return None
-    return crc32(body, crc32(chain_hash, crc32(header)))
+    return crc32(marks, crc32(body, crc32(chain_hash, crc32(header))))
 
 
 def slice_batch(batch: Batch, after: Seq) -> Batch:
@@ -96,4 +104,6 @@ def slice_batch(batch: Batch, after: Seq) -> Batch:
         return batch
     assert after < batch.last
     messages = split_encoded(batch.body)
-    return Batch(Seq(after + 1), batch.last, join_encoded(messages[after - batch.first + 1 :]), batch.hash)
+    gone = after - batch.first + 1
+    marks = batch.marks[gone * LEAF_MARK_BYTES :]
+    return Batch(Seq(after + 1), batch.last, join_encoded(messages[gone:]), batch.hash, marks=marks)

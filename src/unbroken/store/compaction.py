@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from unbroken.limits import Limits
 from unbroken.messages import SEPARATOR, Seq
+from unbroken.protocol.chain import LEAF_MARK_BYTES
 from unbroken.store.base import Batch
 
 __all__ = ["Picked", "merge", "pick"]
@@ -48,4 +49,12 @@ def pick(batches: Iterable[Batch], limits: Limits, *, ended: bool) -> Picked:
 def merge(run: Sequence[Batch]) -> Batch:
     """One batch of the same messages."""
     assert all(right.first == left.last + 1 for left, right in pairwise(run)), "a run is dense"
-    return Batch(run[0].first, run[-1].last, SEPARATOR.join([batch.body for batch in run]), run[-1].hash)
+    body = SEPARATOR.join([batch.body for batch in run])
+    return Batch(run[0].first, run[-1].last, body, run[-1].hash, marks=_marks(run))
+
+
+def _marks(run: Sequence[Batch]) -> bytes:
+    """Those of all messages, none where some are not known."""
+    n = run[-1].last - run[0].first + 1
+    marks = b"".join([batch.marks for batch in run])
+    return marks if len(marks) == n * LEAF_MARK_BYTES else b""

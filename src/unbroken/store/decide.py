@@ -22,7 +22,7 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.messages import TERMINAL_STATES, Epoch, Seq, StreamInfo, StreamState, can_transition
-from unbroken.protocol.chain import chain
+from unbroken.protocol.chain import links
 from unbroken.store.base import (
     Append,
     Appended,
@@ -66,7 +66,8 @@ def append(entry: Entry, known: ProducerState | None, op: Append) -> Appended | 
     messages = op.messages
     head = Seq(entry.head + len(messages))
     entry.writer_seq = entry.writer_seq if op.writer_seq is None else op.writer_seq
-    entry.advance(head, chain(entry.hash, first, messages), sum(map(len, messages)), op.now_ms)
+    value, entry.leaves = links(entry.hash, first, messages, entry.salts)
+    entry.advance(head, value, sum(map(len, messages)), op.now_ms)
     if op.close is not None:
         entry.put(end(entry.info, op.close, op.now_ms))
     if producer is None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from unbroken.messages import Seq, StreamInfo
+from unbroken.protocol.salts import Salts
 
 __all__ = ["ADVANCED", "CHANGED", "CLEAN", "SLID", "Entry", "ProducerState"]
 
@@ -39,6 +40,7 @@ class Entry:
     """
 
     __slots__ = (
+        "_salts",
         "base_hash",
         "base_seq",
         "dirty",
@@ -46,6 +48,7 @@ class Entry:
         "fixed",
         "hash",
         "head",
+        "leaves",
         "producers",
         "size_bytes",
         "stale",
@@ -58,6 +61,9 @@ class Entry:
         self.base_hash = base_hash
         self.producers: dict[str, ProducerState | None] = {}
         self.dirty = CLEAN
+        self.leaves: list[bytes] = []
+        """Of the messages of the latest append."""
+        self._salts: Salts | None = None
         self._take(info)
 
     def _take(self, info: StreamInfo) -> None:
@@ -69,6 +75,14 @@ class Entry:
         self.expires_ms = info.expires_ms
         self.writer_seq = info.writer_seq
         self.stale = False
+
+    @property
+    def salts(self) -> Salts:
+        """The salts of its messages, those of its sources included; for the writing side, and for one reader at a time."""
+        known = self._salts
+        if known is None or known.encoded is not self.fixed.salts:
+            known = self._salts = Salts(self.fixed.salts)
+        return known
 
     @property
     def info(self) -> StreamInfo:

@@ -25,6 +25,7 @@ from unbroken.messages import (
     StreamInfo,
     join_encoded,
 )
+from unbroken.protocol.chain import leaf_marks
 from unbroken.quotas import Usage
 from unbroken.store import reading
 from unbroken.store.apply import apply
@@ -95,7 +96,8 @@ class _MemoryTables:
 
     def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
         log = self.logs[entry.fixed.id]
-        log.batches.append(Batch(first, entry.head, join_encoded(tuple(messages)), entry.hash))
+        body = join_encoded(tuple(messages))
+        log.batches.append(Batch(first, entry.head, body, entry.hash, marks=leaf_marks(entry.leaves)))
         log.lasts.append(entry.head)
 
     def changed(self, entry: Entry, producer_id: str | None) -> None:

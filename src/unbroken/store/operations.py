@@ -69,7 +69,7 @@ class CreateStream:
     an epoch greater than that of every stream before it. A session that does not exist yet is created; in a paused one no
     stream is created (`transition`). With `lease_producer` the stream begins as running. A fork source that is gone gives
     `not_found`, one that is soft-deleted `already_exists`, a `fork.seq` beyond its head `invalid`. `run` says what the
-    server executes for the stream.
+    server executes for the stream. `salt_seed` is random and secret: with it the leaves of the chain are salted.
     """
 
     principal: Principal
@@ -88,6 +88,7 @@ class CreateStream:
     lease_epoch: int = 0
     lease_until_ms: int | None = None
     run: str | None = None
+    salt_seed: bytes = b""
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from unbroken.errors import CorruptError, InvalidError, TrimmedError
 from unbroken.messages import SEPARATOR, Seq, StreamId, join_encoded, split_encoded
-from unbroken.protocol.chain import chain
+from unbroken.protocol.chain import LEAF_MARK_BYTES, chain
 from unbroken.store.base import Batch, Read
 from unbroken.store.chunks import slice_batch
 from unbroken.store.entry import Entry
@@ -70,7 +70,7 @@ def _cut(source: Source, entry: Entry, batch: Batch, count: int) -> Batch:
     last = Seq(batch.first + count - 1)
     body = join_encoded(split_encoded(batch.body)[:count])
     found, derived = _hash_at(source, entry, last)
-    return Batch(batch.first, last, body, found, derived)
+    return Batch(batch.first, last, body, found, derived, batch.marks[: count * LEAF_MARK_BYTES])
 
 
 def _through(source: Source, entry: Entry, after: Seq) -> Iterator[Batch]:
@@ -142,7 +142,7 @@ def _hash_at(source: Source, entry: Entry, seq: Seq) -> tuple[bytes, bool]:
         return batch.hash, False
     at_base = batch.first == entry.base_seq + 1
     before = entry.base_hash if at_base else _holding(source, entry, Seq(batch.first - 1)).hash
-    return chain(before, batch.first, split_encoded(batch.body)[: seq - batch.first + 1]), True
+    return chain(before, batch.first, split_encoded(batch.body)[: seq - batch.first + 1], entry.salts), True
 
 
 def _holding(source: Source, entry: Entry, seq: Seq) -> Batch:

@@ -193,7 +193,9 @@ class MockConnection:
         seq = stream.place(frame.after)
         self._subscriptions[frame.stream] = _Subscription(stream, seq, state_due=stream.state.terminal)
         cursor, head = f"{stream.epoch}:{seq}", stream.heads[seq].hex()
-        await self.send(Subscribed(id=frame.id, cursor=cursor, hash=head, stream=stream.view()))
+        await self.send(
+            Subscribed(id=frame.id, cursor=cursor, hash=head, stream=stream.view(), salts=stream.salts.encoded)
+        )
         self._changed.set()
 
     async def _deliver(self) -> None:

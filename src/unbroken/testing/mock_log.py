@@ -27,6 +27,7 @@ from unbroken.limits import Limits
 from unbroken.messages import Cursor, Epoch, Message, NewMessage, Seq, StreamState, decode_message, encode_message
 from unbroken.protocol.chain import chain, genesis
 from unbroken.protocol.frames import Ack, AppendFrame, CloseSpec, CreateFrame, ProducerSpec, StreamView
+from unbroken.protocol.salts import SALT_BYTES, Salts
 
 __all__ = ["MockLog", "MockStream"]
 
@@ -58,6 +59,7 @@ class MockStream:
     producers: dict[str, _ProducerState] = field(default_factory=dict)
     lease: ProducerSpec | None = None
     cancel_requested: bool = False
+    salts: Salts = field(default_factory=lambda: Salts.fresh(bytes(range(SALT_BYTES))))
 
     def __post_init__(self) -> None:
         self.heads.append(genesis("local", self.name, self.epoch))
@@ -179,7 +181,7 @@ class MockLog:
         encoded = [encode_message(each, time_ms=now, producer=producer, limits=self._limits) for each in messages]
         for message in encoded:
             stream.encoded.append(message)
-            stream.heads.append(chain(stream.heads[-1], stream.head, [message]))
+            stream.heads.append(chain(stream.heads[-1], stream.head, [message], stream.salts))
 
     @staticmethod
     def _close(stream: MockStream, close: CloseSpec) -> None:

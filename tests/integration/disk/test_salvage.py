@@ -328,7 +328,7 @@ async def test_a_message_that_somebody_changed_with_its_checksum_is_lost_and_no_
 def change_skilfully(path: Path, old: bytes, new: bytes) -> None:
     """Change a message and mend its chunk's checksum, and by the way the page's."""
     connection = connect(path)
-    for values in list(connection.execute("SELECT id, n, flags, crc, hash, body FROM chunk")):
+    for values in list(connection.execute("SELECT id, n, flags, crc, hash, body, marks FROM chunk")):
         batch = decode_chunk(ChunkRow(*values))
         if old in batch.body:
             row = encode_chunk(StreamId(values[0] >> 32), replace(batch, body=batch.body.replace(old, new)))

@@ -21,6 +21,7 @@ from tests.support.builders import (
 from unbroken.errors import AlreadyExistsError, EpochMismatchError, InvalidError, NotFoundError, TrimmedError
 from unbroken.messages import Epoch, Seq, StreamId, StreamInfo
 from unbroken.protocol.chain import chain
+from unbroken.protocol.salts import SALT_BYTES, Salts
 from unbroken.store.base import (
     Created,
     CreateStream,
@@ -231,3 +232,12 @@ async def test_deleting_is_checked_like_everything_else(store: Store) -> None:
     assert (await done(store, delete(stream))).stream is None
     assert isinstance(await rejected(store, delete(stream)), NotFoundError)
     assert isinstance(await rejected(store, appending(stream, numbered(1, 1))), NotFoundError)
+
+
+async def test_a_fork_has_the_salts_of_what_it_shares_and_its_own_behind(store: Store) -> None:
+    source = await create(store, "source", salt_seed=bytes(range(16)))
+    await append(store, source, numbered(1, 8))
+    fork = await create(store, "fork", fork=Fork(source.id, Seq(5)), salt_seed=bytes(range(16, 32)))
+    mine, theirs = Salts(fork.salts), Salts(source.salts)
+    assert [mine.salt(seq) == theirs.salt(seq) for seq in range(1, 10)] == [True] * 5 + [False] * 4
+    assert all(len(mine.salt(seq)) == SALT_BYTES for seq in range(1, 10))

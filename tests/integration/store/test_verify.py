@@ -1,4 +1,4 @@
-"""`verify` names the shortest stretch of messages that the stored hashes can tell, and the damage is never outside of it."""
+"""`verify` names the message, or the shortest stretch that the stored hashes can tell; the damage is never outside of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from tests.support.database import connect
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Seq, StreamId, StreamInfo
-from unbroken.requests import NewStream
-from unbroken.store.base import Durability, Fork
+from unbroken.messages import Seq, StreamId, StreamInfo, StreamState
+from unbroken.requests import AppendOptions, NewStream
+from unbroken.store.base import Close, Durability, Fork
 from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.streams import Verification
@@ -41,17 +41,22 @@ async def written(parts: Parts, name: str, *sizes: int) -> StreamInfo:
     return stream
 
 
-def change(path: Path, stream: StreamInfo, seq: int) -> None:
-    """Overwrite a message in the file, and mend the checksum, as somebody skilled could."""
+def change(path: Path, stream: StreamInfo, seq: int, *, marked: bool = False) -> None:
+    """Overwrite a message in the file, and mend the checksum, as somebody skilled could.
+
+    Unless `marked`, the marks are not there: the rows are from before there were any.
+    """
     connection = connect(path)
     old, new = f"no {seq:04}.".encode(), b"no other"
-    columns = "id, n, flags, crc, hash, body"
+    columns = "id, n, flags, crc, hash, body, marks"
     for values in list(connection.execute(f"SELECT {columns} FROM chunk WHERE id >> 32 = ?", (stream.id,))):
         batch = decode_chunk(ChunkRow(*values))
         if old in batch.body:
-            row = encode_chunk(StreamId(stream.id), replace(batch, body=batch.body.replace(old, new)))
+            changed = replace(batch, body=batch.body.replace(old, new), marks=batch.marks if marked else b"")
+            row = encode_chunk(StreamId(stream.id), changed)
             connection.execute(
-                "UPDATE chunk SET crc = ?, body = ?, flags = ? WHERE id = ?", (row.crc, row.body, row.flags, row.key)
+                "UPDATE chunk SET crc = ?, body = ?, flags = ?, marks = ? WHERE id = ?",
+                (row.crc, row.body, row.flags, row.marks, row.key),
             )
     connection.close()
 
@@ -85,6 +90,20 @@ async def test_a_changed_message_is_in_the_stretch_that_is_named(
     assert (found.bad, found.bad_last) == stretch
     assert (found.first, found.last, found.checked) == (1, stretch[0] - 1, stretch[0] - 1)
     assert found.hash == await parts.store.hash_at(stream.id, found.last), "the chain up to what was verified"
+
+
+@pytest.mark.parametrize(("sizes", "seq", "last"), [((1, 1, 1), 2, 1), ((10, 10, 10), 14, 10), ((3, 100, 3), 50, 3)])
+@pytest.mark.parametrize("merged", [False, True])
+async def test_by_its_mark_a_changed_message_is_told_from_its_neighbours(
+    parts: Parts, path: Path, sizes: tuple[int, ...], seq: int, last: int, merged: bool
+) -> None:
+    stream = await written(parts, "a", *sizes)
+    if merged:
+        await parts.streams.append_durably(stream, [], AppendOptions(close=Close(StreamState.COMPLETED)))
+        assert await parts.store.compact(stream.id)
+    change(path, stream, seq, marked=True)
+    found = await verified(parts, "a")
+    assert (found.bad, found.bad_last, found.last) == (seq, seq, 0 if merged else last)
 
 
 async def test_behind_a_trimmed_start_too(parts: Parts, path: Path) -> None:

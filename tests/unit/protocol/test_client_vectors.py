@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -19,6 +20,7 @@ from unbroken.protocol.backoff import Backoff
 from unbroken.protocol.chain import chain, genesis
 from unbroken.protocol.client import ClientSession, comes_back
 from unbroken.protocol.frames import AppendFrame, ProducerSpec
+from unbroken.protocol.salts import Salts
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 Step = dict[str, Any]
@@ -200,9 +202,15 @@ def test_which_texts_are_cursors(case: Step) -> None:
 
 @pytest.mark.parametrize("case", load("chain.json")["cases"], ids=lambda case: f"{case['name']}:{case['epoch']}")
 def test_the_hash_chain(case: Step) -> None:
-    head = bytes.fromhex(case["genesis"])
+    head, salts = bytes.fromhex(case["genesis"]), Salts(b64decode(case.get("salts", "")))
     if case["first"] == 1:
         assert head == genesis(case["tenant"], case["name"], case["epoch"])
     for seq, (message, wanted) in enumerate(zip(case["messages"], case["heads"], strict=True), case["first"]):
-        head = chain(head, seq, [message.encode()])
+        head = chain(head, seq, [message.encode()], salts)
         assert head.hex() == wanted
+
+
+@pytest.mark.parametrize("case", load("salts.json")["cases"], ids=lambda case: case["name"])
+def test_salts(case: Step) -> None:
+    salts = Salts(b64decode(case["salts"]))
+    assert {seq: salts.salt(int(seq)).hex() for seq in case["of"]} == case["of"]

@@ -18,7 +18,8 @@ HASH = bytes(range(32))
 
 @given(STREAMS, st.integers(1, 2**32 - 100), MESSAGES, st.booleans())
 def test_a_batch_comes_back_as_it_was(stream: StreamId, first: int, messages: list[bytes], compress: bool) -> None:
-    batch = Batch(Seq(first), Seq(first + len(messages) - 1), join_encoded(messages), HASH)
+    marks = bytes(range(4)) * len(messages)
+    batch = Batch(Seq(first), Seq(first + len(messages) - 1), join_encoded(messages), HASH, marks=marks)
     row = encode_chunk(stream, batch, compress=compress)
     assert decode_chunk(row) == batch
     assert row.key == chunk_key(stream, batch.last) < 2**63
@@ -35,7 +36,7 @@ def test_only_what_shrinks_by_a_quarter_is_compressed() -> None:
 @given(st.data(), st.booleans())
 def test_every_flipped_bit_is_noticed(data: st.DataObject, compress: bool) -> None:
     body = join_encoded([b"message %d" % n for n in range(30)])
-    row = encode_chunk(StreamId(7), Batch(Seq(11), Seq(40), body, HASH), compress=compress)
+    row = encode_chunk(StreamId(7), Batch(Seq(11), Seq(40), body, HASH, marks=bytes(120)), compress=compress)
     field = data.draw(st.sampled_from(ChunkRow._fields))
     value = getattr(row, field)
     if isinstance(value, bytes):
@@ -58,9 +59,10 @@ def test_numbers_that_no_store_wrote_are_damage_and_not_a_crash() -> None:
 @given(MESSAGES, st.data())
 def test_a_slice_is_what_lies_behind_the_cursor(messages: list[bytes], data: st.DataObject) -> None:
     first = 5
-    batch = Batch(Seq(first), Seq(first + len(messages) - 1), join_encoded(messages), HASH)
+    marks = [bytes([number]) * 4 for number in range(len(messages))]
+    batch = Batch(Seq(first), Seq(first + len(messages) - 1), join_encoded(messages), HASH, marks=b"".join(marks))
     after = data.draw(st.integers(0, batch.last - 1))
     sliced = slice_batch(batch, Seq(after))
     kept = messages[max(0, after - first + 1) :]
     assert (sliced.first, sliced.last, sliced.body) == (max(first, after + 1), batch.last, join_encoded(kept))
-    assert sliced.hash == HASH
+    assert (sliced.hash, sliced.marks) == (HASH, b"".join(marks[max(0, after - first + 1) :]))

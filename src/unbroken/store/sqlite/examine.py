@@ -127,7 +127,7 @@ def _stream(connection: Connection, entry: Entry) -> tuple[int, Fault | None]:
             for batch in stored_batches(connection, StreamId(info.id), entry.base_seq):
                 if batch.first != last + 1 or batch.last > info.head:
                     return fault("messages are missing, or are there that should not be", info.head)
-                value = chain(value, batch.first, split_encoded(batch.body))
+                value = chain(value, batch.first, split_encoded(batch.body), entry.salts)
                 if value != batch.hash:
                     return fault("the hash chain does not hold", batch.last)
                 last = batch.last

@@ -18,6 +18,7 @@ _StreamRow = tuple[
     int, int, str, str, str, str, str, str | None, str, str, str, int, int, int, bytes,
     bytes, int, int, int | None, int | None, int | None, str | None, int, int | None,
     int | None, str | None, str | None, int | None, int, int, int, bytes, str | None, int | None,
+    bytes | None,
 ]
 # fmt: on
 _SessionRow = tuple[int, str, str, str, str, str, int, int]
@@ -60,6 +61,7 @@ def entry_from_row(row: Row) -> Entry:
         fork_seq=Seq(values[28]),
         deleted=bool(values[29]),
         run=values[32],
+        salts=values[34] or b"",
     )
     return Entry(info, Seq(values[30]), values[31])
 
@@ -74,6 +76,7 @@ def stream_row(entry: Entry) -> tuple[Value, ...]:
         info.updated_ms, info.ended_ms, info.ttl_seconds, info.expires_ms, info.lease_producer, info.lease_epoch,
         info.lease_until_ms, info.cancel_requested_ms, info.cancel_requested_by, info.writer_seq, info.forked_from,
         info.fork_seq, int(info.deleted), entry.base_seq, entry.base_hash, info.run, info.lease_ms,
+        info.salts or None,
     )
     # fmt: on
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.messages import Epoch, Seq, SessionInfo, StreamId, join_encoded
-from unbroken.protocol.chain import chain
+from unbroken.protocol.chain import fold, leaf_marks
 from unbroken.store import reading
 from unbroken.store.base import Batch
 from unbroken.store.chunks import SEQ_MASK, ChunkRow, chunk_key, decode_chunk, encode_chunk
@@ -38,7 +38,7 @@ def stored_batches(connection: Connection, stream: StreamId, after: Seq) -> Iter
     """The stream's chunks that end behind `after`, checked and decoded as they are asked for."""
     bounds = (chunk_key(stream, after), chunk_key(stream, Seq(SEQ_MASK)))
     for row in connection.each(QUERIES["chunk_range"], bounds):
-        yield decode_chunk(ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes]", row)))
+        yield decode_chunk(ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes, bytes | None]", row)))
 
 
 class _Piece:
@@ -47,18 +47,20 @@ class _Piece:
     A commit may hold megabytes of one stream. As one chunk, each bounded read of it would load, check and hash all of it.
     """
 
-    __slots__ = ("_first", "_hash", "_last", "_messages", "size_bytes")
+    __slots__ = ("_first", "_hash", "_last", "_leaves", "_messages", "size_bytes")
 
     def __init__(self, first: Seq) -> None:
         self._messages: list[bytes] = []
+        self._leaves: list[bytes] = []
         self._first = first
         self._last = first
         self._hash = b""
         self.size_bytes = 0
 
-    def extend(self, messages: Sequence[bytes], last: Seq, chain_hash: bytes) -> None:
+    def extend(self, messages: Sequence[bytes], leaves: Sequence[bytes], last: Seq, chain_hash: bytes) -> None:
         """Take messages up to `last`, where the chain is `chain_hash`."""
         self._messages += messages
+        self._leaves += leaves
         self._last = last
         self._hash = chain_hash
         self.size_bytes += len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
@@ -66,7 +68,8 @@ class _Piece:
     def batch(self) -> Batch:
         """What is stored."""
         assert self._first + len(self._messages) - 1 == self._last, "a piece is dense"
-        return Batch(self._first, self._last, join_encoded(self._messages), self._hash)
+        body = join_encoded(self._messages)
+        return Batch(self._first, self._last, body, self._hash, marks=leaf_marks(self._leaves))
 
 
 def _parts(messages: Sequence[bytes], bytes_max: int) -> Iterator[Sequence[bytes]]:
@@ -162,10 +165,13 @@ class SQLiteTables:
         self._fresh.add(entry.fixed.id)
 
     def extend(self, entry: Entry, first: Seq, messages: Sequence[bytes], before: bytes) -> None:
+        done = 0
         for part in _parts(messages, self._limits.compact_chunk_bytes):
+            leaves = entry.leaves[done : done + len(part)]
+            done += len(part)
             last = Seq(first + len(part) - 1)
-            before = entry.hash if last == entry.head else chain(before, first, part)
-            self._piece(entry.fixed.id, first).extend(part, last, before)
+            before = entry.hash if last == entry.head else fold(before, leaves)
+            self._piece(entry.fixed.id, first).extend(part, leaves, last, before)
             first = Seq(last + 1)
 
     def _piece(self, stream: StreamId, first: Seq) -> _Piece:

@@ -4,8 +4,12 @@
  * Called by unbroken.js when `verify` is asked for. It never keeps a head: callers hand it in and get the next one.
  */
 
+import { Salts } from "./salts.js";
+
 const UTF8 = new TextEncoder();
 const SEPARATOR = ",\n";
+const ERASED = '{"leaf":"';
+const NO_SALTS = new Salts();
 
 /** @param {Uint8Array[]} parts @returns {Promise<Uint8Array>} */
 async function sha256(...parts) {
@@ -36,17 +40,22 @@ export function genesis(tenant, name, epoch) {
  * @param {Uint8Array} head
  * @param {number} first
  * @param {string[]} messages
+ * @param {Salts} [salts]
  * @returns {Promise<Uint8Array>}
  */
-export async function chain(head, first, messages) {
-  let seq = BigInt(first);
-  for (const message of messages) {
-    const place = new Uint8Array(8);
-    new DataView(place.buffer).setBigUint64(0, seq);
-    head = await sha256(Uint8Array.of(1), head, await sha256(Uint8Array.of(0), place, UTF8.encode(message)));
-    seq += 1n;
+export async function chain(head, first, messages, salts = NO_SALTS) {
+  for (const [index, message] of messages.entries()) {
+    head = await sha256(Uint8Array.of(1), head, await leaf(first + index, message, salts));
   }
   return head;
+}
+
+/** What the chain covers of a message; of one that was erased, what it says. @param {number} seq @param {string} message @param {Salts} salts */
+async function leaf(seq, message, salts) {
+  if (message.startsWith(ERASED)) return fromHex(/^[0-9a-f]{64}"/.exec(message.slice(ERASED.length))?.[0].slice(0, 64) ?? "");
+  const place = new Uint8Array(8);
+  new DataView(place.buffer).setBigUint64(0, BigInt(seq));
+  return sha256(Uint8Array.of(0), await salts.salt(seq), place, UTF8.encode(message));
 }
 
 /**

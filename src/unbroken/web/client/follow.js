@@ -6,6 +6,7 @@
 
 import { chain, encodedMessages, fromHex, toHex } from "./chain.js";
 import { UnbrokenError } from "./errors.js";
+import { Salts } from "./salts.js";
 
 /** @import { Event, Message, PlacedMessage, StreamView } from "./types.js" */
 
@@ -45,6 +46,7 @@ export class Follow {
   /** @type {Uint8Array | null} */
   #hash = null;
   #hashEpoch = -1;
+  #salts = new Salts();
 
   /**
    * @param {string} stream
@@ -156,6 +158,7 @@ export class Follow {
       const epoch = Number(event.cursor.split(":")[0]);
       if (this.#hash === null || epoch !== this.#hashEpoch) this.#hash = event.hash ? fromHex(event.hash) : null;
       this.#hashEpoch = epoch;
+      this.#salts = new Salts(event.salts);
     } else if (event.event === "trimmed" || event.event === "epoch_changed") this.#hash = null;
     else if (event.event === "messages") return this.#checked(event, text);
     return true;
@@ -169,10 +172,10 @@ export class Follow {
       return true;
     }
     if (this.#hash !== null) {
-      this.#hash = await chain(this.#hash, event.first, encoded.slice(-event.count));
+      this.#hash = await chain(this.#hash, event.first, encoded.slice(-event.count), this.#salts);
       if (toHex(this.#hash) !== event.hash) {
         this.controls.leave();
-        this.#finish(null, new UnbrokenError("verification", `the hash chain breaks in messages ${event.first} to ${event.first + event.count - 1}`, { detail: { seq: event.first } }));
+        this.#finish(null, new UnbrokenError("verification", `the hash chain breaks in messages ${event.first} to ${event.first + event.count - 1}`, { detail: { seq: event.first, last: event.first + event.count - 1 } }));
         return false;
       }
     } else this.#hash = fromHex(event.hash);

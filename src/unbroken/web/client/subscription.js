@@ -53,7 +53,7 @@ export class Subscription {
       this.cursor = told;
       out.push({ event: "epoch_changed", stream: this.stream, epoch: told.epoch });
     }
-    out.push({ event: "subscribed", stream: this.stream, cursor: String(frame.cursor), hash: String(frame.hash ?? ""), view: frame.stream });
+    out.push({ event: "subscribed", stream: this.stream, cursor: String(frame.cursor), hash: String(frame.hash ?? ""), salts: String(frame.salts ?? ""), view: frame.stream });
     return out;
   }
 

@@ -58,7 +58,8 @@
  * @property {string} [data]
  * @property {boolean} [continues]
  *
- * @typedef {Payload & {time?: number, producer?: string}} Message a stored message; its seq follows from its batch
+ * @typedef {Payload & {time?: number, producer?: string, leaf?: string}} Message a stored message; its seq follows from its batch; one with
+ *   a `leaf` was erased
  * @typedef {Message & {seq: number, epoch: number}} PlacedMessage
  *
  * @typedef {{id: string, epoch: number, seq: number}} Producer
@@ -70,7 +71,7 @@
  *
  * @typedef {{event: "connected"}
  *   | {event: "hello", frame: Frame}
- *   | {event: "subscribed", stream: string, cursor: string, hash: string, view: StreamView}
+ *   | {event: "subscribed", stream: string, cursor: string, hash: string, salts: string, view: StreamView}
  *   | {event: "messages", stream: string, epoch: number, first: number, count: number, messages: Message[], hash: string}
  *   | {event: "dropped", stream: string, count: number, why: "overlap" | "gap" | "epoch" | "unknown"}
  *   | {event: "gap", stream: string, expected: number, first: number}

@@ -3,7 +3,8 @@
 -- fragment: stream_columns
 id, epoch, tenant, owner, name, kind, content_type, session, metadata, state, reason, first, head, size_bytes, hash,
 genesis, created_ms, updated_ms, ended_ms, ttl_seconds, expires_ms, lease_producer, lease_epoch, lease_until_ms,
-cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash, run, lease_ms
+cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash, run, lease_ms,
+salts
 
 -- fragment: stream_filter
 deleted = 0 AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR state = ?5)
@@ -24,7 +25,7 @@ SELECT /*stream_columns*/ FROM stream WHERE id > ?1 ORDER BY id LIMIT ?2;
 -- name: stream_insert
 INSERT INTO stream (/*stream_columns*/, compacted_seq)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?31);
+    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?31);
 
 -- name: stream_advance
 UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6 WHERE id = ?1;
@@ -151,10 +152,10 @@ INSERT INTO producer (stream_id, producer_id, epoch, seq, first, last) VALUES (?
 ON CONFLICT (stream_id, producer_id) DO UPDATE SET epoch = ?3, seq = ?4, first = ?5, last = ?6;
 
 -- name: chunk_insert
-INSERT INTO chunk (id, n, flags, crc, hash, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6);
+INSERT INTO chunk (id, n, flags, crc, hash, body, marks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7);
 
 -- name: chunk_range
-SELECT id, n, flags, crc, hash, body FROM chunk WHERE id > ?1 AND id <= ?2 ORDER BY id;
+SELECT id, n, flags, crc, hash, body, marks FROM chunk WHERE id > ?1 AND id <= ?2 ORDER BY id;
 
 -- name: chunk_delete
 DELETE FROM chunk WHERE id > ?1 AND id <= ?2;

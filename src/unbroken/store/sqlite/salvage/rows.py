@@ -31,6 +31,7 @@ __all__ = ["Found", "Place", "read_rows"]
 SESSION_COLUMNS = 8
 STREAM_COLUMNS_FIRST = 33
 """How many the first release had; migrations add more behind them."""
+CHUNK_COLUMNS_FIRST = 5
 _CHUNK_TYPES = [int, int, int, bytes, bytes]
 _PRODUCER_TYPES = [int, str, int, int, int, int]
 _REVOCATION_TYPES = [type(None), str, str, str, int]
@@ -142,9 +143,10 @@ def _chunks(pages: PageFile, number: int) -> Iterable[ChunkRow]:
     if page_kind(page, number) != TABLE_LEAF:
         return
     for row_id, values in cells(page, number, pages.usable, pages.page):
-        if [type(value) for value in values[1:]] == _CHUNK_TYPES:
+        types = [type(value) for value in values[1:]]
+        if types[:CHUNK_COLUMNS_FIRST] == _CHUNK_TYPES and types[CHUNK_COLUMNS_FIRST:] in ([], [type(None)], [bytes]):
             _, *parts = values
-            yield ChunkRow(row_id, *cast("tuple[int, int, int, bytes, bytes]", tuple(parts)))
+            yield ChunkRow(row_id, *cast("tuple[int, int, int, bytes, bytes, bytes | None]", tuple(parts)))
 
 
 def _take_chunks(found: Found, number: int) -> None:

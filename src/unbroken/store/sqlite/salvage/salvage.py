@@ -30,7 +30,7 @@ from unbroken.messages import (
     join_encoded,
     split_encoded,
 )
-from unbroken.protocol.chain import chain, genesis
+from unbroken.protocol.chain import chain, genesis, leaf_marks, links
 from unbroken.store.base import Batch
 from unbroken.store.chunks import encode_chunk
 from unbroken.store.entry import Entry
@@ -245,9 +245,9 @@ class _Rebuilding:
             for seq in range(batch.first, batch.last + 1):
                 if (info.id, seq) in self._branches:
                     upto = seq - batch.first + 1
-                    self._branches[info.id, Seq(seq)] = chain(value, batch.first, messages[:upto])
-            value = chain(value, batch.first, messages)
-            rows.append(encode_chunk(info.id, replace(batch, hash=value)))
+                    self._branches[info.id, Seq(seq)] = chain(value, batch.first, messages[:upto], entry.salts)
+            value, leaves = links(value, batch.first, messages, entry.salts)
+            rows.append(encode_chunk(info.id, replace(batch, hash=value, marks=leaf_marks(leaves))))
             size += len(batch.body)
             if is_lost:
                 self.placeholders += len(messages)
@@ -280,11 +280,12 @@ class _Rebuilding:
                 yield from self._lost(info, Seq(at + 1), Seq(place.first - 1), "no chunk that verifies holds them")
                 before = None
             batch = self._found.batch(place)
-            if before is not None and chain(before, batch.first, split_encoded(batch.body)) != batch.hash:
+            messages = split_encoded(batch.body)
+            if before is not None and chain(before, batch.first, messages, entry.salts) != batch.hash:
                 yield from self._lost(info, batch.first, batch.last, "they do not match their hash chain")
             else:
                 yield batch, False
-            at, before = place.last, batch.hash
+            at, before = place.last, None if info.id in self._orphaned else batch.hash  # whose salts are lost
         if at < info.head:
             yield from self._lost(info, Seq(at + 1), info.head, "no chunk that verifies holds them")
 

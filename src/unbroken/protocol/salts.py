@@ -1,0 +1,137 @@
+"""The salts of a stream's messages: values that nobody can guess, computed from few seeds, and taken away one by one.
+
+Salts are the leaves of a tree of seeds, four below each; whoever has a seed has every salt below it. So a stream needs one
+seed, and erasing a message needs the seeds beside its own. Stores keep them, clients get them with a subscription.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from hashlib import sha512
+from itertools import pairwise
+from typing import NamedTuple
+
+__all__ = ["NO_SALTS", "SALT_BYTES", "Salts"]
+
+SALT_BYTES = 16
+DEPTH = 16
+"""Of a salt; four to this power is the number of seqs that there are."""
+SEQ_MAX = 4**DEPTH - 1
+_NODE = struct.Struct(f">IB{SALT_BYTES}s")
+
+
+class _Node(NamedTuple):
+    """A seed at `depth` whose salts are used from `first` to the end of its subtree."""
+
+    first: int
+    depth: int
+    seed: bytes
+
+    @property
+    def last(self) -> int:
+        return self.first | (1 << 2 * (DEPTH - self.depth)) - 1
+
+
+class Salts:
+    """The salt of each seq, "" where there is none: of a stream without salts, or because it was taken away.
+
+    The value is immutable; it remembers the way to the latest salt, so one task or thread at a time may ask.
+    """
+
+    __slots__ = ("_blocks", "_first", "_firsts", "_four", "_nodes", "_number", "encoded")
+
+    def __init__(self, encoded: bytes = b"") -> None:
+        """`encoded` as the attribute of that name gives it; ValueError where it is not that."""
+        if len(encoded) % _NODE.size:
+            raise ValueError("salts are whole seeds")
+        self.encoded = encoded
+        self._nodes = [_Node(*parts) for parts in _NODE.iter_unpack(encoded)]
+        if any(node.depth > DEPTH for node in self._nodes) or any(
+            left.last >= right.first for left, right in pairwise(self._nodes)
+        ):
+            raise ValueError("seeds are in order and apart")
+        self._firsts = [node.first for node in self._nodes]
+        self._number = -1
+        self._first = -1
+        self._four = b""
+        """The salts of the four messages from `_first` on, which are below the seed `_number`."""
+        self._blocks: list[bytes] = [b""] * DEPTH
+        """By depth: the four seeds below each one on the way there."""
+
+    @classmethod
+    def fresh(cls, seed: bytes, first: int = 0) -> Salts:
+        """A salt for every seq from `first` on. `seed` is random and secret, and used for nothing else."""
+        assert len(seed) == SALT_BYTES
+        return cls(_NODE.pack(first, 0, seed))
+
+    def __bool__(self) -> bool:
+        return bool(self.encoded)
+
+    def salt(self, seq: int) -> bytes:
+        """The salt of message `seq`."""
+        if seq & ~3 == self._first:
+            which = (seq & 3) * SALT_BYTES
+            return self._four[which : which + SALT_BYTES]
+        return self._find(seq) if self.encoded else b""
+
+    def _find(self, seq: int) -> bytes:
+        number = bisect_right(self._firsts, seq) - 1
+        if number < 0 or seq > self._nodes[number].last:
+            return b""
+        first, depth, seed = self._nodes[number]
+        if depth == DEPTH:
+            return seed
+        blocks = self._blocks
+        if number == self._number:
+            depth = DEPTH - ((seq ^ self._first).bit_length() + 1) // 2  # so far the way is the same
+            block = blocks[depth]
+        else:
+            block = blocks[depth] = sha512(seed).digest()
+        for below in range(depth + 1, DEPTH):
+            which = (seq >> 2 * (DEPTH - below) & 3) * SALT_BYTES
+            block = blocks[below] = sha512(block[which : which + SALT_BYTES]).digest()
+        self._first = seq & ~3
+        self._number = number
+        if self._first < first:  # not all four are below this seed
+            self._number = self._first = -1
+        self._four = block
+        which = (seq & 3) * SALT_BYTES
+        return block[which : which + SALT_BYTES]
+
+    def upto(self, last: int) -> Salts:
+        """Those of the seqs up to `last`; from these nobody can compute another."""
+        return self._of(0, last)
+
+    def without(self, first: int, last: int) -> Salts:
+        """All but those of the seqs `first` to `last`, which nobody can compute any more."""
+        return Salts(self._of(0, first - 1).encoded + self._of(last + 1, SEQ_MAX).encoded)
+
+    def and_then(self, later: Salts) -> Salts:
+        """These, and behind them `later`."""
+        return Salts(self.encoded + later.encoded)
+
+    def _of(self, low: int, high: int) -> Salts:
+        return Salts(b"".join([_NODE.pack(*part) for node in self._nodes for part in _within(node, low, high)]))
+
+
+def _within(node: _Node, low: int, high: int) -> Iterator[_Node]:
+    """Seeds for the salts of `node` from `low` to `high`, and for no others that are used."""
+    first, depth, seed = node
+    if max(first, low) > min(node.last, high):
+        return
+    if low <= first and node.last <= high:
+        yield node
+        return
+    below = sha512(seed).digest()
+    size = 1 << 2 * (DEPTH - depth - 1)
+    begin = first & -(4 * size)
+    for which in range(4):
+        start = begin + which * size
+        if start + size > first:
+            part = below[which * SALT_BYTES : (which + 1) * SALT_BYTES]
+            yield from _within(_Node(max(start, first), depth + 1, part), low, high)
+
+
+NO_SALTS = Salts()
