@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 26
+DEFERRED_CEILING = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ SECURITY = (
         "connections are limited in number; there is no rate limit for each user yet",
     ),
     Case("SEC-004", "cross-origin requests are validated", _ENTRIES),
-    Case("INTEG-001", "message tampering is detected and located", _ENTRIES),
+    Case("INTEG-001", "message tampering is detected and located"),
     Case("INTEG-002", "a replayed append, ticket or connection message has no effect", _ENTRIES),
     Case("INTEG-003", "hostile names and payloads are stored and returned as data"),
     Case("INTEG-004", "hostile streamed content executes nothing in the page"),

@@ -98,6 +98,10 @@ class Limits:
     expire_batch_streams_max: int = 100
     delete_step_chunks_max: int = 100
 
+    # signed checkpoints, where they are made
+    checkpoint_messages: int = 1_000
+    checkpoint_seconds: float = 10.0
+
     # the store
     store_bytes_max: int = 16 * 1024 * 1024 * MIB
     store_ballast_bytes: int = 16 * MIB

@@ -113,6 +113,12 @@ class Settings(BaseSettings):
     audit: Path | None = Field(
         None, description="A file to whose end the audit log is written, as lines of JSON, besides the log."
     )
+    checkpoints: Path | None = Field(
+        None, description="A directory, best of another machine's, to which signed checkpoints of streams are written."
+    )
+    checkpoint_key: Path | None = Field(
+        None, description="The file with the key that signs them, as `unbroken keygen` has made it."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
     log_format: Literal["text", "json"] = Field("text", description="How to log, on standard error.")
 
@@ -153,6 +159,12 @@ class Settings(BaseSettings):
                 f"what goes over the network to {self.host} can be read and changed on its way: give a certificate "
                 "(--tls-cert, --tls-key), name the proxy that has one (--behind-proxy), or listen on 127.0.0.1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if (self.checkpoints is None) != (self.checkpoint_key is None):
+            raise ValueError("checkpoints want both --checkpoints and --checkpoint-key")
         return self
 
     @model_validator(mode="after")

@@ -38,6 +38,7 @@ from unbroken.messages import (
     encode_message,
     files_prefix,
 )
+from unbroken.protocol.chain import genesis
 from unbroken.protocol.salts import SALT_BYTES
 from unbroken.quotas import Quotas
 from unbroken.redaction.redactor import Redactor
@@ -316,10 +317,13 @@ class Streams:
         The first message that does not fit is named in the result, or the stretch that it is in. Damage by somebody who
         recomputed what is stored beside the messages too shows behind it, where the first hash is that was left alone; damage
         in messages that were stored at once with the first retained one, and trimmed, shows in that one's stretch. Raises
-        `CorruptError` where a checksum fails, and where messages are missing.
+        `CorruptError` where a checksum fails, and where messages are missing. A chain that begins as that of another stream
+        is damaged from its first message on.
         """
         seq = Seq(stream.first - 1)
         check = Recomputing(stream, seq, await self.store.hash_at(stream.id, seq))
+        if seq == 0 and check.head != genesis(stream.tenant, stream.name, stream.epoch) and not stream.forked_from:
+            return check.broken(Seq(1), Seq(1))
         while True:
             found = await self.read(stream, check.seq)
             for batch in found.batches:

@@ -72,6 +72,8 @@ MEANING: Final = {
     "ttl_seconds_max": "The longest time to live of a stream.",
     "expire_batch_streams_max": "Expired streams that are deleted in one step.",
     "delete_step_chunks_max": "Chunks of deleted or trimmed messages that are given back in one transaction.",
+    "checkpoint_messages": "A stream that got so many messages since its latest signed checkpoint gets the next at once.",
+    "checkpoint_seconds": "One that got any gets it after so long at the latest.",
     "store_bytes_max": "The database file.",
     "store_ballast_bytes": "Room that is held in reserve beside the database, so that a full disk can be cleared.",
     "store_seconds_max": "How long the store may take for a commit or a read; then whoever waits is told that it is away.",

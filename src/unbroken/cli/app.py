@@ -39,6 +39,7 @@ VERBS: Final = (
     ("share", "tokens:share", "Print a link with which anybody can read a stream."),
     ("download", "download:download", "Save a file that a run has stored."),
     ("verify", "verify:verify", "Recompute hash chains and say where they break."),
+    ("keygen", "keygen:keygen", "Make a key that signs checkpoints."),
     ("backup", "backup:backup", "Copy a database while servers use it, and verify the copy."),
     ("restore", "backup:restore", "Put a backup in the place of a database."),
     ("salvage", "salvage:salvage", "Make a new database from what of a damaged one verifies."),

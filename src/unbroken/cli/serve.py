@@ -139,8 +139,21 @@ class Confidence:
     ] = ()
 
 
-DEFAULT_CONFIDENCE: Final = Confidence()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What shows that nothing was changed."""
+
+    checkpoints: Annotated[
+        Path | None, Parameter(help="A directory outside the database to which signed checkpoints of streams go.")
+    ] = None
+    checkpoint_key: Annotated[
+        Path | None, Parameter(help="The file with the key that signs them; see `unbroken keygen`.")
+    ] = None
+
+
 DEFAULT_WORK: Final = Work()
+DEFAULT_CONFIDENCE: Final = Confidence()
 DEFAULT_TIMING: Final = Timing()
 DEFAULT_LOGGING: Final = Logging()
 
@@ -154,6 +167,7 @@ class Security:
     network: Network = Network()
     provider: Provider = Provider()
     confidence: Confidence = DEFAULT_CONFIDENCE
+    evidence: Evidence = Evidence()
 
 
 DEFAULT_SECURITY: Final = Security()
@@ -196,7 +210,7 @@ def serve(
     from unbroken.cli.logs import configure
     from unbroken.server.run import serve as serve_until_stopped
 
-    barriers = (security.access, security.network, security.provider, security.confidence)
+    barriers = (security.access, security.network, security.provider, security.confidence, security.evidence)
     given = [asdict(part) for part in (place, timing, *barriers, work, logging)]
     settings = settings_of({name: value for part in given for name, value in part.items()})
     configure(settings.log_level, settings.log_format, [settings.secret or ""])

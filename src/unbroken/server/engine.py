@@ -47,6 +47,7 @@ class Engine:
                         yield
                         await self.drain()
                     await services.log.drain()
+                    await self._last_checkpoints()
                 finally:
                     services.started = False
                     for task in background:
@@ -67,6 +68,8 @@ class Engine:
         yield "reaper", services.states.run()
         yield "retention", self._retention.run()
         yield "credentials", services.live.run()
+        if services.keeper is not None:
+            yield "checkpoints", services.keeper.run()
         if services.access.provider is not None:
             yield "identity provider", services.access.provider.run()
 
@@ -76,6 +79,16 @@ class Engine:
             self.services.draining = True
             self.services.log.hasten()
             await self.services.connections.drain()
+
+    async def _last_checkpoints(self) -> None:
+        """Of what was appended since; for a bounded time, because a directory far away may hang."""
+        if self.services.keeper is None:
+            return
+        try:
+            async with asyncio.timeout(self.services.limits.drain_seconds_max):
+                await self.services.keeper.finish()
+        except TimeoutError:
+            logger.warning("the last checkpoints could not be written in time; the next start makes them")
 
     async def _close_store(self) -> None:
         """Close the store; one that hangs is left to the end of the process, and to the recovery of the next start."""

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from unbroken.checkpoints.book import Book
+from unbroken.checkpoints.keeper import CheckpointKeeper
+from unbroken.checkpoints.notes import load_signer
 from unbroken.errors import AddressError, ConfigurationError
 from unbroken.redaction.redactor import Redactor, load_rules
 from unbroken.server.app import build_app, build_services, open_store
@@ -27,6 +30,9 @@ from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unbroken.server.services import Services
     from unbroken.settings import Settings
 
 __all__ = ["build_engine", "serve", "work"]
@@ -69,7 +75,14 @@ def build_engine(settings: Settings) -> Engine:
         services.use_redactor(Redactor(load_rules(settings.redact)))
     if settings.audit is not None:
         services.audit.write_to(settings.audit)
+    if settings.checkpoints is not None and settings.checkpoint_key is not None:
+        services.keeper = _keeper(services, settings.checkpoints, settings.checkpoint_key)
     return Engine(services)
+
+
+def _keeper(services: Services, directory: Path, key: Path) -> CheckpointKeeper:
+    book = Book(directory, load_signer(key))
+    return CheckpointKeeper(services.store, services.log, book, limits=services.limits, clock=services.clock)
 
 
 def uvicorn_config(engine: Engine, *, cert: Path | None = None, key: Path | None = None) -> uvicorn.Config:

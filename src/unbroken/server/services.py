@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unbroken.auth.live import LiveViewers
     from unbroken.auth.stored import StoredTokens
     from unbroken.auth.tickets import Tickets
+    from unbroken.checkpoints.keeper import CheckpointKeeper
     from unbroken.clock import Clock
     from unbroken.hub import Hub
     from unbroken.identity import Principal
@@ -58,6 +59,7 @@ class Services:
     connections: WebSocketConnectionManager
     desk: RunDesk
     supervisor: RunSupervisor | None
+    keeper: CheckpointKeeper | None = None
     started: bool = field(default=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when draining begins: whoever holds a long response waits for it too, and ends then."""

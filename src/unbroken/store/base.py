@@ -141,11 +141,10 @@ WriteResult = Created | Appended | Done | Rejected
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`).
+    """Consecutive messages `first` to `last` of one stream as one body (see `messages.join_encoded`), at whose end is `hash`.
 
-    `hash` is the chain at `last`. With `derived` none is stored there, and it was computed from these very messages: then it
-    says nothing about them. `marks` has the first bytes of each message's leaf, by which a changed one is told from its
-    neighbours; it is empty where none are known.
+    With `derived` no hash is stored there: it was computed from these messages, and says nothing about them. `marks` has
+    the first bytes of each message's leaf, by which a changed one is told from others; it is empty where none are known.
     """
 
     first: Seq
@@ -283,14 +282,15 @@ class StreamingMessageRepository(CredentialRepository, Protocol):
     async def read_session(
         self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        """All messages of all streams of `where.session` (and `where.among`): streams by creation, each in order.
-
-        Pages of about `limit` messages.
-        """
+        """All messages of all streams of `where.session` and `where.among`, by creation, in pages of about `limit` of them."""
         ...
 
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         """Streams with a `run` that have not ended, oldest first, behind the id `after`; for the server's own use."""
+        ...
+
+    async def all_streams(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        """Everybody's streams that are not deleted, oldest first, behind the id `after`; for the server's own use."""
         ...
 
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:

@@ -262,6 +262,11 @@ class MemoryStore(MemoryCredentials):
             ]
         return sorted((info for info in found if info.id > after), key=lambda info: info.id)[:limit]
 
+    async def all_streams(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        with self._lock:
+            found = [entry.info for entry in self._tables.entries.values() if not entry.fixed.deleted]
+        return sorted((info for info in found if info.id > after), key=lambda info: info.id)[:limit]
+
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         with self._lock:
             entries = self._tables.entries.values()

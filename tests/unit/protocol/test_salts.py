@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hashlib import sha512
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import NewMessage, encode_message
 from unbroken.protocol.chain import chain, erased, genesis, is_erased, links
 from unbroken.protocol.salts import NO_SALTS, SALT_BYTES, Salts
 
@@ -74,3 +77,10 @@ def test_an_erased_message_keeps_its_leaf_and_every_head_stays() -> None:
 @pytest.mark.parametrize("stub", [b'{"leaf":"', b'{"leaf":"00"}', b'{"leaf":"' + b"zz" * 32 + b'"}', b'{"leaf":"\xff'])
 def test_what_only_looks_erased_fits_nothing(stub: bytes) -> None:
     assert chain(bytes(32), 1, [stub], NO_SALTS) not in {chain(bytes(32), 1, [erased(bytes(32), 0)]), bytes(32)}
+
+
+def test_no_producer_can_append_what_looks_erased() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"leaf":"00","kind":"erased"}', type=NewMessage)
+    encoded = encode_message(NewMessage(kind="erased", text=""), time_ms=1, producer=None, limits=DEFAULT_LIMITS)
+    assert not is_erased(encoded)

@@ -123,6 +123,9 @@ class Reader:
     def active_runs(self, after: StreamId, limit: int) -> list[StreamInfo]:
         return self._streams("stream_active_runs", (after, limit))
 
+    def all_streams(self, after: StreamId, limit: int) -> list[StreamInfo]:
+        return self._streams("streams_shown", (after, limit))
+
     def leased(self, before_ms: int, limit: int) -> list[StreamInfo]:
         return self._streams("stream_leased", (before_ms, limit))
 

@@ -304,6 +304,9 @@ class SQLiteStore:
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         return await self._read(lambda reader: reader.active_runs(after, limit))
 
+    async def all_streams(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        return await self._read(lambda reader: reader.all_streams(after, limit))
+
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         return await self._read(lambda reader: reader.leased(before_ms, limit))
 

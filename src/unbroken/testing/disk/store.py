@@ -201,6 +201,9 @@ class FaultyStore:
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         return await self._met("list", lambda: self._store.active_runs(after, limit=limit))
 
+    async def all_streams(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        return await self._met("list", lambda: self._store.all_streams(after, limit=limit))
+
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         return await self._met("list", lambda: self._store.leased(before_ms, limit=limit))
 

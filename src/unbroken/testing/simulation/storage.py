@@ -238,6 +238,9 @@ class StoreHandle:
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
         return await self._read(self._store.active_runs(after, limit=limit))
 
+    async def all_streams(self, after: StreamId, *, limit: int) -> list[StreamInfo]:
+        return await self._read(self._store.all_streams(after, limit=limit))
+
     async def leased(self, before_ms: int, *, limit: int) -> list[StreamInfo]:
         return await self._read(self._store.leased(before_ms, limit=limit))
 

@@ -22,6 +22,9 @@ SELECT /*stream_columns*/ FROM stream WHERE tenant = ?1 AND owner = ?2 AND name 
 -- name: streams_all
 SELECT /*stream_columns*/ FROM stream WHERE id > ?1 ORDER BY id LIMIT ?2;
 
+-- name: streams_shown
+SELECT /*stream_columns*/ FROM stream WHERE id > ?1 AND deleted = 0 ORDER BY id LIMIT ?2;
+
 -- name: stream_insert
 INSERT INTO stream (/*stream_columns*/, compacted_seq)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,

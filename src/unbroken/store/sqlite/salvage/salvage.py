@@ -164,13 +164,13 @@ class _Rebuilding:
         if not (damaged.get("stream") or damaged.get("") or damaged.get("map")):
             return
         known = self._found.streams.keys() | self._found.garbage
-        for number, stream in enumerate(sorted(self._found.chunks.keys() - known), 1):
+        for stream in sorted(self._found.chunks.keys() - known):
             places = self._found.chunks[stream]
             head, first = max(place.last for place in places), min(place.first for place in places)
             name = f"salvaged/{stream}"
             base = self._found.batch(min(places))
             everything = first == 1
-            value = genesis(Principal().tenant, name, -number) if everything else base.hash
+            value = genesis(Principal().tenant, name, 0) if everything else base.hash
             start = Seq(0) if everything else base.last
             self.lost.append(Lost("its name, owner and state are lost; its messages are kept under this name", name))
             if not everything:
