@@ -40,6 +40,7 @@ from unbroken.clock import Clock, SystemClock
 from unbroken.errors import DrainingError, OverloadedError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor
+from unbroken.protocol.client_chain import Verify
 from unbroken.protocol.frames import AppendFrame, CancelFrame, CloseSpec, CreateFrame, ProducerSpec, StreamView
 
 __all__ = ["Client"]
@@ -192,10 +193,11 @@ class Client:
         producer.start(self._group)
         return producer
 
-    def follow(self, stream: str, after: str | Cursor = "start", *, verify: bool = False) -> Follow:
+    def follow(self, stream: str, after: str | Cursor = "start", *, verify: Verify = False) -> Follow:
         """The messages behind `after` (`start`, `now`, `last:N` or a cursor) and everything that comes; see `Follow`.
 
-        The subscription begins with the call. With `verify` the hash chain is recomputed over everything that arrives.
+        The subscription begins with the call. With `verify` the hash chain is recomputed over everything that arrives; heads
+        that you trust, `{seq: hex}` from a checkpoint or an earlier visit, are compared too.
         """
         return Follow(self._free_link(stream), stream, str(after), verify=verify, limits=self.limits)
 

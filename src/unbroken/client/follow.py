@@ -16,6 +16,7 @@ from unbroken.errors import EpochMismatchError, TrimmedError, UnbrokenError
 from unbroken.limits import Limits
 from unbroken.messages import Cursor, Epoch, Seq
 from unbroken.protocol import client_outputs as out
+from unbroken.protocol.client_chain import Verify
 from unbroken.protocol.client_outputs import Output
 from unbroken.protocol.frames import StreamView
 
@@ -37,10 +38,12 @@ class Follow:
     cancelling the stream.
     """
 
-    def __init__(self, link: Link, stream: str, after: str, *, verify: bool, limits: Limits) -> None:
+    def __init__(self, link: Link, stream: str, after: str, *, verify: Verify, limits: Limits) -> None:
         self.stream = stream
         self.state: StreamView | None = None
         self.cursor: Cursor | None = None
+        self.head: tuple[int, str] | None = None
+        """The latest message handed out at which the server has said the chain: its seq, and the chain's value (hex)."""
         self._link = link
         self._limits = limits
         self._batches: deque[out.MessagesReceived] = deque()
@@ -71,6 +74,7 @@ class Follow:
         self._messages -= 1
         if self._position == len(batch.messages):
             self._batches.popleft()
+            self.head = (seq, batch.hash)
             self._position = 0
             self._bytes -= batch.encoded_bytes
             self._go_on()
@@ -86,9 +90,10 @@ class Follow:
             for place, message in enumerate(batch.messages)
             if number > 0 or place >= self._position
         ]
+        self.cursor = messages[-1].cursor
+        self.head = (self.cursor.seq, self._batches[-1].hash)
         self._batches.clear()
         self._position = self._messages = self._bytes = 0
-        self.cursor = messages[-1].cursor
         self._go_on()
         return messages
 

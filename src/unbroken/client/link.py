@@ -17,6 +17,7 @@ from unbroken.client.values import Appended, ConnectionStatus, StatusEvent
 from unbroken.errors import DrainingError, TooLargeError, UnauthorizedError, UnbrokenError
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol.client import ClientSession
+from unbroken.protocol.client_chain import Verify
 from unbroken.protocol.client_outputs import Output
 from unbroken.protocol.client_requests import Request
 from unbroken.protocol.codec import encode_client
@@ -91,7 +92,7 @@ class Link:
         """Whether the stream's subscription is the one of `watcher`."""
         return self._watchers.get(stream) == watcher
 
-    def follow(self, stream: str, after: str, watcher: Watcher, *, verify: bool = False) -> None:
+    def follow(self, stream: str, after: str, watcher: Watcher, *, verify: Verify = False) -> None:
         """Subscribe; `watcher` gets every output of the session that concerns the stream, until it is over."""
         outputs = self.session.follow(stream, after, verify=verify)
         self._watchers[stream] = watcher

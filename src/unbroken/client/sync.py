@@ -21,6 +21,7 @@ from unbroken.client.transport import TokenSource
 from unbroken.client.values import Appended, Json, Payload, Received, StreamPage, StreamRead
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Cursor
+from unbroken.protocol.client_chain import Verify
 from unbroken.protocol.frames import StreamView
 
 __all__ = ["SyncClient"]
@@ -70,7 +71,7 @@ class SyncClient:
         """Append and wait until it is durable; see `Client.append`."""
         return self._call(self._inner.append(stream, payload, kind=kind))
 
-    def follow(self, stream: str, after: str | Cursor = "start", *, verify: bool = False) -> Iterator[Received]:
+    def follow(self, stream: str, after: str | Cursor = "start", *, verify: Verify = False) -> Iterator[Received]:
         """The messages of a stream until it ends; leaving the loop leaves the stream. See `Client.follow`."""
 
         async def begin() -> Follow:

@@ -26,6 +26,7 @@ from unbroken.limits import Limits
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol import negotiation
 from unbroken.protocol.backoff import Backoff
+from unbroken.protocol.client_chain import Verify
 from unbroken.protocol.client_outputs import Output
 from unbroken.protocol.client_renewal import Renewal
 from unbroken.protocol.client_requests import RENEWALS, Request, Requests, retry_after
@@ -145,7 +146,7 @@ class ClientSession:
         """The platform says that it is online or visible again: connect at once instead of waiting on."""
         return self._connect() if self._phase is _Phase.WAITING else []
 
-    def follow(self, stream: str, after: str = "start", *, verify: bool = False) -> list[Output]:
+    def follow(self, stream: str, after: str = "start", *, verify: Verify = False) -> list[Output]:
         """Subscribe; a second time for the same stream replaces the first."""
         subscription = Subscription(stream, after, verify=verify, limits=self._limits, next_id=self._next_id)
         self._subscriptions.pop(stream, None)

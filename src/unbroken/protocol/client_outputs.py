@@ -92,13 +92,14 @@ class SubscriptionStands:
 
 @dataclass(frozen=True, slots=True)
 class MessagesReceived:
-    """Messages `first`, `first` + 1 …: each is told once, in order, over all connections."""
+    """Messages `first`, `first` + 1 …: each is told once, in order, over all connections. `hash` is the chain at the last."""
 
     stream: str
     epoch: int
     first: int
     messages: tuple[Message, ...]
     encoded_bytes: int
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

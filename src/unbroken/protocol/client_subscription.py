@@ -11,7 +11,7 @@ from collections.abc import Callable
 from unbroken.errors import ProtocolError, VerificationError
 from unbroken.limits import Limits
 from unbroken.messages import Cursor, Epoch, Seq, StreamState
-from unbroken.protocol.chain import chain
+from unbroken.protocol.client_chain import ChainCheck, Verify
 from unbroken.protocol.client_outputs import (
     Dropped,
     Ended,
@@ -27,7 +27,6 @@ from unbroken.protocol.client_outputs import (
 )
 from unbroken.protocol.codec import ReceivedMessages
 from unbroken.protocol.frames import StateFrame, Subscribe, Subscribed
-from unbroken.protocol.salts import NO_SALTS, Salts
 
 __all__ = ["Subscription"]
 
@@ -39,7 +38,7 @@ class Subscription:
     answer: then a gap is expected and not asked for again.
     """
 
-    def __init__(self, stream: str, after: str, *, verify: bool, limits: Limits, next_id: Callable[[], int]) -> None:
+    def __init__(self, stream: str, after: str, *, verify: Verify, limits: Limits, next_id: Callable[[], int]) -> None:
         self.stream = stream
         self.after = after
         self.cursor = Cursor.parse(after) if ":" in after and not after.startswith("last:") else None
@@ -49,9 +48,7 @@ class Subscription:
         self.paused = False
         self.behind = False
         self._held = 0
-        self._verify = verify
-        self._hash: bytes | None = None
-        self._salts = NO_SALTS
+        self._chain = ChainCheck(stream, verify)
         self._limits = limits
         self._next_id = next_id
 
@@ -74,7 +71,8 @@ class Subscription:
         place = Cursor.parse(frame.cursor)
         outputs: list[Output] = []
         if self.cursor is not None and self.cursor.epoch != place.epoch:
-            self.cursor, self._hash = None, None
+            self.cursor = None
+            self._chain.forget()
             outputs.append(EpochChanged(self.stream, place.epoch))
         if self.cursor is not None and place.seq > self.cursor.seq:
             raise ProtocolError(f"asked for {self.stream} after {self.cursor}, answered after {place}")
@@ -82,7 +80,9 @@ class Subscription:
         outputs.append(SubscriptionStands(self.stream, place, frame.stream))
         if self.cursor is None or place == self.cursor:
             self.cursor = place
-            outputs += self._anchor(frame)
+            broken = self._chain.begin(frame, place.seq)
+            if broken is not None:
+                return [*outputs, self._fail(broken)]
         return outputs
 
     def messages(self, frame: ReceivedMessages) -> list[Output]:
@@ -115,12 +115,16 @@ class Subscription:
             return []
         if view.head > self.cursor.seq:
             return self._gap(view.head + 1)
+        broken = self._chain.end(self.cursor.seq)
+        if broken is not None:
+            return [self._fail(broken)]
         self.over = True
         return [Ended(view)]
 
     def epoch_changed(self, epoch: int) -> list[Output]:
         """The server says that the cursor belongs to an earlier incarnation: begin again."""
-        self.after, self.cursor, self._hash = "start", None, None
+        self.after, self.cursor = "start", None
+        self._chain.forget()
         return [EpochChanged(self.stream, epoch), self.subscribe()]
 
     def trimmed(self, first: int) -> list[Output]:
@@ -130,21 +134,26 @@ class Subscription:
             return [Trimmed(self.stream, 0, first), self.subscribe()]
         missing = max(first - 1 - self.cursor.seq, 0)
         self.cursor = Cursor(self.cursor.epoch, Seq(max(first - 1, self.cursor.seq)))
-        self._hash = None
+        if missing:
+            self._chain.forget()
         return [Trimmed(self.stream, missing, first), self.subscribe()]
 
     def _take(self, frame: ReceivedMessages, overlap: int) -> list[Output]:
         assert self.cursor is not None
         first, encoded = frame.first + overlap, frame.encoded()[overlap:]
         messages = tuple(frame.decoded()[overlap:])
-        broken = self._check(frame.hash, first, encoded)
+        broken = self._chain.messages(frame.hash, first, encoded)
         if broken is not None:
-            self.over = True
-            return [SubscriptionFailed(self.stream, broken)]
+            return [self._fail(broken)]
         self.cursor = Cursor(Epoch(frame.epoch), Seq(frame.last))
         if self.paused:
             self._held += len(messages)
-        return [MessagesReceived(self.stream, frame.epoch, first, messages, sum(map(len, encoded)))]
+        size = sum(map(len, encoded))
+        return [MessagesReceived(self.stream, frame.epoch, first, messages, size, frame.hash)]
+
+    def _fail(self, error: VerificationError) -> Output:
+        self.over = True
+        return SubscriptionFailed(self.stream, error)
 
     def _gap(self, first: int) -> list[Output]:
         """What is missing in front of `first`: asked for once, then awaited."""
@@ -153,50 +162,9 @@ class Subscription:
             return []
         return [Gap(self.stream, self.cursor.seq + 1, first), self.subscribe()]
 
-    def _anchor(self, frame: Subscribed) -> list[Output]:
-        """Hold the chain at the cursor, and hold it against the one known already."""
-        if not self._verify or not frame.hash:
-            return []
-        said, self._salts = _unhex(frame.hash), _salts(frame.salts)
-        if self._hash is not None and self._hash != said:
-            assert self.cursor is not None
-            self.over = True
-            return [SubscriptionFailed(self.stream, _broken(self.stream, self.cursor.seq, self.cursor.seq))]
-        self._hash = said
-        return []
-
-    def _check(self, hash_hex: str, first: int, encoded: list[bytes]) -> VerificationError | None:
-        if not self._verify or not hash_hex:
-            return None
-        said = _unhex(hash_hex)
-        known, self._hash = self._hash, said
-        if known is None or chain(known, first, encoded, self._salts) == said:
-            return None
-        return _broken(self.stream, first, first + len(encoded) - 1)
-
-
-def _broken(stream: str, seq: int, last: int) -> VerificationError:
-    return VerificationError(
-        f"the hash chain of {stream} breaks in messages {seq} to {last}", stream=stream, seq=seq, last=last
-    )
-
 
 def _terminal(state: str) -> bool:
     try:
         return StreamState(state).terminal
     except ValueError:
         raise ProtocolError(f"{state!r} is not a state of a stream") from None
-
-
-def _salts(encoded: bytes) -> Salts:
-    try:
-        return Salts(encoded)
-    except ValueError as error:
-        raise ProtocolError(f"not the salts of a stream: {error}") from None
-
-
-def _unhex(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise ProtocolError("a hash is hexadecimal") from None

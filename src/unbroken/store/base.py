@@ -282,7 +282,7 @@ class StreamingMessageRepository(CredentialRepository, Protocol):
     async def read_session(
         self, principal: Principal, where: StreamFilter, *, limit: int, after: str | None
     ) -> Page[tuple[StreamInfo, Batch]]:
-        """All messages of all streams of `where.session` and `where.among`, by creation, in pages of about `limit` of them."""
+        """All messages of all streams of `where.session` and `where.among`, by creation, in pages of about `limit`."""
         ...
 
     async def active_runs(self, after: StreamId, *, limit: int) -> list[StreamInfo]:

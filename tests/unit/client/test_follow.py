@@ -10,6 +10,8 @@ import pytest
 from unbroken.client import Client, Follow
 from unbroken.errors import EpochMismatchError, InvalidError, NotFoundError, TrimmedError, VerificationError
 from unbroken.limits import Limits
+from unbroken.messages import StreamState
+from unbroken.protocol.chain import chain
 from unbroken.protocol.frames import Pause, Resume, Subscribe
 from unbroken.testing import (
     Abort,
@@ -125,13 +127,15 @@ async def test_messages_trimmed_while_away_are_told_with_their_number(server: Mo
         assert (caught.value.detail["missing"], caught.value.detail["first"]) == (2, 4)
 
 
+@pytest.mark.scenario("INTEG-001")
 async def test_a_changed_message_is_found_when_the_chain_is_verified(server: MockWebSocketServer) -> None:
     stream = server.write("a", "m1", "m2", "m3", close="completed")
     stream.encoded[1] = stream.encoded[1].replace(b"m2", b"mX")
     async with Client(server.url) as client:
         assert await rest(client.follow("a")) == ["m1", "mX", "m3"]
-        with pytest.raises(VerificationError):
+        with pytest.raises(VerificationError) as caught:
             await rest(client.follow("a", verify=True))
+        assert (caught.value.detail["seq"], caught.value.detail["last"]) == (1, 3)
 
 
 async def test_a_stream_rewritten_between_two_connections_is_found(server: MockWebSocketServer) -> None:
@@ -223,3 +227,27 @@ async def test_an_error_of_the_application_passes_through_the_client_unchanged(s
 
     with pytest.raises(ZeroDivisionError):
         await application()
+
+
+@pytest.mark.scenario("INTEG-001")
+async def test_a_server_that_tells_a_whole_other_story_is_found_by_a_head_kept_from_before(
+    server: MockWebSocketServer,
+) -> None:
+    stream = server.write("a", "m1", "m2", "m3")
+    async with Client(server.url, limits=LIMITS) as client:
+        follow = client.follow("a", verify=True)
+        for _ in range(3):
+            await anext(follow)
+        kept = follow.head
+        assert kept is not None
+        assert kept[0] == 3
+        await follow.aclose()
+    stream.encoded[1] = stream.encoded[1].replace(b"m2", b"mX")
+    for seq, message in enumerate(stream.encoded, 1):
+        stream.heads[seq] = chain(stream.heads[seq - 1], seq, [message], stream.salts)
+    stream.state = StreamState.COMPLETED
+    async with Client(server.url, limits=LIMITS) as client:
+        assert await rest(client.follow("a", verify=True)) == ["m1", "mX", "m3"], "it is consistent with itself"
+        with pytest.raises(VerificationError) as caught:
+            await rest(client.follow("a", verify=dict([kept])))
+    assert (caught.value.detail["seq"], caught.value.detail["last"]) == (1, 3)

@@ -164,3 +164,52 @@ def test_a_server_that_comes_back_with_another_chain_is_not_believed() -> None:
 def test_without_verifying_no_chain_is_looked_at() -> None:
     subscription = standing(0)
     assert isinstance(subscription.messages(chained(1, "a", head=bytes(32)))[0], MessagesReceived)
+
+
+def test_a_server_that_no_longer_says_its_chain_is_not_believed() -> None:
+    subscription = verifying()
+    (failed,) = subscription.messages(msgspec.structs.replace(chained(1, "a"), hash=""))
+    assert isinstance(failed, SubscriptionFailed)
+    silent = Subscription("s", f"{EPOCH}:0", verify=True, limits=DEFAULT_LIMITS, next_id=count(1).__next__)
+    silent.subscribe()
+    last = silent.subscribed(Subscribed(id=1, cursor=f"{EPOCH}:0", hash="", stream=view()))[-1]
+    assert isinstance(last, SubscriptionFailed)
+
+
+def test_nothing_missing_is_no_reason_to_begin_another_chain() -> None:
+    subscription = verifying()
+    subscription.messages(chained(1, "a"))
+    subscription.trimmed(2)
+    again = Subscribed(id=2, cursor=f"{EPOCH}:1", hash=bytes(32).hex(), stream=view())
+    assert isinstance(subscription.subscribed(again)[-1], SubscriptionFailed)
+
+
+def trusting(heads: dict[int, str]) -> Subscription:
+    subscription = Subscription("s", f"{EPOCH}:0", verify=heads, limits=DEFAULT_LIMITS, next_id=count(1).__next__)
+    subscription.subscribe()
+    return subscription
+
+
+@pytest.mark.parametrize(("seq", "bad"), [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)])
+def test_a_chain_that_leads_elsewhere_than_to_a_trusted_head_is_found_there(seq: int, bad: int) -> None:
+    honest = {n: chained(1, *"abcd"[:n]).hash if n else GENESIS.hex() for n in range(5)}
+    for heads, fails in ((honest, False), (honest | {seq: bytes(32).hex()}, True)):
+        subscription = trusting(heads)
+        outputs = subscription.subscribed(Subscribed(id=1, cursor=f"{EPOCH}:0", hash=GENESIS.hex(), stream=view()))
+        if not subscription.over:
+            outputs += subscription.messages(chained(1, "a", "b"))
+        if not subscription.over:
+            outputs += subscription.messages(chained(3, "c", "d", head=bytes.fromhex(honest[2])))
+        failed = [each for each in outputs if isinstance(each, SubscriptionFailed)]
+        assert bool(failed) is fails
+        if fails:
+            assert failed[0].error.detail["last"] == bad
+
+
+def test_a_stream_that_ends_in_front_of_a_trusted_head_was_cut_off() -> None:
+    subscription = trusting({3: bytes(32).hex()})
+    subscription.subscribed(Subscribed(id=1, cursor=f"{EPOCH}:0", hash=GENESIS.hex(), stream=view()))
+    subscription.messages(chained(1, "a"))
+    (failed,) = subscription.state(StateFrame(stream=msgspec.structs.replace(view(), state="completed", head=1)))
+    assert isinstance(failed, SubscriptionFailed)
+    assert (failed.error.detail["seq"], failed.error.detail["last"]) == (2, 3)

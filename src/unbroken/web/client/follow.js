@@ -5,6 +5,7 @@
  */
 
 import { chain, encodedMessages, fromHex, toHex } from "./chain.js";
+import { parseCursor } from "./cursor.js";
 import { UnbrokenError } from "./errors.js";
 import { Salts } from "./salts.js";
 
@@ -19,7 +20,8 @@ export const HELD_LOW = 250;
  * @property {string} [after] `start` (default), `now`, `last:N`, a cursor `epoch:seq`
  * @property {(batch: {epoch: number, first: number, messages: Message[]}) => void} [onMessages] instead of iterating
  * @property {(event: Event) => void} [onEvent] gaps, trimmed messages, epoch changes, states, the end
- * @property {boolean} [verify] check the hash chain of every batch; a break ends the follow with code `verification`
+ * @property {boolean | Record<number, string>} [verify] check the hash chain of every batch, and compare with heads that you trust
+ *   (hex, by their seqs); a break ends the follow with code `verification`. The chain comes over WebSocket alone
  * @property {AbortSignal} [signal] leaves the stream
  *
  * @typedef {{pause: (paused: boolean) => void, leave: () => void}} Controls
@@ -46,7 +48,10 @@ export class Follow {
   /** @type {Uint8Array | null} */
   #hash = null;
   #hashEpoch = -1;
+  #at = -1; // the message at which the chain is #hash
   #salts = new Salts();
+  /** @type {Map<number, string>} heads by their seqs */
+  #trusted = new Map();
 
   /**
    * @param {string} stream
@@ -61,6 +66,7 @@ export class Follow {
     let resolve;
     /** @type {((error: Error) => void) | undefined} */
     let reject;
+    if (typeof options.verify === "object") this.#trusted = new Map(Object.entries(options.verify).map(([seq, head]) => [Number(seq), head]));
     this.ended = new Promise((yes, no) => {
       resolve = yes;
       reject = no;
@@ -155,30 +161,45 @@ export class Follow {
   /** Whether the chain holds up to the end of `event`. @param {Event} event @param {string | null} text */
   async #holds(event, text) {
     if (event.event === "subscribed") {
-      const epoch = Number(event.cursor.split(":")[0]);
-      if (this.#hash === null || epoch !== this.#hashEpoch) this.#hash = event.hash ? fromHex(event.hash) : null;
+      const { epoch, seq } = parseCursor(event.cursor) ?? { epoch: -1, seq: -1 };
+      if (epoch !== this.#hashEpoch) this.#hash = null;
       this.#hashEpoch = epoch;
       this.#salts = new Salts(event.salts);
-    } else if (event.event === "trimmed" || event.event === "epoch_changed") this.#hash = null;
+      if (event.hash === "") return this.#broken(seq, seq, "the hash chain is not told here: it comes over WebSocket");
+      if (this.#hash === null) {
+        this.#hash = fromHex(event.hash);
+        this.#at = seq;
+      }
+      const known = this.#trusted.get(seq) ?? (this.#at === seq ? toHex(this.#hash) : event.hash);
+      if (known !== event.hash) return this.#broken(seq, seq);
+    } else if (event.event === "epoch_changed" || (event.event === "trimmed" && event.missing > 0)) this.#hash = null;
     else if (event.event === "messages") return this.#checked(event, text);
+    else if (event.event === "ended") {
+      const last = Math.max(0, ...this.#trusted.keys());
+      if (last > event.view.head) return this.#broken(event.view.head + 1, last);
+    }
     return true;
   }
 
   /** @param {Extract<Event, {event: "messages"}>} event @param {string | null} text */
   async #checked(event, text) {
-    const encoded = text === null ? null : encodedMessages(text);
-    if (encoded === null || event.hash === "") {
-      this.#hash = null; // this transport does not carry the chain
-      return true;
+    const { first, count } = event;
+    const encoded = (text === null ? null : encodedMessages(text))?.slice(-count);
+    if (encoded?.length !== count || event.hash === "" || this.#hash === null) return this.#broken(first, first + count - 1);
+    let at = 0;
+    for (const seq of [...[...this.#trusted.keys()].filter((place) => first <= place && place < first + count).sort((a, b) => a - b), first + count - 1]) {
+      this.#hash = await chain(this.#hash, first + at, encoded.slice(at, seq - first + 1), this.#salts);
+      at = seq - first + 1;
+      if ((this.#trusted.get(seq) ?? toHex(this.#hash)) !== toHex(this.#hash)) return this.#broken(first, seq);
     }
-    if (this.#hash !== null) {
-      this.#hash = await chain(this.#hash, event.first, encoded.slice(-event.count), this.#salts);
-      if (toHex(this.#hash) !== event.hash) {
-        this.controls.leave();
-        this.#finish(null, new UnbrokenError("verification", `the hash chain breaks in messages ${event.first} to ${event.first + event.count - 1}`, { detail: { seq: event.first, last: event.first + event.count - 1 } }));
-        return false;
-      }
-    } else this.#hash = fromHex(event.hash);
-    return true;
+    this.#at = first + count - 1;
+    return toHex(this.#hash) === event.hash || this.#broken(first, first + count - 1);
+  }
+
+  /** @param {number} seq @param {number} last @param {string} [why] */
+  #broken(seq, last, why = `the hash chain does not hold in ${seq === last ? `message ${seq}` : `messages ${seq} to ${last}`}`) {
+    this.controls.leave();
+    this.#finish(null, new UnbrokenError("verification", why, { detail: { seq, last } }));
+    return false;
   }
 }
