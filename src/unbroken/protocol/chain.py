@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import count
 from typing import Final
 
 from unbroken.protocol.salts import NO_SALTS, Salts
@@ -24,33 +25,31 @@ def genesis(tenant: str, name: str, epoch: int) -> bytes:
     return sha256(f"\x02unbroken.chain.v1\n{tenant}\n{name}\n{epoch}".encode()).digest()
 
 
-def chain(head: bytes, first: int, messages: Iterable[bytes], salts: Salts = NO_SALTS) -> bytes:
+def chain(head: bytes, first: int, messages: Sequence[bytes], salts: Salts = NO_SALTS) -> bytes:
     """The head after the encoded `messages`, the first of which has seq `first`."""
     return links(head, first, messages, salts)[0]
 
 
-def links(head: bytes, first: int, messages: Iterable[bytes], salts: Salts = NO_SALTS) -> tuple[bytes, list[bytes]]:
+def links(head: bytes, first: int, messages: Sequence[bytes], salts: Salts = NO_SALTS) -> tuple[bytes, list[bytes]]:
     """The head after the encoded `messages`, the first of which has seq `first`, and the leaf of each."""
-    new_leaf, new_node, salt = _LEAF.copy, _NODE.copy, salts.salt
+    new_leaf = _LEAF.copy
     leaves: list[bytes] = []
-    for seq, message in enumerate(messages, first):
-        if message.startswith(_ERASED):
-            digest = _leaf_of_erased(message)
+    keep = leaves.append
+    for seq, message, salt in zip(count(first), messages, salts.row(first, len(messages)), strict=False):
+        if message[:9] == _ERASED:
+            keep(_leaf_of_erased(message))
         else:
             leaf = new_leaf()
-            leaf.update(salt(seq) + seq.to_bytes(8, "big") + message)
-            digest = leaf.digest()
-        leaves.append(digest)
-        node = new_node()
-        node.update(head + digest)
-        head = node.digest()
-    return head, leaves
+            leaf.update(salt + seq.to_bytes(8, "big") + message)
+            keep(leaf.digest())
+    return fold(head, leaves), leaves
 
 
 def fold(head: bytes, leaves: Iterable[bytes]) -> bytes:
     """The head after messages with these leaves."""
+    new_node = _NODE.copy
     for leaf in leaves:
-        node = _NODE.copy()
+        node = new_node()
         node.update(head + leaf)
         head = node.digest()
     return head

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha512
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +20,11 @@ DEPTH = 16
 """Of a salt; four to this power is the number of seqs that there are."""
 SEQ_MAX = 4**DEPTH - 1
 _NODE = struct.Struct(f">IB{SALT_BYTES}s")
+
+
+Four = tuple[bytes, bytes, bytes, bytes]
+NONE: Four = (b"", b"", b"", b"")
+_NOTHING = (b"",)
 
 
 class _Node(NamedTuple):
@@ -40,7 +45,7 @@ class Salts:
     The value is immutable; it remembers the way to the latest salt, so one task or thread at a time may ask.
     """
 
-    __slots__ = ("_blocks", "_first", "_firsts", "_four", "_nodes", "_number", "encoded")
+    __slots__ = ("_above", "_blocks", "_first", "_firsts", "_four", "_latest", "_nodes", "_number", "encoded")
 
     def __init__(self, encoded: bytes = b"") -> None:
         """`encoded` as the attribute of that name gives it; ValueError where it is not that."""
@@ -53,12 +58,14 @@ class Salts:
         ):
             raise ValueError("seeds are in order and apart")
         self._firsts = [node.first for node in self._nodes]
-        self._number = -1
-        self._first = -1
-        self._four = b""
-        """The salts of the four messages from `_first` on, which are below the seed `_number`."""
         self._blocks: list[bytes] = [b""] * DEPTH
-        """By depth: the four seeds below each one on the way there."""
+        """By depth, of the way to message `_latest`, which begins at the seed `_number`: the four seeds below each one."""
+        self._number = self._latest = -1
+        self._first = -1
+        self._four: Four = NONE
+        """The salts of the four messages from `_first` on."""
+        self._above = b""
+        """The four seeds of which one is right above those salts, where all are below one seed of ours."""
 
     @classmethod
     def fresh(cls, seed: bytes, first: int = 0) -> Salts:
@@ -71,34 +78,67 @@ class Salts:
 
     def salt(self, seq: int) -> bytes:
         """The salt of message `seq`."""
-        if seq & ~3 == self._first:
-            which = (seq & 3) * SALT_BYTES
-            return self._four[which : which + SALT_BYTES]
-        return self._find(seq) if self.encoded else b""
+        return self.four(seq)[seq & 3]
 
-    def _find(self, seq: int) -> bytes:
+    def four(self, seq: int) -> Four:
+        """The salts of the four messages of which `seq` is one; the first of their seqs is a multiple of four."""
+        first = seq & ~3
+        if first == self._first:
+            return self._four
+        if first == self._first + 4 and first & 12 and self._above:  # below the same seed as those before
+            which = (first >> 2 & 3) * SALT_BYTES
+            block = sha512(self._above[which : which + SALT_BYTES]).digest()
+            self._four = four = (block[:16], block[16:32], block[32:48], block[48:])
+            self._first = first
+            return four
+        if not self._nodes:
+            return NONE
+        self._first = first
+        number = bisect_right(self._firsts, first) - 1
+        if number >= 0 and first + 3 <= self._nodes[number].last:
+            block = self._block(number, first)
+            self._four = four = (block[:16], block[16:32], block[32:48], block[48:])
+            return four
+        self._four = (self._alone(first), self._alone(first + 1), self._alone(first + 2), self._alone(first + 3))
+        return self._four
+
+    def _block(self, number: int, first: int) -> bytes:
+        """The salts of the four messages from `first` on, which are below the seed `number`, by the way to those before."""
+        _, top, seed = self._nodes[number]
+        blocks, depth = self._blocks, top
+        if number == self._number:
+            depth = DEPTH - ((first ^ self._latest).bit_length() + 1) // 2  # so far the way is the same
+        else:
+            blocks[depth] = sha512(seed).digest()
+        for below in range(depth + 1, DEPTH):
+            which = (first >> 2 * (DEPTH - below) & 3) * SALT_BYTES
+            blocks[below] = sha512(blocks[below - 1][which : which + SALT_BYTES]).digest()
+        self._latest, self._number = first, number
+        self._above = blocks[DEPTH - 2] if top < DEPTH - 1 else b""
+        return blocks[DEPTH - 1]
+
+    def _alone(self, seq: int) -> bytes:
+        """The salt of a message that is not below the same seed as its neighbours."""
         number = bisect_right(self._firsts, seq) - 1
+        self._above = b""
         if number < 0 or seq > self._nodes[number].last:
             return b""
-        first, depth, seed = self._nodes[number]
-        if depth == DEPTH:
-            return seed
-        blocks = self._blocks
-        if number == self._number:
-            depth = DEPTH - ((seq ^ self._first).bit_length() + 1) // 2  # so far the way is the same
-            block = blocks[depth]
-        else:
-            block = blocks[depth] = sha512(seed).digest()
-        for below in range(depth + 1, DEPTH):
+        node = self._nodes[number]
+        seed = node.seed
+        for below in range(node.depth + 1, DEPTH + 1):
             which = (seq >> 2 * (DEPTH - below) & 3) * SALT_BYTES
-            block = blocks[below] = sha512(block[which : which + SALT_BYTES]).digest()
-        self._first = seq & ~3
-        self._number = number
-        if self._first < first:  # not all four are below this seed
-            self._number = self._first = -1
-        self._four = block
-        which = (seq & 3) * SALT_BYTES
-        return block[which : which + SALT_BYTES]
+            seed = sha512(seed).digest()[which : which + SALT_BYTES]
+        return seed
+
+    def row(self, first: int, count: int) -> Sequence[bytes]:
+        """The salts of `count` messages from `first` on."""
+        if not self._nodes:
+            return _NOTHING * count
+        row: list[bytes] = []
+        for seq in range(first & ~3, first + count, 4):
+            row += self.four(seq)
+        skip = first & 3
+        return row[skip : skip + count]
 
     def upto(self, last: int) -> Salts:
         """Those of the seqs up to `last`; from these nobody can compute another."""
