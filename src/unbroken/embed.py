@@ -37,6 +37,7 @@ from unbroken.server.problems import ProblemMiddleware
 from unbroken.server.signals import on_stop_signal
 from unbroken.server.takeover import CARRIED, Carried
 from unbroken.store.base import Durability, StreamingMessageRepository
+from unbroken.store.keys import Wrapping
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -103,6 +104,7 @@ class Unbroken:
             embedded=True,
         )
         self._redactor: Redactor | None = None
+        self._wrapping: Wrapping | None = None
         self._limits = limits
         self._clock = clock
         self._principal = Principal()
@@ -112,7 +114,7 @@ class Unbroken:
     def _build(self) -> _Parts:
         store = self._store
         if isinstance(store, str):
-            store = open_store(store, self._durability, limits=self._limits, clock=self._clock)
+            store = open_store(store, self._durability, limits=self._limits, clock=self._clock, wrapping=self._wrapping)
         catalog = Catalog([Tasks(self._tasks)]) if self._tasks else None
         services = build_services(store, self._access, limits=self._limits, clock=self._clock, catalog=catalog)
         if self._redactor is not None:
@@ -200,9 +202,13 @@ class Unbroken:
         )
         return await parts.runs.start(self._principal, name, source, new)
 
-    def protect(self, *, redactor: Redactor | None = None) -> None:
-        """Before the application starts: `redactor` takes secrets out of everything before it is stored."""
+    def protect(self, *, redactor: Redactor | None = None, wrapping: Wrapping | None = None) -> None:
+        """Before the application starts: `redactor` takes secrets out of everything before it is stored.
+
+        With `wrapping` (master keys, or a key management service of yours) what is in the database's file is encrypted.
+        """
         self._redactor = redactor
+        self._wrapping = wrapping
         self._parts = self._build()
 
     def include_tasks(self, *modules: str) -> None:

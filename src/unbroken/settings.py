@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     worker: bool = Field(
         default=True, description="Whether this server executes runs itself; else `unbroken worker` does."
     )
+    encryption_key: SecretStr | None = Field(
+        None, description="The key with which what is stored is encrypted, as `unbroken encryption-key` makes it."
+    )
+    encryption_key_file: Path | None = Field(
+        None, description="A file that holds it; older keys may be below it, for what they have encrypted."
+    )
     redact: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="What is taken out before anything is stored: secrets (what looks like a credential), pairs (values of "

@@ -43,6 +43,8 @@ VERBS: Final = (
     ("backup", "backup:backup", "Copy a database while servers use it, and verify the copy."),
     ("restore", "backup:restore", "Put a backup in the place of a database."),
     ("salvage", "salvage:salvage", "Make a new database from what of a damaged one verifies."),
+    ("encryption-key", "encryption:encryption_key", "Make a key for encrypting a database."),
+    ("rekey", "encryption:rekey", "Change the key of an encrypted database."),
     ("verify-server", "verify_server:verify_server", "Break what a server depends on, and tell what it kept."),
     ("deliver", "deliver:deliver", "Deliver what earlier runs could not."),
     ("doctor", "doctor:doctor", "Check this machine, a store and a server."),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unbroken.cli.connection import Json
+from unbroken.cli.encryption import KeyFile, keyring
 from unbroken.cli.exits import Exit
 from unbroken.cli.offline import local_path
 from unbroken.cli.output import clean, human_bytes, note, print_json
@@ -22,14 +23,19 @@ from unbroken.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from unbroken.store.sqlite.backup import Progress
+    from unbroken.store.sqlite.examine import Examination
 
 __all__ = ["backup", "restore", "shown_progress"]
 
 Force = Annotated[bool, Parameter(negative="")]
 
 
-def backup(database: str, to: Path, /, *, force: Force = False, json: Json = False) -> int:
+def backup(
+    database: str, to: Path, /, *, force: Force = False, encryption_key_file: KeyFile = None, json: Json = False
+) -> int:
     """Copy a database while servers use it, verify the copy, and only then give it its name.
+
+    The copy of an encrypted database is encrypted. Without the key its checksums are verified, and not its hash chains.
 
     Args:
         database: The database's file, or sqlite:///FILE.
@@ -38,19 +44,21 @@ def backup(database: str, to: Path, /, *, force: Force = False, json: Json = Fal
     """
     from unbroken.store.sqlite.backup import back_up
 
-    source = local_path(database)
+    source, ring = local_path(database), keyring(encryption_key_file)
     with shown_progress() as progress:
-        made = back_up(source, to, DEFAULT_LIMITS, replace=force, progress=progress)
+        made = back_up(source, to, DEFAULT_LIMITS, replace=force, progress=progress, ring=ring)
     size = to.stat().st_size
     if json:
         print_json({"backup": str(to), "bytes": size, "streams": made.streams, "messages": made.messages})
     else:
-        text = f"{to}: {human_bytes(size)}, {made.streams} streams, {made.messages} messages, verified"
+        text = f"{to}: {human_bytes(size)}, {made.streams} streams, {made.messages} messages, {_verified(made)}"
         sys.stdout.write(clean(text) + "\n")
     return Exit.OK
 
 
-def restore(source: Path, database: str, /, *, force: Force = False, json: Json = False) -> int:
+def restore(
+    source: Path, database: str, /, *, force: Force = False, encryption_key_file: KeyFile = None, json: Json = False
+) -> int:
     """Verify a backup and put it in the place of a database that no server uses.
 
     Args:
@@ -60,17 +68,21 @@ def restore(source: Path, database: str, /, *, force: Force = False, json: Json 
     """
     from unbroken.store.sqlite.backup import restore as put_back
 
-    path = local_path(database)
+    path, ring = local_path(database), keyring(encryption_key_file)
     with shown_progress() as progress:
-        made, kept = put_back(source, path, DEFAULT_LIMITS, replace=force, progress=progress)
+        made, kept = put_back(source, path, DEFAULT_LIMITS, replace=force, progress=progress, ring=ring)
     if json:
         old = None if kept is None else str(kept)
         print_json({"database": str(path), "streams": made.streams, "messages": made.messages, "replaced": old})
     else:
-        sys.stdout.write(clean(f"{path}: {made.streams} streams, {made.messages} messages, verified") + "\n")
+        sys.stdout.write(clean(f"{path}: {made.streams} streams, {made.messages} messages, {_verified(made)}") + "\n")
         if kept is not None:
             note(f"the database that was there is now {kept}")
     return Exit.OK
+
+
+def _verified(made: Examination) -> str:
+    return "checksums verified (it is encrypted, and no key was given)" if made.blind else "verified"
 
 
 @contextmanager

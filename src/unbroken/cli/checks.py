@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from unbroken.cli.connection import Connection, within
+from unbroken.cli.encryption import keyring
 from unbroken.cli.offline import database_path, opened
 from unbroken.cli.output import human_bytes
 from unbroken.client import Client, ConnectionStatus
@@ -66,12 +67,12 @@ def machine() -> list[Check]:
     return found
 
 
-async def stored(url: str) -> list[Check]:
+async def stored(url: str, key_file: Path | None = None) -> list[Check]:
     """An SQLite file: room beside it, whether it opens, and what it holds."""
     try:
         path = await asyncio.to_thread(database_path, url)
         found = [_room("store room", path.parent)]
-        async with opened(url) as streams:
+        async with opened(url, keyring(key_file)) as streams:
             page = await streams.list(Principal(), StreamFilter(), limit=1, page=None)
             newest = f"newest stream {page.items[0].name}" if page.items else "no streams"
         size = human_bytes(path.stat().st_size)

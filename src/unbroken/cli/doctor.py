@@ -8,10 +8,12 @@ test of the way to the server and deletes it; nothing else is changed.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from unbroken.cli import checks
 from unbroken.cli.checks import Check
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
+from unbroken.cli.encryption import KeyFile
 from unbroken.cli.exits import Exit
 from unbroken.cli.output import clean, print_json
 
@@ -20,13 +22,19 @@ __all__ = ["doctor"]
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED "}
 
 
-def doctor(*, store: str | None = None, json: Json = False, connection: Connection = DEFAULT_CONNECTION) -> int:
+def doctor(
+    *,
+    store: str | None = None,
+    encryption_key_file: KeyFile = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
     """Check this machine, a store and a server. Exits with 69 when something is broken.
 
     Args:
         store: Check this store (sqlite:///FILE) instead of a server.
     """
-    found = checks.machine() + run_async(_examine(store, connection))
+    found = checks.machine() + run_async(_examine(store, encryption_key_file, connection))
     for check in found:
         if json:
             print_json(check)
@@ -37,5 +45,5 @@ def doctor(*, store: str | None = None, json: Json = False, connection: Connecti
     return Exit.UNAVAILABLE if any(check.status == "failed" for check in found) else Exit.OK
 
 
-async def _examine(store: str | None, connection: Connection) -> list[Check]:
-    return await checks.stored(store) if store is not None else await checks.served(connection)
+async def _examine(store: str | None, key_file: Path | None, connection: Connection) -> list[Check]:
+    return await checks.stored(store, key_file) if store is not None else await checks.served(connection)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from unbroken.clock import SystemClock
 from unbroken.errors import InvalidError, NotFoundError
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.store.sealing import Keyring
 from unbroken.streams import Streams
 
 __all__ = ["database_path", "local_path", "opened"]
@@ -39,14 +40,14 @@ def local_path(database: str) -> Path:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Streams]:
+async def opened(url: str, ring: Keyring | None = None) -> AsyncIterator[Streams]:
     """The streams of an existing database, for reading."""
     from unbroken.log import Log
     from unbroken.observe.metrics import Metrics
     from unbroken.server.app import open_store
 
     database_path(url)
-    store = open_store(url, limits=OFFLINE)
+    store = open_store(url, limits=OFFLINE, wrapping=None if ring is None else ring.wrapping)
     await store.open()
     try:
         log = Log(store, limits=OFFLINE, metrics=Metrics())

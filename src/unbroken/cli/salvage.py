@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from unbroken.cli.backup import Force, shown_progress
 from unbroken.cli.connection import Json
+from unbroken.cli.encryption import KeyFile, keyring
 from unbroken.cli.exits import Exit
 from unbroken.cli.offline import local_path
 from unbroken.cli.output import clean, print_json
@@ -25,9 +26,18 @@ __all__ = ["salvage"]
 
 
 def salvage(
-    database: str, to: Path, /, *, force: Force = False, believe_pages: Force = False, json: Json = False
+    database: str,
+    to: Path,
+    /,
+    *,
+    force: Force = False,
+    believe_pages: Force = False,
+    encryption_key_file: KeyFile = None,
+    json: Json = False,
 ) -> int:
     """Make a new database from everything of a damaged one that verifies, and list what was lost.
+
+    With a key the new database is encrypted, also where the damaged one is not.
 
     In the place of a lost message stands one of kind `lost`, so that all others keep their places. Exits with 4 when
     anything was lost, with 0 when nothing was; the new file is there in both cases.
@@ -38,15 +48,17 @@ def salvage(
         force: Replace `to` when it is there.
         believe_pages: Another program has written to the file (a VACUUM, say): ask only messages for checksums, not pages.
     """
+    from unbroken.store.sqlite.salvage import Means
     from unbroken.store.sqlite.salvage import salvage as bring_back
 
+    ring = keyring(encryption_key_file)
     with shown_progress() as progress:
         made = bring_back(
             local_path(database),
             to,
             DEFAULT_LIMITS,
             replace_target=force,
-            believe_pages=believe_pages,
+            means=Means(believe_pages=believe_pages, ring=ring),
             progress=progress,
         )
     if json:

@@ -129,6 +129,11 @@ class Work:
 class Confidence:
     """What is not stored as it came."""
 
+    encryption_key_file: Annotated[
+        Path | None,
+        Parameter(help="A file with the key with which what is stored is encrypted; else UNBROKEN_ENCRYPTION_KEY."),
+    ] = None
+
     redact: Annotated[
         tuple[str, ...],
         Parameter(

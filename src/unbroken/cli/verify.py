@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
+from unbroken.cli.encryption import KeyFile, keyring
 from unbroken.cli.exits import Exit, UsageError, report
 from unbroken.cli.output import clean, note, print_json
 from unbroken.errors import CorruptError, UnbrokenError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from unbroken.cli.evidence import Evidence
     from unbroken.client import Verification
     from unbroken.messages import StreamInfo
+    from unbroken.store.sealing import Keyring
 
     class _Source(Protocol):
         """Where streams are verified: `streams` gives names, and what is needed to verify each."""
@@ -66,6 +68,7 @@ def verify(
     all_streams: Annotated[bool, Parameter(name="--all", negative="")] = False,
     store: str | None = None,
     trusted: Trusted = NOTHING_ELSE,
+    encryption_key_file: KeyFile = None,
     json: Json = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
@@ -101,6 +104,8 @@ def _evidence(trusted: Trusted) -> Evidence | None:
     from unbroken.cli.evidence import Evidence
 
     return Evidence.load(trusted.checkpoints, trusted.key, trusted.kept)
+    source = _served(connection) if store is None else _stored(store, keyring(encryption_key_file))
+    return max(pages, run_async(_verify(name, source, as_json=json)))
 
 
 def _verify_pages(url: str, *, as_json: bool) -> Exit:
@@ -229,7 +234,7 @@ async def _served(connection: Connection) -> AsyncIterator[_Source]:
 
 
 @asynccontextmanager
-async def _stored(url: str, evidence: Evidence | None) -> AsyncIterator[_Source]:
+async def _stored(url: str, evidence: Evidence | None, ring: Keyring | None) -> AsyncIterator[_Source]:
     """In a store that this process opens; the first message that fails its checksum ends a stream's verification."""
     from unbroken.cli.offline import opened
     from unbroken.client import Verification
@@ -271,5 +276,5 @@ async def _stored(url: str, evidence: Evidence | None) -> AsyncIterator[_Source]
 
             return verify_it
 
-    async with opened(url) as parts:
+    async with opened(url, ring) as parts:
         yield Stored()

@@ -39,6 +39,7 @@ from unbroken.server.services import Services
 from unbroken.server.websocket import UnknownEndpoint, WebSocketEndpoint
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Durability, StreamingMessageRepository
+from unbroken.store.keys import Wrapping
 from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.streams import Streams
@@ -50,17 +51,25 @@ __all__ = ["build_app", "build_routes", "build_services", "open_store"]
 
 
 def open_store(
-    url: str, durability: Durability = Durability.DISK, *, limits: Limits = DEFAULT_LIMITS, clock: Clock | None = None
+    url: str,
+    durability: Durability = Durability.DISK,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    clock: Clock | None = None,
+    wrapping: Wrapping | None = None,
 ) -> StreamingMessageRepository:
     """The store that `url` names: `sqlite:///FILE` (relative), `sqlite:////FILE` (absolute) or `memory:`.
 
-    Opens nothing yet. `InvalidError` for any other URL.
+    With `wrapping` what is in a file is encrypted. Opens nothing yet. `InvalidError` for any other URL.
     """
     if url == "memory:":
         return MemoryStore(limits=limits)
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         path = Path(unquote(url.removeprefix("sqlite:///")))
-        return SQLiteStore(path, durability=durability, limits=limits, clock=clock or SystemClock())
+        store = SQLiteStore(path, durability=durability, limits=limits, clock=clock or SystemClock())
+        if wrapping is not None:
+            store.encrypt_with(wrapping)
+        return store
     raise InvalidError(f"a store is sqlite:///FILE or memory:, not {url.partition('@')[2] or url!r}", field="store")
 
 

@@ -28,6 +28,7 @@ from unbroken.server.entrance import build_access, check_certificate
 from unbroken.server.patience import bounded_http
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
+from unbroken.store.keys import MasterKeys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ class _Server(uvicorn.Server):
 def build_engine(settings: Settings) -> Engine:
     """The parts of a server as `settings` say, not running."""
     limits = settings.limits
-    store = open_store(settings.store, Durability(settings.durability), limits=limits)
+    store = open_store(settings.store, Durability(settings.durability), limits=limits, wrapping=wrapping_of(settings))
     access = build_access(settings)
     catalog = build_catalog(settings)
     services = build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker)
@@ -83,6 +84,14 @@ def build_engine(settings: Settings) -> Engine:
 def _keeper(services: Services, directory: Path, key: Path) -> CheckpointKeeper:
     book = Book(directory, load_signer(key))
     return CheckpointKeeper(services.store, services.log, book, limits=services.limits, clock=services.clock)
+
+
+def wrapping_of(settings: Settings) -> MasterKeys | None:
+    """The master keys, from wherever they were given; `ConfigurationError` where they cannot be read."""
+    if settings.encryption_key_file is not None:
+        return MasterKeys.read(settings.encryption_key_file)
+    key = settings.encryption_key
+    return None if key is None else MasterKeys.parse(key.get_secret_value())
 
 
 def uvicorn_config(engine: Engine, *, cert: Path | None = None, key: Path | None = None) -> uvicorn.Config:

@@ -16,15 +16,19 @@ from unbroken.errors import CorruptError
 from unbroken.messages import SEPARATOR, Seq, StreamId, join_encoded, split_encoded
 from unbroken.protocol.chain import LEAF_MARK_BYTES
 from unbroken.store.base import Batch
+from unbroken.store.sealing import KeySource, StreamKey
 
-__all__ = ["ZLIB", "ChunkRow", "chunk_key", "decode_chunk", "encode_chunk", "key_seq", "slice_batch"]
+__all__ = ["SEALED", "ZLIB", "ChunkRow", "chunk_key", "decode_chunk", "encode_chunk", "key_seq", "slice_batch"]
 
 ZLIB = 1
 """Flag: the body is compressed."""
-FLAGS_KNOWN = ZLIB
+SEALED = 2
+"""Flag: the body, compressed or not, is encrypted with the key of the stream."""
+FLAGS_KNOWN = ZLIB | SEALED
 SEQ_BITS = 32
 SEQ_MASK = (1 << SEQ_BITS) - 1
 _HEADER = struct.Struct(">QQII")
+_PLACE = struct.Struct(">QII")
 
 
 class ChunkRow(NamedTuple):
@@ -49,8 +53,8 @@ def key_seq(key: int) -> Seq:
     return Seq(key & SEQ_MASK)
 
 
-def encode_chunk(stream: StreamId, batch: Batch, *, compress: bool = False) -> ChunkRow:
-    """The row of a batch. Compressed only where that saves a quarter at least."""
+def encode_chunk(stream: StreamId, batch: Batch, *, compress: bool = False, key: StreamKey | None = None) -> ChunkRow:
+    """The row of a batch. Compressed only where that saves a quarter at least; encrypted with `key`, if any."""
     n = batch.last - batch.first + 1
     assert n > 0
     assert 0 < batch.last <= SEQ_MASK
@@ -64,13 +68,19 @@ def encode_chunk(stream: StreamId, batch: Batch, *, compress: bool = False) -> C
             body, flags = packed, ZLIB
     marks = batch.marks
     assert len(marks) in {0, n * LEAF_MARK_BYTES}
+    if key is not None:
+        flags |= SEALED
+        body = key.seal(body, _what(batch.last, n, flags, batch.hash + marks))
     crc = _checksum(stream, batch.last, (n, flags), batch.hash, body, marks)
     assert crc is not None
     return ChunkRow(chunk_key(stream, batch.last), n, flags, crc, batch.hash, body, marks or None)
 
 
-def decode_chunk(row: ChunkRow) -> Batch:
-    """The batch in a row, or `CorruptError` naming the stream and the seq."""
+def decode_chunk(row: ChunkRow, keys: KeySource | None = None, *, sealed: bool = False) -> Batch:
+    """The batch in a row, or `CorruptError` naming the stream and the seq.
+
+    `keys` is asked where it is encrypted; with `sealed` the body is given as it is stored.
+    """
     stream, last = StreamId(row.key >> SEQ_BITS), key_seq(row.key)
     marks = row.marks or b""
     fits = len(marks) in {0, row.n * LEAF_MARK_BYTES} and not row.flags & ~FLAGS_KNOWN
@@ -80,8 +90,22 @@ def decode_chunk(row: ChunkRow) -> Batch:
             stream=stream,
             seq=last,
         )
-    body = zlib.decompress(row.body) if row.flags & ZLIB else row.body
+    body = row.body
+    if sealed:
+        return Batch(Seq(last - row.n + 1), last, body, row.hash, marks=marks)
+    if row.flags & SEALED:
+        key = None if keys is None else keys.reading(stream)
+        if key is None:
+            raise CorruptError(f"stream {stream} is encrypted, and there is no key", stream=stream, seq=last)
+        body = key.open(body, _what(last, row.n, row.flags, row.hash + marks))
+    if row.flags & ZLIB:
+        body = zlib.decompress(body)
     return Batch(Seq(last - row.n + 1), last, body, row.hash, marks=marks)
+
+
+def _what(last: int, n: int, flags: int, hashes: bytes) -> bytes:
+    """What a sealed body is bound to besides its stream and epoch."""
+    return b"chunk" + _PLACE.pack(last, n, flags) + hashes
 
 
 def _checksum(

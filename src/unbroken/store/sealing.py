@@ -1,6 +1,6 @@
 """Encryption at rest: one key for each stream, and what is encrypted with it (AES-256-GCM, a random nonce for each time).
 
-SQL stores seal what they insert and open what they select through here. A key encrypts fewer than 2^32 times: each chunk once,
+SQL stores seal what they insert and open what they select through here. A key encrypts less than 2^32 times: each chunk once,
 again where compaction merges it, and each change of a few short texts. Nothing here does I/O but asking a `Wrapping`.
 """
 
@@ -10,7 +10,7 @@ import base64
 import os
 import struct
 from collections import OrderedDict
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from unbroken.errors import CorruptError
 from unbroken.store.keys import KEY_BYTES, Wrapping, WrongKeyError
 
-__all__ = ["SEALED_TEXT", "Keyring", "StreamKey", "is_sealed"]
+__all__ = ["KeySource", "Keyring", "StreamKey", "is_sealed"]
 
 NONCE_BYTES: Final = 12
 SEALED_TEXT: Final = "sealed:"
@@ -69,6 +69,14 @@ class StreamKey:
         except ValueError:
             sealed = b""
         return self.open(sealed, what).decode()
+
+
+class KeySource(Protocol):
+    """Where the key of a stream is found."""
+
+    def reading(self, stream: int) -> StreamKey | None:
+        """The key with which what the stream holds was sealed; None where nobody has given a master key."""
+        ...
 
 
 def is_sealed(text: str) -> bool:

@@ -23,7 +23,7 @@ from unbroken.messages import Message, Seq, StreamId, StreamState, decode_messag
 from unbroken.store.base import Close, Durability, Fork, Producer, StreamFilter
 from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
 from unbroken.store.sqlite import SQLiteStore
-from unbroken.store.sqlite.salvage import Lost, Salvage, salvage
+from unbroken.store.sqlite.salvage import Lost, Means, Salvage, salvage
 from unbroken.store.sqlite.salvage.pages import PageFile
 from unbroken.store.tokens import Proof, Revocation
 
@@ -312,7 +312,7 @@ async def test_a_file_that_another_program_has_rewritten_is_mended_when_its_page
     doubted = salvage(made.path, tmp_path / "doubted.db", DEFAULT_LIMITS)
     assert any("name, owner and state" in lost.reason for lost in doubted.lost)
     assert doubted.messages == 4 * 120
-    result = salvage(made.path, target, DEFAULT_LIMITS, believe_pages=True)
+    result = salvage(made.path, target, DEFAULT_LIMITS, means=Means(believe_pages=True))
     assert result.lost == ()
     await check(made, target, result)
 

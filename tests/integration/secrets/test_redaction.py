@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.integration.secrets.conftest import files_with
 from tests.support.server import ServerProcess
 from unbroken import Client, NewMessage, Unbroken
 from unbroken.redaction.redactor import Redactor, load_rules
@@ -17,12 +18,6 @@ pytestmark = pytest.mark.anyio
 
 CEILING = 60.0
 SECRET = "sk-" + "a1B2" * 8
-
-
-def files_with(directory: Path, planted: str) -> list[str]:
-    """The files that hold it."""
-    found = [path for path in directory.rglob("*") if path.is_file() and planted.encode() in path.read_bytes()]
-    return [path.name for path in found]
 
 
 async def test_no_face_lets_a_secret_through(tmp_path: Path) -> None:

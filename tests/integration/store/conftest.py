@@ -1,7 +1,11 @@
-"""Owns the stores that the contract suite runs over. A test that takes `store` runs once for each of them."""
+"""Owns the stores that the contract suite runs over. A test that takes `store` runs once for each of them.
+
+With `UNBROKEN_TEST_ENCRYPTED=1` in the environment the SQLite ones are encrypted: the same suite, once more.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -9,10 +13,17 @@ import pytest
 
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.store.base import Durability, StreamingMessageRepository
+from unbroken.store.keys import MasterKeys, new_master_key
 from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
 
 MakeStore = Callable[[Limits], Awaitable[StreamingMessageRepository]]
+
+
+def encrypt(store: SQLiteStore) -> None:
+    """Where that is asked for."""
+    if os.environ.get("UNBROKEN_TEST_ENCRYPTED"):
+        store.encrypt_with(MasterKeys.parse(new_master_key()))
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -24,6 +35,7 @@ async def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
         store: StreamingMessageRepository = MemoryStore(limits)
         if request.param == "sqlite":
             store = SQLiteStore(tmp_path / f"{len(made)}.db", durability=Durability.PROCESS, limits=limits)
+            encrypt(store)
         made.append(store)
         await store.open()
         return store
@@ -49,6 +61,7 @@ def path(tmp_path: Path) -> Path:
 async def sqlite(path: Path) -> AsyncIterator[SQLiteStore]:
     """An open SQLite store on `path`."""
     store = SQLiteStore(path, durability=Durability.PROCESS)
+    encrypt(store)
     await store.open()
     yield store
     await store.close()

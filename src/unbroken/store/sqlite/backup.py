@@ -24,6 +24,7 @@ from unbroken.errors import (
 )
 from unbroken.limits import Limits
 from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite.connection import Connection, StillConnection
 from unbroken.store.sqlite.examine import Examination, examine, is_database
 from unbroken.store.sqlite.schema import SQLiteTarget
@@ -44,9 +45,17 @@ def _quiet(_what: str, _done: int, _of: int) -> None:
 
 
 def back_up(
-    source: Path, target: Path, limits: Limits, *, replace: bool = False, progress: Progress = _quiet
+    source: Path,
+    target: Path,
+    limits: Limits,
+    *,
+    replace: bool = False,
+    progress: Progress = _quiet,
+    ring: Keyring | None = None,
 ) -> Examination:
     """Copy the database `source`, as it is at this moment, to the file `target`, and verify the copy.
+
+    Of an encrypted one the copy is encrypted too; without `ring` its checksums are verified, but not its hash chains.
 
     Raises `CorruptError` when the copy does not verify, `AlreadyExistsError` when there is a `target` and `replace` is
     False. Until all is well, `target` is what it was.
@@ -55,13 +64,19 @@ def back_up(
     check_target(target, replace=replace)
     with partial(target) as unfinished:
         _copy(Connection(source, limits, full=False, read_only=True), unfinished, progress)
-        examination = verified(unfinished, limits, progress)
+        examination = verified(unfinished, limits, progress, ring)
         finish(unfinished, target)
     return examination
 
 
 def restore(
-    source: Path, database: Path, limits: Limits, *, replace: bool = False, progress: Progress = _quiet
+    source: Path,
+    database: Path,
+    limits: Limits,
+    *,
+    replace: bool = False,
+    progress: Progress = _quiet,
+    ring: Keyring | None = None,
 ) -> tuple[Examination, Path | None]:
     """Put a copy of the backup `source` in the place of `database`; gives also where the one before it is now.
 
@@ -77,7 +92,7 @@ def restore(
         kind = Connection(source, limits, full=False, read_only=True) if written_to else StillConnection(source, limits)
         _copy(kind, unfinished, progress)
         _migrate(unfinished, limits)
-        examination = verified(unfinished, limits, progress)
+        examination = verified(unfinished, limits, progress, ring)
         with _alone(database):
             kept = _set_aside(database)
             finish(unfinished, database)
@@ -175,9 +190,9 @@ def _migrate(path: Path, limits: Limits) -> None:
         connection.close()
 
 
-def verified(path: Path, limits: Limits, progress: Progress) -> Examination:
+def verified(path: Path, limits: Limits, progress: Progress, ring: Keyring | None = None) -> Examination:
     """What a copy that nobody uses holds; `CorruptError` with its first fault when it has one."""
-    connection = StillConnection(path, limits)
+    connection = StillConnection(path, limits, ring)
     try:
         examination = examine(connection, lambda streams: progress("verifying", streams, 0))
     finally:

@@ -16,8 +16,10 @@ import apsw
 
 from unbroken.errors import StoreUnavailableError, StoreUnsupportedError
 from unbroken.limits import Limits
+from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite.failures import translated
 from unbroken.store.sqlite.page_checksums import PAGE_CHECKSUM_BYTES, checking_vfs
+from unbroken.store.sqlite.stream_keys import StreamKeys
 
 __all__ = ["SQLITE_OLDEST", "Connection", "InterruptedByBoundError", "Row", "StillConnection", "Value", "check_sqlite"]
 
@@ -44,7 +46,10 @@ def check_sqlite(version: int) -> None:
 
 
 class Connection:
-    """A connection in WAL mode. `full` syncs every commit to the disk; `read_only` refuses to write."""
+    """A connection in WAL mode. `full` syncs every commit to the disk; `read_only` refuses to write.
+
+    With `ring` what streams hold is encrypted, and `keys` has their keys.
+    """
 
     def __init__(
         self,
@@ -54,7 +59,9 @@ class Connection:
         full: bool,
         read_only: bool = False,
         on_wal: Callable[[int], None] | None = None,
+        ring: Keyring | None = None,
     ) -> None:
+        self.keys = StreamKeys(self, ring)
         self._path = path
         self._limits = limits
         self._full = full
@@ -259,8 +266,8 @@ class Connection:
 class StillConnection(Connection):
     """A connection for reading a file that nobody changes: it takes no locks and makes no files beside it."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        super().__init__(path, limits, full=False, read_only=True)
+    def __init__(self, path: Path, limits: Limits, ring: Keyring | None = None) -> None:
+        super().__init__(path, limits, full=False, read_only=True, ring=ring)
 
     def _open(self) -> apsw.Connection:
         address = f"file:{quote(str(self._path.absolute()))}?immutable=1"

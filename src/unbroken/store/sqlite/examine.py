@@ -43,6 +43,8 @@ class Examination:
     streams: int
     messages: int
     faults: tuple[Fault, ...]
+    blind: bool = False
+    """Whether the contents are encrypted and no key was given: then checksums were looked at, and hash chains were not."""
 
 
 def is_database(connection: Connection) -> bool:
@@ -51,20 +53,27 @@ def is_database(connection: Connection) -> bool:
         return connection.one(QUERIES["migrations_exist"]) is not None
 
 
+def is_blind(connection: Connection) -> bool:
+    """Whether something in it is encrypted, and there is no key; a database from before encryption has nothing."""
+    applied = connection.one(QUERIES["stream_key_table"]) is not None
+    return applied and connection.keys.blind
+
+
 def examine(connection: Connection, told: Callable[[int], None] = lambda _streams: None) -> Examination:
     """Read everything in one snapshot; `told` is called with the number of streams examined so far."""
     faults: list[Fault] = []
     streams = messages = 0
     with connection.snapshot():
         faults += _structure(connection)
+        blind = is_blind(connection)
         for entry in _entries(connection, faults):
             streams += 1
-            found, fault = _stream(connection, entry)
+            found, fault = _stream(connection, entry, blind=blind)
             messages += found
             if fault is not None:
                 faults.append(fault)
             told(streams)
-    return Examination(streams, messages, tuple(faults))
+    return Examination(streams, messages, tuple(faults), blind)
 
 
 def look_for_damage(connection: Connection, limits: Limits) -> None:
@@ -108,13 +117,13 @@ def _entries(connection: Connection, faults: list[Fault]) -> Iterator[Entry]:
             faults.append(Fault(f"the list of streams ends behind id {after}: {error.message}"))
             return
         for row in rows:
-            yield entry_from_row(row)
+            yield entry_from_row(row, connection.keys)
         if len(rows) < PAGE_STREAMS:
             return
         after = int(rows[-1][0] or 0)
 
 
-def _stream(connection: Connection, entry: Entry) -> tuple[int, Fault | None]:
+def _stream(connection: Connection, entry: Entry, *, blind: bool) -> tuple[int, Fault | None]:
     """How many messages of its own the stream has that verify, and its first fault."""
     info = entry.info
     last, value = entry.base_seq, entry.base_hash
@@ -124,10 +133,10 @@ def _stream(connection: Connection, entry: Entry) -> tuple[int, Fault | None]:
 
     try:
         with connection.failing():
-            for batch in stored_batches(connection, StreamId(info.id), entry.base_seq):
+            for batch in stored_batches(connection, StreamId(info.id), entry.base_seq, sealed=blind):
                 if batch.first != last + 1 or batch.last > info.head:
                     return fault("messages are missing, or are there that should not be", info.head)
-                value = chain(value, batch.first, split_encoded(batch.body), entry.salts)
+                value = batch.hash if blind else chain(value, batch.first, split_encoded(batch.body), entry.salts)
                 if value != batch.hash:
                     return fault("the hash chain does not hold", batch.last)
                 last = batch.last

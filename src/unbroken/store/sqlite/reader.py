@@ -37,7 +37,7 @@ class Reader:
 
     def by_id(self, stream: StreamId) -> Entry | None:
         row = self._db.one(QUERIES["stream_by_id"], (stream,))
-        return None if row is None else entry_from_row(row)
+        return None if row is None else entry_from_row(row, self._db.keys)
 
     def stored(self, stream: StreamId, after: Seq) -> Iterator[Batch]:
         return stored_batches(self._db, stream, after)
@@ -51,7 +51,7 @@ class Reader:
     def get(self, principal: Principal, name: str) -> StreamInfo | None:
         with self._db.snapshot():
             row = self._db.one(QUERIES["stream_by_name"], (principal.tenant, principal.subject, name))
-        return None if row is None else entry_from_row(row).info
+            return None if row is None else entry_from_row(row, self._db.keys).info
 
     def get_by_id(self, stream: StreamId) -> StreamInfo | None:
         with self._db.snapshot():
@@ -80,13 +80,12 @@ class Reader:
 
     def _streams(self, name: str, values: Sequence[Value]) -> list[StreamInfo]:
         with self._db.snapshot():
-            rows = self._db.all(QUERIES[name], values)
-        return [entry_from_row(row).info for row in rows]
+            return [entry_from_row(row, self._db.keys).info for row in self._db.all(QUERIES[name], values)]
 
     def get_session(self, principal: Principal, name: str) -> SessionInfo | None:
         with self._db.snapshot():
             row = self._db.one(QUERIES["session_by_name"], (principal.tenant, principal.subject, name))
-        return None if row is None else session_from_row(row)[1]
+            return None if row is None else session_from_row(row, self._db.keys)[1]
 
     def usage(self, tenant: str, owner: str | None) -> Usage:
         query = QUERIES["usage_of_tenant" if owner is None else "usage_of_owner"]
@@ -105,9 +104,10 @@ class Reader:
         if among is not None:
             values = (*values, _encoded(ranges([grant for grant in among if grant.prefix and grant.epoch is None])))
         with self._db.snapshot():
-            rows = self._db.all(QUERIES["sessions_by_owner" if among is None else "sessions_among"], values)
-        found = page([session_from_row(row) for row in rows], limit, lambda row: row[0])
-        return Page(tuple(session for _, session in found.items), found.next)
+            found = self._db.all(QUERIES["sessions_by_owner" if among is None else "sessions_among"], values)
+            rows = [session_from_row(row, self._db.keys) for row in found]
+        sessions = page(rows, limit, lambda row: row[0])
+        return Page(tuple(session for _, session in sessions.items), sessions.next)
 
     def read_session(
         self, principal: Principal, where: StreamFilter, bounds: tuple[int, int], after: str | None
@@ -117,7 +117,8 @@ class Reader:
             rows = self._db.each(
                 QUERIES["streams_of_session"], (principal.tenant, principal.subject, where.session, position[0])
             )
-            entries = (entry for entry in map(entry_from_row, rows) if covered(entry.fixed, where.among))
+            entries = (entry_from_row(row, self._db.keys) for row in rows)
+            entries = (entry for entry in entries if covered(entry.fixed, where.among))
             return read_streams(self, entries, position, messages_max=messages_max, bytes_max=bytes_max)
 
     def active_runs(self, after: StreamId, limit: int) -> list[StreamInfo]:

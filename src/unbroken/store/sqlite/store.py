@@ -33,7 +33,9 @@ from unbroken.store.base import (
     WriteResult,
     _Resync,
 )
+from unbroken.store.keys import Wrapping
 from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite import credentials
 from unbroken.store.sqlite.ballast import Ballast
 from unbroken.store.sqlite.checkpoint import Checkpointer
@@ -41,6 +43,7 @@ from unbroken.store.sqlite.connection import Connection, check_sqlite
 from unbroken.store.sqlite.examine import look_for_damage
 from unbroken.store.sqlite.reader import Reader
 from unbroken.store.sqlite.schema import SQLiteTarget
+from unbroken.store.sqlite.stream_keys import begin_sealing
 from unbroken.store.sqlite.writer import Writer
 from unbroken.store.threads import ThreadWorker, Worker, WorkerFactory
 from unbroken.store.tokens import Proof, Revocation, StoredToken
@@ -102,15 +105,21 @@ class SQLiteStore:
         self._clock = SystemClock() if clock is None else clock
         self._workers = workers
         self._compress = compress
+        self._ring: Keyring | None = None
         self._parts: _Parts | None = None
         self._next_reader: Callable[[], tuple[Worker, Reader]] | None = None
         self._open_lock = asyncio.Lock()
+
+    def encrypt_with(self, wrapping: Wrapping) -> None:
+        """Before it is opened: what streams hold is encrypted, each with a key of its own, which `wrapping` wraps."""
+        assert self._parts is None
+        self._ring = Keyring(wrapping)
 
     async def open(self) -> None:
         """Open the file and bring its schema up to date; idempotent.
 
         Raises `StoreUnsupportedError` for an SQLite or a database that does not fit, `StoreUnavailableError` when the file
-        cannot be opened or stays locked.
+        cannot be opened or stays locked, `ConfigurationError` when it is encrypted and the key is missing or wrong.
         """
         check_sqlite(apsw.SQLITE_VERSION_NUMBER)
         check_sqlite(_version_number(apsw.sqlite_lib_version()))
@@ -165,6 +174,7 @@ class SQLiteStore:
         connection = self._connect(on_wal=lambda pages: self._wal_grew(parts, pages))
         try:
             migrate(SQLiteTarget(connection), load_migrations("sqlite"), self._clock.now_ms())
+            begin_sealing(connection)
             look_for_damage(connection, self._limits)
             ballast.reserve()
             return Writer(connection, ballast, self._limits, compress=self._compress)
@@ -174,7 +184,7 @@ class SQLiteStore:
 
     def _connect(self, *, read_only: bool = False, on_wal: Callable[[int], None] | None = None) -> Connection:
         full = self.capabilities.durable_on_ack is Durability.DISK
-        return Connection(self._path, self._limits, full=full, read_only=read_only, on_wal=on_wal)
+        return Connection(self._path, self._limits, full=full, read_only=read_only, on_wal=on_wal, ring=self._ring)
 
     def _wal_grew(self, parts: _Parts, pages: int) -> None:
         """On the writer's thread, after each commit."""

@@ -25,20 +25,23 @@ from unbroken.store.sqlite.rows import (
     change_row,
     entry_from_row,
     session_from_row,
+    session_row,
     slide_row,
     stream_row,
 )
+from unbroken.store.sqlite.stream_keys import OWN
 
 __all__ = ["QUERIES", "SQLiteTables", "Witness", "stored_batches"]
 
 QUERIES = load_queries("sqlite")
 
 
-def stored_batches(connection: Connection, stream: StreamId, after: Seq) -> Iterator[Batch]:
-    """The stream's chunks that end behind `after`, checked and decoded as they are asked for."""
+def stored_batches(connection: Connection, stream: StreamId, after: Seq, *, sealed: bool = False) -> Iterator[Batch]:
+    """The stream's chunks that end behind `after`, checked and decoded as they are asked for; with `sealed` as they lie."""
     bounds = (chunk_key(stream, after), chunk_key(stream, Seq(SEQ_MASK)))
     for row in connection.each(QUERIES["chunk_range"], bounds):
-        yield decode_chunk(ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes, bytes | None]", row)))
+        chunk = ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes, bytes | None]", row))
+        yield decode_chunk(chunk, None if sealed else connection.keys, sealed=sealed)
 
 
 class _Piece:
@@ -124,7 +127,7 @@ class SQLiteTables:
             row = self._db.one(QUERIES["stream_by_id"], (stream,))
             if row is None:
                 return None
-            entry = self._entries[stream] = entry_from_row(row)
+            entry = self._entries[stream] = entry_from_row(row, self._db.keys)
         return entry
 
     def by_name(self, tenant: str, owner: str, name: str) -> Entry | None:
@@ -134,7 +137,7 @@ class SQLiteTables:
         stream = StreamId(cast("int", row[0]))
         entry = self._entries.get(stream)
         if entry is None:
-            entry = self._entries[stream] = entry_from_row(row)
+            entry = self._entries[stream] = entry_from_row(row, self._db.keys)
         return entry
 
     def producer(self, entry: Entry, producer_id: str) -> ProducerState | None:
@@ -160,7 +163,8 @@ class SQLiteTables:
         return cast("int", row[0])
 
     def insert(self, entry: Entry) -> None:
-        self._db.run(QUERIES["stream_insert"], stream_row(entry))
+        key = self._db.keys.writing(entry.fixed.id, entry.fixed.epoch)
+        self._db.run(QUERIES["stream_insert"], stream_row(entry, key))
         self._entries[entry.fixed.id] = entry
         self._fresh.add(entry.fixed.id)
 
@@ -201,6 +205,7 @@ class SQLiteTables:
         for key in [key for key in self._producers if key[0] == stream]:
             del self._producers[key]
         self._db.run(QUERIES["stream_delete"], (stream,))
+        self._db.keys.destroy(stream)
         self._throw_away(stream, SEQ_MASK)
 
     def forks(self, stream: StreamId) -> Sequence[Entry]:
@@ -219,11 +224,10 @@ class SQLiteTables:
 
     def session(self, principal: Principal, name: str) -> SessionInfo | None:
         row = self._db.one(QUERIES["session_by_name"], (principal.tenant, principal.subject, name))
-        return None if row is None else session_from_row(row)[1]
+        return None if row is None else session_from_row(row, self._db.keys)[1]
 
     def put_session(self, session: SessionInfo) -> None:
-        values = (session.tenant, session.owner, session.name, session.state.value, session.metadata)
-        self._db.run(QUERIES["session_put"], (*values, session.created_ms, session.updated_ms))
+        self._db.run(QUERIES["session_put"], session_row(session, self._db.keys.writing(OWN)))
 
     def drop_session(self, principal: Principal, name: str) -> None:
         self._db.run(QUERIES["session_delete"], (principal.tenant, principal.subject, name))
@@ -238,7 +242,9 @@ class SQLiteTables:
 
     def _take_chunks(self, stream: StreamId) -> list[ChunkRow]:
         """The chunks of this stream in this commit: one, unless it is large or something had to read before the end."""
-        return [encode_chunk(stream, piece.batch()) for piece in self._pieces.pop(stream, ())]
+        pieces = self._pieces.pop(stream, ())
+        key = self._db.keys.writing(stream) if pieces else None
+        return [encode_chunk(stream, piece.batch(), key=key) for piece in pieces]
 
     def witness(self) -> Witness | None:
         """Something by which this commit can be told from one that never was; None when it appends nothing."""
@@ -265,7 +271,7 @@ class SQLiteTables:
         changed: list[tuple[Value, ...]] = []
         for entry in self._dirty.values():
             if entry.dirty & CHANGED:
-                changed.append(change_row(entry))
+                changed.append(change_row(entry, self._db.keys.writing(entry.fixed.id)))
             elif entry.dirty & SLID:
                 slid.append(slide_row(entry))
             else:

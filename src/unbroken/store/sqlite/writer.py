@@ -150,7 +150,10 @@ class Writer:
             merged = merge(picked.run)
             bounds = (chunk_key(stream, Seq(merged.first - 1)), chunk_key(stream, merged.last))
             self._db.run(QUERIES["chunk_delete"], bounds)
-            self._db.run(QUERIES["chunk_insert"], encode_chunk(stream, merged, compress=self._compress))
+            self._db.run(
+                QUERIES["chunk_insert"],
+                encode_chunk(stream, merged, compress=self._compress, key=self._db.keys.writing(stream)),
+            )
             tables.forget_stream(stream)
             return True
 

@@ -229,6 +229,28 @@ UPDATE counter SET value = ?2 WHERE name = ?1;
 -- name: counter_probe
 INSERT INTO counter (name, value) VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1;
 
+-- name: stream_epoch
+SELECT epoch FROM stream WHERE id = ?1;
+
+-- name: stream_key_table
+SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'stream_key';
+
+-- name: stream_key_get
+SELECT epoch, wrapped FROM stream_key WHERE stream_id = ?1;
+
+-- name: stream_key_put
+INSERT INTO stream_key (stream_id, epoch, wrapped) VALUES (?1, ?2, ?3)
+ON CONFLICT (stream_id) DO UPDATE SET epoch = ?2, wrapped = ?3;
+
+-- name: stream_key_delete
+DELETE FROM stream_key WHERE stream_id = ?1;
+
+-- name: stream_key_any
+SELECT 1 FROM stream_key LIMIT 1;
+
+-- name: stream_keys_after
+SELECT stream_id, epoch, wrapped FROM stream_key WHERE stream_id > ?1 ORDER BY stream_id LIMIT ?2;
+
 -- name: migrations_exist
 SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration';
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -19,7 +19,8 @@ from unbroken.store.base import Batch
 from unbroken.store.chunks import ChunkRow, decode_chunk, key_seq
 from unbroken.store.entry import Entry
 from unbroken.store.migrate import load_migrations, migrate
-from unbroken.store.sqlite.connection import Connection, Value
+from unbroken.store.sealing import Keyring, StreamKey
+from unbroken.store.sqlite.connection import Connection, Row, Value
 from unbroken.store.sqlite.rows import entry_from_row
 from unbroken.store.sqlite.salvage.pages import FREE, PageFile
 from unbroken.store.sqlite.salvage.records import TABLE_LEAF, cells, page_kind
@@ -29,13 +30,14 @@ from unbroken.store.sqlite.tables import QUERIES
 __all__ = ["Found", "Place", "read_rows"]
 
 SESSION_COLUMNS = 8
+_KEY_TYPES = [type(None), int, bytes]
 STREAM_COLUMNS_FIRST = 33
 """How many the first release had; migrations add more behind them."""
 CHUNK_COLUMNS_FIRST = 5
 _CHUNK_TYPES = [int, int, int, bytes, bytes]
 _PRODUCER_TYPES = [int, str, int, int, int, int]
 _REVOCATION_TYPES = [type(None), str, str, str, int]
-TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", "token", "revocation", ""})
+TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", "stream_key", "token", "revocation", ""})
 TOKEN_COLUMNS = 11
 _STREAM_ORDER = [name.strip() for name in QUERIES["stream_by_id"].removeprefix("SELECT ").split(" FROM ")[0].split(",")]
 
@@ -54,6 +56,10 @@ class Found:
     """The rows that can be believed, and the tables of which some may be missing."""
 
     pages: PageFile
+    ring: Keyring | None = None
+    keys: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    """By stream: its epoch and its wrapped key."""
+    stream_rows: list[tuple[Value, ...]] = field(default_factory=list)
     streams: dict[StreamId, Entry] = field(default_factory=dict)
     sessions: list[list[Value]] = field(default_factory=list)
     producers: list[list[Value]] = field(default_factory=list)
@@ -61,6 +67,8 @@ class Found:
     garbage: set[int] = field(default_factory=set)
     tokens: list[list[Value]] = field(default_factory=list)
     revocations: list[list[Value]] = field(default_factory=list)
+    keyless: set[StreamId] = field(default_factory=set)
+    """Streams whose key is lost, and with it what they held."""
     chunks: dict[StreamId, list[Place]] = field(default_factory=lambda: defaultdict(list))
     damaged: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """By table: its pages that do not verify. Under "" are those that nobody knows the table of."""
@@ -69,8 +77,14 @@ class Found:
         """The messages of a chunk."""
         for row in _chunks(self.pages, place.page):
             if row.key == place.key:
-                return decode_chunk(row)
+                return decode_chunk(row, self)
         raise AssertionError("the file was changed meanwhile")
+
+    def reading(self, stream: int) -> StreamKey | None:
+        """As `KeySource`."""
+        if stream not in self.keys:
+            raise CorruptError(f"the key of stream {stream} is lost", stream=stream)
+        return None if self.ring is None else self.ring.unwrapped(self.keys[stream][1], stream, self.keys[stream][0])
 
 
 class _Schema(NamedTuple):
@@ -78,9 +92,9 @@ class _Schema(NamedTuple):
     stream_columns: list[str]
 
 
-def read_rows(pages: PageFile, scratch: Path) -> Found:
+def read_rows(pages: PageFile, scratch: Path, ring: Keyring | None = None) -> Found:
     """Everything of `pages` that verifies. `scratch` is a place for an empty database of the same schema."""
-    found, schema = Found(pages), _schema(pages, scratch)
+    found, schema = Found(pages, ring), _schema(pages, scratch)
     for number in range(1, pages.count + 1):
         if pages.is_map(number):
             if not pages.sound(number):
@@ -99,7 +113,31 @@ def read_rows(pages: PageFile, scratch: Path) -> Found:
                 _take(
                     found, table or _looks_like(values, schema.stream_columns), (row_id, values), schema.stream_columns
                 )
+    for row in found.stream_rows:
+        with suppress(ValueError):  # it only looks like a stream
+            _take_stream(found, row)
     return found
+
+
+def _take_stream(found: Found, row: Row) -> None:
+    try:
+        entry = entry_from_row(row, found)
+    except CorruptError:
+        entry = entry_from_row(row, _NoKeys())
+        salts = b""
+        entry = Entry(
+            replace(entry.info, metadata="{}", reason="{}", run=None, salts=salts), entry.base_seq, entry.base_hash
+        )
+        found.keyless.add(entry.fixed.id)
+        found.chunks.pop(entry.fixed.id, None)
+    found.streams[entry.fixed.id] = entry
+
+
+class _NoKeys:
+    """A `KeySource` that leaves what is sealed as it is."""
+
+    def reading(self, _stream: int) -> StreamKey | None:
+        return None
 
 
 def _looks_like(values: list[Value], stream_columns: list[str]) -> str:
@@ -115,6 +153,8 @@ def _looks_like(values: list[Value], stream_columns: list[str]) -> str:
         return "token"
     if types[:5] == _REVOCATION_TYPES and len(values) == 6:
         return "revocation"
+    if types == _KEY_TYPES:
+        return "stream_key"
     if STREAM_COLUMNS_FIRST <= len(values) <= len(stream_columns):
         return "stream"
     return "session" if len(values) == SESSION_COLUMNS else ""
@@ -152,7 +192,7 @@ def _chunks(pages: PageFile, number: int) -> Iterable[ChunkRow]:
 def _take_chunks(found: Found, number: int) -> None:
     for row in _chunks(found.pages, number):
         try:
-            batch = decode_chunk(row)
+            batch = decode_chunk(row, sealed=True)
         except CorruptError:
             continue
         place = Place(batch.first, batch.last, number, row.key)
@@ -165,15 +205,15 @@ def _take(found: Found, table: str, row: tuple[int, list[Value]], stream_columns
     match table:
         case "stream":
             named = dict(zip(stream_columns, [row_id, *values[1:]], strict=False))
-            with suppress(ValueError):  # it only looks like a stream
-                entry = entry_from_row(tuple(named.get(name) for name in _STREAM_ORDER))
-                found.streams[entry.fixed.id] = entry
+            found.stream_rows.append(tuple(named.get(name) for name in _STREAM_ORDER))
         case "session":
             found.sessions.append([row_id, *values[1:]])
         case "producer":
             found.producers.append(values)
         case "counter":
             found.counters[str(values[0])] = cast("int", values[1])
+        case "stream_key":
+            found.keys[row_id] = (cast("int", values[1]), cast("bytes", values[2]))
         case "garbage":
             found.garbage.add(row_id)
         case "token":

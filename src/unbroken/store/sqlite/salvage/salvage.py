@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
-from unbroken.errors import InUseError, NotFoundError
+from unbroken.errors import CorruptError, InUseError, NotFoundError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import (
@@ -35,15 +35,17 @@ from unbroken.store.base import Batch
 from unbroken.store.chunks import encode_chunk
 from unbroken.store.entry import Entry
 from unbroken.store.migrate import load_migrations, migrate
+from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite.backup import Progress, check_target, finish, in_use, partial, verified
 from unbroken.store.sqlite.connection import Connection, Value
-from unbroken.store.sqlite.rows import stream_row
+from unbroken.store.sqlite.rows import session_from_row, session_row, stream_row
 from unbroken.store.sqlite.salvage.pages import PageFile
 from unbroken.store.sqlite.salvage.rows import Found, Place, read_rows
 from unbroken.store.sqlite.schema import SQLiteTarget
+from unbroken.store.sqlite.stream_keys import OWN, begin_sealing, check_keys
 from unbroken.store.sqlite.tables import QUERIES
 
-__all__ = ["Lost", "Salvage", "salvage"]
+__all__ = ["Lost", "Means", "Salvage", "salvage"]
 
 LOST = "lost"
 LOST_CHUNK_MESSAGES = 1_000
@@ -68,6 +70,20 @@ class Salvage:
     lost: tuple[Lost, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """How to read the damaged file: with the keys of an encrypted one.
+
+    With `believe_pages` pages need no valid checksum, because another program has written them; messages always do.
+    """
+
+    believe_pages: bool = False
+    ring: Keyring | None = None
+
+
+PLAIN: Final = Means()
+
+
 def _quiet(_what: str, _done: int, _of: int) -> None:
     """Progress that nobody wants."""
 
@@ -78,12 +94,13 @@ def salvage(
     limits: Limits,
     *,
     replace_target: bool = False,
-    believe_pages: bool = False,
+    means: Means = PLAIN,
     progress: Progress = _quiet,
 ) -> Salvage:
     """Make `target` from whatever of the database `source` verifies.
 
-    With `believe_pages` pages need no valid checksum, because another program has written them; messages always do.
+    Where a key is given, `target` is encrypted, also where `source` is not. `ConfigurationError` when one is needed and
+    missing or wrong.
     Raises `InUseError` while a server has `source` open, `AlreadyExistsError` when there is a `target`.
     """
     if not source.is_file():
@@ -91,19 +108,21 @@ def salvage(
     if in_use(source):
         raise InUseError(f"a server or worker has {source} open")
     check_target(target, replace=replace_target)
-    pages = PageFile(source, believed=believe_pages)
+    pages = PageFile(source, believed=means.believe_pages)
     try:
         with partial(target) as unfinished, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             progress("reading", 0, 0)
-            found = read_rows(pages, Path(scratch) / "empty.db")
-            connection = Connection(unfinished, limits, full=False)
+            found = read_rows(pages, Path(scratch) / "empty.db", means.ring)
+            check_keys(found, encrypted=bool(found.keys), named=OWN in found.keys)
+            connection = Connection(unfinished, limits, full=False, ring=means.ring)
             try:
                 migrate(SQLiteTarget(connection), load_migrations("sqlite"), 0)
+                begin_sealing(connection)
                 rebuilt = _Rebuilding(found, connection, progress)
                 rebuilt.run()
             finally:
                 connection.close()
-            examination = verified(unfinished, limits, progress)
+            examination = verified(unfinished, limits, progress, means.ring)
             finish(unfinished, target)
     finally:
         pages.close()
@@ -211,19 +230,26 @@ class _Rebuilding:
 
     def _write_sessions(self, streams: list[Entry]) -> None:
         there: set[tuple[Value, ...]] = set()
+        key = self._db.keys.writing(OWN)
         for row in sorted(self._found.sessions, key=lambda row: cast("int", row[0])):
-            _, tenant, owner, name, state, created, updated, metadata = row
-            self._db.run(QUERIES["session_put"], (tenant, owner, name, state, metadata, created, updated))
+            row_id, tenant, owner, name, state, created, updated, metadata = row
+            try:
+                found = session_from_row((row_id, tenant, owner, name, state, metadata, created, updated), self._found)[
+                    1
+                ]
+            except CorruptError:
+                found = session_from_row((row_id, tenant, owner, name, state, "{}", created, updated), self._found)[1]
+                self.lost.append(Lost(f"the metadata of session {found.name}"))
+            self._db.run(QUERIES["session_put"], session_row(found, key))
             there.add((tenant, owner, name))
         for info in [entry.fixed for entry in streams if entry.fixed.session is not None]:
-            key = (info.tenant, info.owner, info.session)
-            if key not in there:
-                there.add(key)
+            place = (info.tenant, info.owner, info.session)
+            if place not in there:
+                there.add(place)
                 session = SessionInfo(
                     tenant=info.tenant, owner=info.owner, name=info.session or "", state=SessionState.ACTIVE
                 )
-                values = (session.tenant, session.owner, session.name, session.state.value, session.metadata, 0, 0)
-                self._db.run(QUERIES["session_put"], values)
+                self._db.run(QUERIES["session_put"], session_row(session, key))
                 self.lost.append(Lost(f"the state and metadata of session {session.name}"))
 
     def _write_credentials(self) -> None:
@@ -239,6 +265,9 @@ class _Rebuilding:
         """Write one stream with its messages and what stands in the place of those that are lost."""
         entry = self._attached(old)
         info, value, size = entry.info, entry.base_hash, 0
+        key = self._db.keys.writing(info.id, info.epoch)
+        if info.id in self._found.keyless:
+            self.lost.append(Lost("its key is lost, and with it all that it held", info.name))
         rows = []
         for batch, is_lost in self._batches(old):
             messages = split_encoded(batch.body)
@@ -247,14 +276,14 @@ class _Rebuilding:
                     upto = seq - batch.first + 1
                     self._branches[info.id, Seq(seq)] = chain(value, batch.first, messages[:upto], entry.salts)
             value, leaves = links(value, batch.first, messages, entry.salts)
-            rows.append(encode_chunk(info.id, replace(batch, hash=value, marks=leaf_marks(leaves))))
+            rows.append(encode_chunk(info.id, replace(batch, hash=value, marks=leaf_marks(leaves)), key=key))
             size += len(batch.body)
             if is_lost:
                 self.placeholders += len(messages)
         if (info.id, entry.base_seq) in self._branches:
             self._branches[info.id, entry.base_seq] = entry.base_hash
         changed = replace(info, hash=value, size_bytes=info.size_bytes or size)
-        self._db.run(QUERIES["stream_insert"], stream_row(Entry(changed, entry.base_seq, entry.base_hash)))
+        self._db.run(QUERIES["stream_insert"], stream_row(Entry(changed, entry.base_seq, entry.base_hash), key))
         self._db.many(QUERIES["chunk_insert"], rows)
 
     def _attached(self, entry: Entry) -> Entry:
