@@ -16,6 +16,7 @@ __all__ = [
     "CorruptError",
     "DrainingError",
     "EndedError",
+    "ErasedError",
     "EpochMismatchError",
     "FencedError",
     "ForbiddenOriginError",
@@ -137,6 +138,14 @@ class NotFoundError(UnbrokenError):
     code = "not_found"
     http_status = 404
     cure = "Check the name; `unbroken ls` lists what you can see."
+
+
+class ErasedError(NotFoundError):
+    """What the stream held was erased on purpose; `detail.by` and `detail.at` say by whom and when."""
+
+    code = "erased"
+    http_status = 410
+    cure = "Drop what you hold of this stream; nobody can bring it back."
 
 
 class AlreadyExistsError(UnbrokenError):

@@ -20,6 +20,7 @@ from unbroken.messages import Epoch, Seq, StreamId, StreamInfo, join_encoded
 from unbroken.protocol.codec import messages_around, messages_prefix
 from unbroken.store.base import RESYNC, Batch, StreamingMessageRepository
 from unbroken.store.batches import merged
+from unbroken.store.erasing import check_erased
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -180,8 +181,6 @@ class Hub:
         """How many subscriptions have not been handed everything yet."""
         return sum(viewer.behind for live in self._live.values() for viewer in live.viewers)
 
-    # --- viewers ------------------------------------------------------------------------------------------------------
-
     async def subscribe(self, stream: StreamInfo, cursor: Seq, sink: Sink, *, paused: bool = False) -> Subscription:
         """Watch `stream` behind `cursor`.
 
@@ -204,8 +203,9 @@ class Hub:
         except BaseException:
             self.unsubscribe(subscription)
             raise
-        if info is None or info.deleted:
+        if info is None or info.deleted or info.erased is not None:
             self.unsubscribe(subscription)
+            check_erased(info or stream)
             raise NotFoundError(f"no stream {stream.name!r}", stream=stream.name)
         if live.version == version:
             self._observe(live, info)
@@ -233,6 +233,7 @@ class Hub:
         live = subscription.live
         if live.gone:
             raise NotFoundError(f"the stream {live.name!r} was deleted", stream=live.name)
+        check_erased(live.info)
         if subscription.cursor >= live.head:
             return ()
         room = min(bytes_max or self._limits.read_bytes_max, self.share_bytes)
@@ -261,6 +262,7 @@ class Hub:
         else:
             self._advance(live, read.stream.head)
             self.hint(live.id)  # what was read of its state may be older than what the log told since
+        check_erased(read.stream)
         if read.trimmed:
             raise TrimmedError(first=read.stream.first, stream=live.name)
         assert not read.batches or read.batches[0].first == after + 1, "a store skipped messages"
@@ -272,8 +274,6 @@ class Hub:
         follower = Follower(self)
         follower.subscription = await self.subscribe(stream, cursor, follower)
         return follower
-
-    # --- news ---------------------------------------------------------------------------------------------------------
 
     def committed(self, changes: Sequence[Change]) -> None:
         """The log has made `changes` durable."""
@@ -384,6 +384,8 @@ class Hub:
             return  # older than what is known
         live.info = info
         self._advance(live, info.head)
+        if info.erased is not None:
+            live.ring.clear()
         for viewer in list(live.viewers):
             if viewer.behind or viewer.told != facts(info):
                 viewer.sink.wake(viewer)
@@ -391,7 +393,7 @@ class Hub:
 
 def facts(info: StreamInfo) -> tuple[object, ...]:
     """What a viewer is told when it changes (a renewed lease or a new head is no news)."""
-    return (info.state, info.cancel_requested_ms, info.first, info.metadata, info.lease_producer)
+    return (info.state, info.cancel_requested_ms, info.first, info.metadata, info.lease_producer, info.erased)
 
 
 def news(subscription: Subscription) -> StreamInfo | None:

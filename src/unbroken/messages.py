@@ -340,7 +340,7 @@ class StreamInfo:
     that says why the stream ended (for example `{"exit_code": 2}`). `run` is what the server executes for the stream (a
     JSON object, see `runs.spec`), None when somebody else produces. A lease names the producer that holds the right to
     produce, its epoch, when it runs out and for how long it was last given. `deleted` marks a stream that only its forks
-    keep.
+    keep. `erased` says by whom, when and why what it held was erased (a JSON object).
     """
 
     id: StreamId
@@ -376,6 +376,7 @@ class StreamInfo:
     fork_seq: Seq = START
     deleted: bool = False
     run: str | None = None
+    erased: str | None = None
 
     @property
     def cursor(self) -> Cursor:

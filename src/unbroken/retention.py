@@ -30,12 +30,16 @@ class Retention:
         self._streams = streams
         self._log: Log = streams.log
         self._commits: dict[StreamId, int] = {}
+        self._erasing = True
+        """Whether something that was erased may still be in the store's files: an earlier process may have been killed."""
         self._log.on_commit(self._committed)
 
     def _committed(self, changes: Sequence[Change]) -> None:
         """Count small chunks per stream; `compact_chunks_min` of them are worth a merge."""
         commits = self._commits
         for change in changes:
+            if change.info is not None and change.info.erased is not None:
+                self._erasing = True
             if change.messages:
                 commits[change.stream] = commits.get(change.stream, 0) + 1
 
@@ -69,6 +73,16 @@ class Retention:
             self._commits = dict(nlargest(most, self._commits.items(), key=itemgetter(1)))
         return steps
 
+    async def scrub(self) -> None:
+        """Go on destroying what was erased, where that was not finished."""
+        while self._erasing:
+            self._erasing = False
+            try:
+                self._erasing = await self._streams.store.scrub()
+            except UnbrokenError:
+                self._erasing = True
+                raise
+
     async def run(self) -> None:
         """Expire and compact for ever, every `reap_interval_seconds`."""
         while True:
@@ -76,6 +90,7 @@ class Retention:
             try:
                 await self.expire()
                 await self.compact()
+                await self.scrub()
             except DrainingError:
                 return
             except UnbrokenError as error:

@@ -64,6 +64,7 @@ from unbroken.store.base import (
     UpdateStream,
     WriteResult,
 )
+from unbroken.store.erasing import check_erased
 from unbroken.store.recompute import Recomputing, Verification
 
 __all__ = ["Streams", "Verification"]
@@ -252,7 +253,17 @@ class Streams:
         return result
 
     async def read(self, stream: StreamInfo, after: Seq, *, messages_max: int | None = None) -> Read:
-        """Messages behind `after`, bounded in number and bytes; raises `TrimmedError` instead of leaving a hole."""
+        """Messages behind `after`, bounded in number and bytes; raises `TrimmedError` instead of leaving a hole.
+
+        Raises `ErasedError` where what the stream held was erased.
+        """
+        check_erased(stream)
+        found = await self._read(stream, after, messages_max=messages_max)
+        check_erased(found.stream)
+        return found
+
+    async def _read(self, stream: StreamInfo, after: Seq, *, messages_max: int | None = None) -> Read:
+        """As `read`, also of a stream that was erased: what is left of it is for verifying."""
         limits = self.limits
         count = min(messages_max or limits.read_messages_max, limits.read_messages_max)
         found = await self.store.read(stream.id, after, messages_max=count, bytes_max=limits.read_bytes_max)
@@ -263,8 +274,10 @@ class Streams:
     def position(self, stream: StreamInfo, after: str) -> Seq:
         """The seq that `after` means for `stream` (PROTOCOL.md 1.5).
 
-        Raises `EpochMismatchError`, `TrimmedError`, or `InvalidError` for bad syntax and positions beyond the head.
+        Raises `EpochMismatchError`, `TrimmedError`, `ErasedError`, or `InvalidError` for bad syntax and positions beyond
+        the head.
         """
+        check_erased(stream)
         if after == "start":
             return Seq(stream.first - 1)
         if after == "now":
@@ -325,7 +338,7 @@ class Streams:
         if seq == 0 and check.head != genesis(stream.tenant, stream.name, stream.epoch) and not stream.forked_from:
             return check.broken(Seq(1), Seq(1))
         while True:
-            found = await self.read(stream, check.seq)
+            found = await self._read(stream, check.seq)
             for batch in found.batches:
                 broken = check.take(batch)
                 if broken is not None:

@@ -37,6 +37,7 @@ VERBS: Final = (
     ("delete", "streams:delete", "Delete a stream and its messages."),
     ("token", "tokens:token", "Make, list and revoke tokens in a database."),
     ("share", "tokens:share", "Print a link with which anybody can read a stream."),
+    ("erase", "erase:erase", "Destroy what a stream, or all streams of a person, hold."),
     ("download", "download:download", "Save a file that a run has stored."),
     ("verify", "verify:verify", "Recompute hash chains and say where they break."),
     ("keygen", "keygen:keygen", "Make a key that signs checkpoints."),

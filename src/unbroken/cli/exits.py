@@ -56,6 +56,7 @@ _MEANINGS = {
 _BY_CODE = {
     "address": Exit.UNAVAILABLE,
     "not_found": Exit.NOT_FOUND,
+    "erased": Exit.NOT_FOUND,
     "unknown_runnable": Exit.NOT_FOUND,
     "invalid": Exit.BAD_DATA,
     "too_large": Exit.BAD_DATA,

@@ -58,6 +58,7 @@ class Trusted:
         tuple[Path, ...],
         Parameter(negative="", help="A checkpoint that you have kept elsewhere: it must be there too."),
     ] = ()
+    encryption_key_file: KeyFile = None
 
 
 NOTHING_ELSE: Final = Trusted()
@@ -68,7 +69,6 @@ def verify(
     all_streams: Annotated[bool, Parameter(name="--all", negative="")] = False,
     store: str | None = None,
     trusted: Trusted = NOTHING_ELSE,
-    encryption_key_file: KeyFile = None,
     json: Json = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
@@ -90,9 +90,8 @@ def verify(
         raise UsageError("checkpoints are compared with a store: say --store")
     pages = Exit.OK if store is None or name else _verify_pages(store, as_json=json)
     evidence = _evidence(trusted)
-    code = run_async(
-        _verify(name, _stored(store, evidence) if store is not None else _served(connection), as_json=json)
-    )
+    source = _served(connection) if store is None else _stored(store, evidence, keyring(trusted.encryption_key_file))
+    code = run_async(_verify(name, source, as_json=json))
     if evidence is not None:
         code = max(code, evidence.tell(as_json=json, everything=all_streams))
     return max(pages, code)
@@ -104,8 +103,6 @@ def _evidence(trusted: Trusted) -> Evidence | None:
     from unbroken.cli.evidence import Evidence
 
     return Evidence.load(trusted.checkpoints, trusted.key, trusted.kept)
-    source = _served(connection) if store is None else _stored(store, keyring(encryption_key_file))
-    return max(pages, run_async(_verify(name, source, as_json=json)))
 
 
 def _verify_pages(url: str, *, as_json: bool) -> Exit:

@@ -7,6 +7,7 @@ from unbroken.client.sync import SyncClient
 from unbroken.client.values import (
     Appended,
     ConnectionStatus,
+    Erasure,
     Received,
     SessionPage,
     SessionView,
@@ -20,6 +21,7 @@ __all__ = [
     "Appended",
     "Client",
     "ConnectionStatus",
+    "Erasure",
     "Follow",
     "Producer",
     "Received",

@@ -25,6 +25,7 @@ from unbroken.client.transport import Address, Connector, TokenSource
 from unbroken.client.values import (
     Appended,
     ConnectionStatus,
+    Erasure,
     Json,
     Payload,
     SessionPage,
@@ -264,6 +265,11 @@ class Client:
     async def delete(self, stream: str) -> None:
         """Delete the stream; its name may be used again and then has a greater epoch."""
         await self._face.delete(place("streams", stream))
+
+    async def erase(self, stream: str | None, reason: str = "") -> Erasure:
+        """Destroy what the stream held, or with None what all streams of this token's owner held, for good."""
+        body = {"reason": reason} if stream is None else {"stream": stream, "reason": reason}
+        return await self._face.send("POST", "/v1/erasures", Erasure, body)
 
     async def verify(self, stream: str) -> Verification:
         """Let the server recompute the hash chain."""

@@ -21,6 +21,7 @@ from unbroken.protocol.frames import StreamView
 __all__ = [
     "Appended",
     "ConnectionStatus",
+    "Erasure",
     "Json",
     "Payload",
     "Received",
@@ -143,6 +144,13 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
     sessions: list[SessionView]
     next: str | None = None
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """What was erased: streams that were not so before, and sessions whose metadata are gone."""
+
+    streams: int
+    sessions: int = 0
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

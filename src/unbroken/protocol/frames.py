@@ -218,6 +218,7 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     cancel_requested: bool = False
     cancel_requested_by: str | None = None
     run: msgspec.Raw | UnsetType = UNSET
+    erased: msgspec.Raw | UnsetType = UNSET
 
 
 class Subscribed(_Frame, frozen=True, kw_only=True, tag="subscribed"):

@@ -70,6 +70,7 @@ def stream_view(info: StreamInfo) -> StreamView:
         cancel_requested=info.cancel_requested_ms is not None,
         cancel_requested_by=info.cancel_requested_by,
         run=UNSET if info.run is None else msgspec.Raw(info.run.encode()),
+        erased=UNSET if info.erased is None else msgspec.Raw(info.erased.encode()),
     )
 
 

@@ -20,6 +20,7 @@ from unbroken.auth.live import LiveViewers
 from unbroken.auth.stored import StoredTokens
 from unbroken.auth.tickets import Tickets
 from unbroken.clock import Clock, SystemClock
+from unbroken.erasure import Eraser
 from unbroken.errors import InvalidError
 from unbroken.hub import Hub
 from unbroken.limits import DEFAULT_LIMITS, Limits
@@ -105,6 +106,7 @@ def build_services(
         hub=hub,
         metrics=metrics,
         audit=audit,
+        eraser=Eraser(streams, audit),
         limits=limits,
         clock=clock,
         access=access,

@@ -64,5 +64,6 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
         "/v1/tokens/{name}": {"DELETE": http_tokens.delete_token},
         "/v1/tickets": {"POST": http_access.issue_ticket},
         "/v1/logout": {"POST": http_access.log_out},
+        "/v1/erasures": {"POST": http_streams.erase},
     }
     return [Route(path, Resource(services, handlers), name=path) for path, handlers in table.items()]

@@ -17,6 +17,7 @@ from unbroken.identity import Verb
 from unbroken.messages import FILE_KIND, Seq, StreamInfo, decode_messages, payload_bytes
 from unbroken.server.headers import SANDBOX_POLICY
 from unbroken.server.resource import Call
+from unbroken.store.erasing import check_erased
 from unbroken.streams import Streams
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ async def read_content(call: Call) -> ASGIApp:
     """Every payload up to the present head, joined, to be saved and never shown: what is in it is anybody's."""
     call.query()
     stream = await call.services.streams.get(call.principal, call.name, may=Verb.READ)
+    check_erased(stream)
     if stream.first > 1:
         raise TrimmedError(first=stream.first, stream=stream.name)
     headers = _headers(stream)

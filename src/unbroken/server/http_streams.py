@@ -142,6 +142,23 @@ async def trim_stream(call: Call) -> Response:
     return _view(await call.services.streams.trim(stream, body.first))
 
 
+class ErasureBody(Body, frozen=True, kw_only=True):
+    stream: str | None = None
+    reason: str = ""
+
+
+async def erase(call: Call) -> Response:
+    """Erase what one stream held, or with none named all streams of whoever asks."""
+    body = await call.body(ErasureBody)
+    eraser, streams = call.services.eraser, call.services.streams
+    if body.stream is None:
+        erased = await eraser.owner(call.principal, body.reason)
+    else:
+        found = await streams.get(call.principal, body.stream, may=Verb.MANAGE)
+        erased = await eraser.stream(call.principal, found, body.reason)
+    return json_response({"streams": erased.streams, "sessions": erased.sessions})
+
+
 async def verify_stream(call: Call) -> Response:
     """Recompute the chain; stops when the client leaves."""
     call.query()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unbroken.auth.tickets import Tickets
     from unbroken.checkpoints.keeper import CheckpointKeeper
     from unbroken.clock import Clock
+    from unbroken.erasure import Eraser
     from unbroken.hub import Hub
     from unbroken.identity import Principal
     from unbroken.limits import Limits
@@ -49,6 +50,7 @@ class Services:
     hub: Hub
     metrics: Metrics
     audit: Audit
+    eraser: Eraser
     limits: Limits
     clock: Clock
     access: Access

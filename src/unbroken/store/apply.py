@@ -15,6 +15,7 @@ import msgspec
 from unbroken.errors import (
     AlreadyExistsError,
     CorruptError,
+    ErasedError,
     InvalidError,
     NotFoundError,
     TransitionError,
@@ -54,6 +55,7 @@ from unbroken.store.base import (
     WriteResult,
 )
 from unbroken.store.entry import Entry, ProducerState
+from unbroken.store.operations import EraseStream
 
 __all__ = ["Tables", "apply"]
 
@@ -92,6 +94,10 @@ class Tables(Protocol):
 
     def remove(self, entry: Entry) -> None:
         """Forget the stream, its producers and its messages."""
+        ...
+
+    def erase(self, entry: Entry) -> None:
+        """What the stream holds is to be destroyed; the entry says already that it is erased."""
         ...
 
     def forks(self, stream: StreamId) -> Sequence[Entry]:
@@ -226,6 +232,8 @@ def _fork_source(tables: Tables, op: CreateStream) -> tuple[Entry, bytes] | Reje
     mine = (op.principal.tenant, op.principal.subject)
     if source is None or (source.fixed.tenant, source.fixed.owner) != mine:
         return Rejected(NotFoundError("there is no such stream to fork from"))
+    if source.fixed.erased is not None:
+        return Rejected(ErasedError(stream=source.fixed.name))
     if source.fixed.deleted:
         return Rejected(AlreadyExistsError("the stream to fork from is deleted, only its forks keep it"))
     if not 0 <= op.fork.seq <= source.head:
@@ -303,6 +311,17 @@ def _salts(op: CreateStream, source: tuple[Entry, bytes] | None) -> Salts:
         return Salts.fresh(op.salt_seed) if op.salt_seed else NO_SALTS
     shared = source[0].salts.upto(op.fork.seq)
     return shared.and_then(Salts.fresh(op.salt_seed, op.fork.seq + 1)) if op.salt_seed else shared
+
+
+def _erase(tables: Tables, op: EraseStream) -> WriteResult:
+    entry = tables.by_id(op.stream)
+    if entry is None or entry.fixed.epoch != op.epoch:
+        return Rejected(NotFoundError())
+    if entry.fixed.erased is None:
+        entry.put(decide.erase(entry.info, op))
+        tables.changed(entry, None)
+        tables.erase(entry)
+    return Done(stream=entry.info)
 
 
 def _delete(tables: Tables, op: DeleteStream) -> WriteResult:
@@ -404,6 +423,7 @@ _HANDLERS: dict[type, _Handler] = {
     Touch: cast("_Handler", _touch),
     Trim: cast("_Handler", _trim),
     DeleteStream: cast("_Handler", _delete),
+    EraseStream: cast("_Handler", _erase),
     PutSession: cast("_Handler", _put_session),
     DeleteSession: cast("_Handler", _delete_session),
 }

@@ -308,6 +308,10 @@ class StreamingMessageRepository(CredentialRepository, Protocol):
         """
         ...
 
+    async def scrub(self, *, everything: bool = False) -> bool:
+        """Destroy one bounded part of what was erased, and with `everything` of what was deleted; whether there is more."""
+        ...
+
     async def compact(self, stream: StreamId) -> bool:
         """Merge a run of small chunks of the stream into larger ones; whether there was anything to do.
 

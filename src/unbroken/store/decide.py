@@ -38,9 +38,25 @@ from unbroken.store.base import (
     UpdateStream,
 )
 from unbroken.store.entry import Entry, ProducerState
+from unbroken.store.operations import EraseStream
 
-__all__ = ["SEQ_MAX", "append", "delete_refusal", "end", "find", "set_lease", "set_state", "touch", "trim", "update"]
+__all__ = [
+    "ERASED_REASON",
+    "SEQ_MAX",
+    "append",
+    "delete_refusal",
+    "end",
+    "erase",
+    "find",
+    "set_lease",
+    "set_state",
+    "touch",
+    "trim",
+    "update",
+]
 
+ERASED_REASON = '{"cause":"erased"}'
+"""Why a stream has ended that was erased before it ended otherwise, and all that is left of its reason."""
 SEQ_MAX = 2**32 - 1
 """The last seq that a stored chunk's key has room for."""
 
@@ -141,6 +157,21 @@ def end(info: StreamInfo, close: Close, now_ms: int) -> StreamInfo:
         updated_ms=now_ms,
         lease_producer=None,
         lease_until_ms=None,
+    )
+
+
+def erase(info: StreamInfo, op: EraseStream) -> StreamInfo:
+    """`info` without what it says of anybody, ended; its name and numbers stay."""
+    ended = info if info.state.terminal else end(info, Close(StreamState.CANCELLED), op.now_ms)
+    return replace(
+        ended,
+        metadata="{}",
+        reason=ERASED_REASON,
+        run=None,
+        erased=op.tombstone,
+        cancel_requested_by=None,
+        writer_seq=None,
+        updated_ms=op.now_ms,
     )
 
 

@@ -122,7 +122,7 @@ def read_streams(
     for entry in entries:
         after = position[1] if entry.fixed.id == position[0] else Seq(0)
         after = max(after, Seq(entry.fixed.first - 1))
-        if after >= entry.head:
+        if after >= entry.head or entry.fixed.erased is not None:
             continue
         if messages_max < 1 or bytes_max < 1:
             return Page(tuple(items), token)

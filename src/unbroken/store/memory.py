@@ -43,6 +43,7 @@ from unbroken.store.base import (
 )
 from unbroken.store.compaction import merge, pick
 from unbroken.store.entry import CLEAN, Entry, ProducerState
+from unbroken.store.erasing import erased_batch, punctured
 from unbroken.store.listing import covered_session, matches, page, parse_position, parse_token, read_streams
 from unbroken.store.memory_tokens import MemoryCredentials
 
@@ -114,6 +115,14 @@ class _MemoryTables:
             del siblings[info.id]
             if not siblings:
                 del self.branches[info.forked_from]
+
+    def erase(self, entry: Entry) -> None:
+        log = self.logs[entry.fixed.id]
+        log.batches = [erased_batch(batch, entry.salts) for batch in log.batches]
+        entry.producers.clear()
+        for one, salts in punctured(self, entry):
+            one.put(replace(one.info, salts=salts))
+            one.dirty = CLEAN
 
     def forks(self, stream: StreamId) -> Sequence[Entry]:
         return tuple(self.branches.get(stream, {}).values())
@@ -286,6 +295,10 @@ class MemoryStore(MemoryCredentials):
                 entry.put(replace(entry.info, lease_until_ms=now_ms + full_ms))
                 entry.dirty = CLEAN
             return len(held)
+
+    async def scrub(self, *, everything: bool = False) -> bool:
+        """Memory forgets at once."""
+        return False
 
     async def compact(self, stream: StreamId) -> bool:
         with self._lock:

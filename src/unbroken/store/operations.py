@@ -19,6 +19,7 @@ __all__ = [
     "CreateStream",
     "DeleteSession",
     "DeleteStream",
+    "EraseStream",
     "Fork",
     "Producer",
     "PutSession",
@@ -195,6 +196,20 @@ class DeleteStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EraseStream:
+    """Erase what a stream holds: its messages, metadata, reason, specification and producers; it ends if it has not.
+
+    From now on nobody can read it; the bytes are destroyed by `StreamingMessageRepository.scrub`. What forks share with it
+    is erased in them too. `tombstone` (a JSON object) says by whom, when and why. Erasing again changes nothing.
+    """
+
+    stream: StreamId
+    epoch: Epoch
+    now_ms: int
+    tombstone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PutSession:
     """Create a session, or change its state or metadata (None leaves as is). Gives `Done(session=…, created=…)`."""
 
@@ -222,6 +237,7 @@ WriteOp = (
     | Touch
     | Trim
     | DeleteStream
+    | EraseStream
     | PutSession
     | DeleteSession
 )

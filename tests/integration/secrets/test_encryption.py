@@ -17,6 +17,7 @@ from tests.support.server import ServerProcess
 from unbroken import Client
 from unbroken.cli.app import execute
 from unbroken.errors import ConfigurationError, CorruptError
+from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamInfo, StreamState, decode_messages
 from unbroken.requests import NewStream
@@ -52,7 +53,7 @@ async def fill(parts: Parts, name: str = "a") -> StreamInfo:
 
 
 async def read(parts: Parts, name: str = "a") -> list[str]:
-    stream = await parts.streams.get(ALICE, name)
+    stream = await parts.streams.get(ALICE, name, may=Verb.READ)
     found = await parts.streams.read(stream, Seq(0))
     return [str(message.text) for batch in found.batches for message in decode_messages(batch.body)]
 
@@ -76,9 +77,9 @@ async def test_no_file_holds_what_streams_hold(tmp_path: Path) -> None:
     assert files_with(tmp_path, CANARY) == []
     async with running_parts(store_at(path, keys), limits=LIMITS) as parts:
         assert len(await read(parts)) == 6
-        info = await parts.streams.get(ALICE, "a")
+        info = await parts.streams.get(ALICE, "a", may=Verb.READ)
         assert all(CANARY in (text or "") for text in (info.metadata, info.reason, info.run))
-        assert CANARY in (await parts.streams.get_session(ALICE, "s")).metadata
+        assert CANARY in (await parts.streams.get_session(ALICE, "s", may=Verb.READ)).metadata
         assert len((await parts.streams.list(ALICE, StreamFilter(), limit=10, page=None)).items) == 2
 
 
@@ -125,7 +126,7 @@ async def test_what_was_stored_before_stays_readable_and_what_is_stored_now_is_s
         await parts.streams.append_durably(stream, texts("before"))
     keys = MasterKeys.parse(new_master_key())
     async with running_parts(store_at(path, keys), limits=LIMITS) as parts:
-        stream = await parts.streams.get(ALICE, "a")
+        stream = await parts.streams.get(ALICE, "a", may=Verb.READ)
         await parts.streams.append_durably(stream, texts(CANARY))
         await parts.streams.set_metadata(stream, f'{{"new":"{CANARY}"}}')
         assert await read(parts) == ["before", CANARY]
@@ -184,7 +185,7 @@ async def test_backup_restore_and_salvage_keep_it_encrypted(tmp_path: Path) -> N
     assert {lost.stream for lost in result.lost} == {"b"}
     async with running_parts(store_at(tmp_path / "saved.db", keys), limits=LIMITS) as parts:
         assert len(await read(parts)) == 6
-        assert CANARY in (await parts.streams.get_session(ALICE, "s")).metadata
+        assert CANARY in (await parts.streams.get_session(ALICE, "s", may=Verb.READ)).metadata
     assert files_with(tmp_path, CANARY) == []
 
 

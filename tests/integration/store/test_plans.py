@@ -18,7 +18,7 @@ SORTS = {"streams_by_prefix"}
 """Listing by prefix finds its rows by name and shows them newest first, so it has to sort what it found."""
 BOUND = ("CONSTANT ROW", "VIRTUAL TABLE INDEX 1:")
 """How the steps end that go through what was given with the statement: a row of values, or a JSON array of them."""
-SMALL = {"migrations_exist", "migrations_applied", "garbage_next"}
+SMALL = {"migrations_exist", "migrations_applied", "garbage_next", "erasure_next", "stream_key_table", "stream_key_any"}
 """Read the whole of a table that is small by nature, or its first row."""
 
 

@@ -15,6 +15,7 @@ from unbroken.server.durable_streams.content import Content, page_body
 from unbroken.server.durable_streams.exchange import NO_STORE, Exchange, state_headers
 from unbroken.server.durable_streams.headers import expiry_text, matches_etag, type_header
 from unbroken.server.durable_streams.offsets import BEGINNING, FROM_START, NOW, Offset
+from unbroken.store.erasing import check_erased
 
 __all__ = ["UP_TO_DATE", "caching", "catch_up", "etag_of", "expiry_headers", "head", "position"]
 
@@ -28,6 +29,7 @@ async def position(exchange: Exchange, info: StreamInfo, offset: str | None) -> 
     Raises `InvalidError` for bad syntax and places beyond the tail, `TrimmedError` and `EpochMismatchError` (both 410) for
     what is no longer there.
     """
+    check_erased(info)
     if offset is None or offset == FROM_START:
         return Seq(info.first - 1)
     if offset == NOW:

@@ -112,6 +112,8 @@ class Connection:
         execute(f"PRAGMA max_page_count = {self._limits.store_bytes_max // page_bytes}")
         if self._read_only:
             execute("PRAGMA query_only = ON")
+        else:
+            execute("PRAGMA secure_delete = FAST").fetchall()
         raw.wal_autocheckpoint(0)
         if self._on_wal is not None:
             raw.set_wal_hook(self._wal_grew)
@@ -226,6 +228,10 @@ class Connection:
             version = raw.pragma("data_version")
         assert isinstance(version, int)
         return version
+
+    def overwrite(self, *, everything: bool) -> None:
+        """Whether all that is deleted is overwritten in the file, or only what costs no further write."""
+        self._cursor.execute(f"PRAGMA secure_delete = {'ON' if everything else 'FAST'}").fetchall()
 
     def checkpoint(self, mode: int) -> int:
         """Copy the write-ahead log into the database as far as `mode` goes; how many pages it has."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, cast
 
 from unbroken.messages import Epoch, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
+from unbroken.store.decide import ERASED_REASON
 from unbroken.store.entry import Entry
 from unbroken.store.sealing import KeySource, StreamKey, is_sealed
 from unbroken.store.sqlite.connection import Row, Value
@@ -30,11 +31,12 @@ _StreamRow = tuple[
     int, int, str, str, str, str, str, str | None, str, str, str, int, int, int, bytes,
     bytes, int, int, int | None, int | None, int | None, str | None, int, int | None,
     int | None, str | None, str | None, int | None, int, int, int, bytes, str | None, int | None,
-    bytes | None,
+    bytes | None, str | None,
 ]
 # fmt: on
 _SessionRow = tuple[int, str, str, str, str, str, int, int]
-EMPTY: Final = "{}"
+PLAIN: Final = frozenset({"{}", ERASED_REASON})
+"""What says nothing of anybody, and is not sealed."""
 SEALED: Final = b"sealed:"
 """How salts begin that are sealed; others begin with the seq of a message."""
 
@@ -84,12 +86,13 @@ def entry_from_row(row: Row, keys: KeySource) -> Entry:
         deleted=bool(values[29]),
         run=run,
         salts=salts,
+        erased=values[35],
     )
     return Entry(info, Seq(values[30]), values[31])
 
 
 def _sealed(text: str, what: bytes, key: StreamKey | None) -> str:
-    return text if key is None or text == EMPTY else key.seal_text(text, what)
+    return text if key is None or text in PLAIN else key.seal_text(text, what)
 
 
 def sealed_salts(salts: bytes, key: StreamKey | None) -> bytes | None:
@@ -109,7 +112,7 @@ def stream_row(entry: Entry, key: StreamKey | None = None) -> tuple[Value, ...]:
         info.updated_ms, info.ended_ms, info.ttl_seconds, info.expires_ms, info.lease_producer, info.lease_epoch,
         info.lease_until_ms, info.cancel_requested_ms, info.cancel_requested_by, info.writer_seq, info.forked_from,
         info.fork_seq, int(info.deleted), entry.base_seq, entry.base_hash, run, info.lease_ms,
-        sealed_salts(info.salts, key),
+        sealed_salts(info.salts, key), info.erased,
     )
     # fmt: on
 

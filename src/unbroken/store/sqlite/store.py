@@ -326,6 +326,9 @@ class SQLiteStore:
     async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
         return await self._write(lambda writer: writer.renew_leases(now_ms, at_least_ms))
 
+    async def scrub(self, *, everything: bool = False) -> bool:
+        return await self._write(lambda writer: writer.scrub(everything=everything))
+
     async def compact(self, stream: StreamId) -> bool:
         return await self._write(lambda writer: writer.compact(stream))
 

@@ -24,6 +24,7 @@ from unbroken.store.sqlite.rows import (
     advance_row,
     change_row,
     entry_from_row,
+    sealed_salts,
     session_from_row,
     session_row,
     slide_row,
@@ -207,6 +208,21 @@ class SQLiteTables:
         self._db.run(QUERIES["stream_delete"], (stream,))
         self._db.keys.destroy(stream)
         self._throw_away(stream, SEQ_MASK)
+
+    def erase(self, entry: Entry) -> None:
+        stream = entry.fixed.id
+        self._db.run(QUERIES["stream_erase"], (stream, entry.fixed.erased))
+        self._db.run(QUERIES["producers_delete"], (stream,))
+        self._db.run(QUERIES["erasure_put"], (stream, 0))
+        entry.producers.clear()
+        for key in [key for key in self._producers if key[0] == stream]:
+            del self._producers[key]
+
+    def keep_salts(self, entry: Entry, salts: bytes) -> None:
+        """Of the stream's salts only these stay."""
+        stream = entry.fixed.id
+        self._db.run(QUERIES["stream_salts"], (stream, sealed_salts(salts, self._db.keys.writing(stream))))
+        self.forget_stream(stream)
 
     def forks(self, stream: StreamId) -> Sequence[Entry]:
         found = [self.by_id(StreamId(cast("int", row[0]))) for row in self._db.all(QUERIES["stream_forks"], (stream,))]

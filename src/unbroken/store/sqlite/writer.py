@@ -11,13 +11,21 @@ from typing import TypeVar, cast
 
 import apsw
 
-from unbroken.errors import StoreError, StoreFullError, StoreUnavailableError, TrimmedError, UnknownOutcomeError
+from unbroken.errors import (
+    CorruptError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    TrimmedError,
+    UnknownOutcomeError,
+)
 from unbroken.limits import Limits
 from unbroken.messages import Seq, StreamId
 from unbroken.store.apply import apply
 from unbroken.store.base import WriteOp, WriteResult
-from unbroken.store.chunks import chunk_key, encode_chunk, key_seq
+from unbroken.store.chunks import SEQ_MASK, ChunkRow, chunk_key, decode_chunk, encode_chunk, key_seq
 from unbroken.store.compaction import merge, pick
+from unbroken.store.erasing import erased_batch, punctured
 from unbroken.store.sqlite.ballast import Ballast
 from unbroken.store.sqlite.checkpoint import PAGE_BYTES, Checkpointer
 from unbroken.store.sqlite.connection import Connection
@@ -27,6 +35,8 @@ __all__ = ["Writer"]
 
 T = TypeVar("T")
 VACUUM_PAGES = 1_000
+REST = 0
+"""The stream that stands for what is left in the file."""
 FULL_STEP_CHUNKS = 8
 
 
@@ -156,6 +166,61 @@ class Writer:
             )
             tables.forget_stream(stream)
             return True
+
+    def scrub(self, *, everything: bool = False) -> bool:
+        """As `StreamingMessageRepository.scrub`: first streams, then what is left of them in the file and its log."""
+        with self._transaction() as tables:
+            if everything:
+                self._db.run(QUERIES["erasure_put"], (REST, 0))
+            row = self._db.one(QUERIES["erasure_next"])
+            if row is None:
+                return False
+            self._db.overwrite(everything=True)
+            stream, after = cast("tuple[StreamId, Seq]", row)
+            if stream:
+                self._erase_step(tables, stream, after)
+                return True
+        return self._overwrite()
+
+    def _erase_step(self, tables: SQLiteTables, stream: StreamId, after: Seq) -> None:
+        """Leave nothing of a bounded number of chunks but what the hash chain needs; behind the last one, of its keys."""
+        entry = tables.by_id(stream)
+        bounds = (chunk_key(stream, after), chunk_key(stream, Seq(SEQ_MASK)), self._limits.delete_step_chunks_max)
+        rows = [] if entry is None else self._db.all(QUERIES["chunk_step"], bounds)
+        for row in rows:
+            assert entry is not None
+            chunk = ChunkRow(*cast("tuple[int, int, int, int, bytes, bytes, bytes | None]", row))
+            try:
+                batch = erased_batch(decode_chunk(chunk, self._db.keys), entry.salts)
+            except CorruptError:  # nothing can be read of it already
+                self._db.run(QUERIES["chunk_delete"], (chunk.key - 1, chunk.key))
+            else:
+                self._db.run(QUERIES["chunk_change"], encode_chunk(stream, batch, compress=True))
+        if rows:
+            self._db.run(QUERIES["erasure_put"], (stream, key_seq(cast("int", rows[-1][0]))))
+            return
+        if entry is not None:
+            kept = list(punctured(tables, entry))
+            self._db.keys.destroy(stream)
+            for one, salts in kept:
+                tables.keep_salts(one, salts)
+        self._db.run(QUERIES["erasure_drop"], (stream,))
+        self._db.run(QUERIES["erasure_put"], (REST, 0))
+
+    def _overwrite(self) -> bool:
+        """Overwrite one bounded part of what was deleted and may still be found in the file; whether there may be more."""
+        if self.give_back():
+            return True
+        with self._transaction():
+            free = cast("tuple[int]", self._db.one("PRAGMA freelist_count"))[0]
+            if free:
+                self._db.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+                return True
+        self._db.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with self._transaction():
+            self._db.run(QUERIES["erasure_drop"], (REST,))
+        self._db.overwrite(everything=False)
+        return True
 
     def give_back(self) -> bool:
         """Delete one bounded step of what nobody needs; whether there may be more."""

@@ -213,6 +213,9 @@ class FaultyStore:
     async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
         return await self._met("chore", lambda: self._store.renew_leases(now_ms, at_least_ms))
 
+    async def scrub(self, *, everything: bool = False) -> bool:
+        return await self._met("chore", lambda: self._store.scrub(everything=everything))
+
     async def compact(self, stream: StreamId) -> bool:
         return await self._met("chore", lambda: self._store.compact(stream))
 

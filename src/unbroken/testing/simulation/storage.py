@@ -250,6 +250,9 @@ class StoreHandle:
     async def renew_leases(self, now_ms: int, at_least_ms: int) -> int:
         return await self._change(self._store.renew_leases(now_ms, at_least_ms))
 
+    async def scrub(self, *, everything: bool = False) -> bool:
+        return await self._read(self._store.scrub(everything=everything))
+
     async def compact(self, stream: StreamId) -> bool:
         return await self._change(self._store.compact(stream))
 

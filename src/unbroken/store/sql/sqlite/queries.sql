@@ -4,7 +4,7 @@
 id, epoch, tenant, owner, name, kind, content_type, session, metadata, state, reason, first, head, size_bytes, hash,
 genesis, created_ms, updated_ms, ended_ms, ttl_seconds, expires_ms, lease_producer, lease_epoch, lease_until_ms,
 cancel_requested_ms, cancel_requested_by, writer_seq, forked_from, fork_seq, deleted, base_seq, base_hash, run, lease_ms,
-salts
+salts, erased
 
 -- fragment: stream_filter
 deleted = 0 AND (?4 IS NULL OR kind = ?4) AND (?5 IS NULL OR state = ?5)
@@ -28,7 +28,7 @@ SELECT /*stream_columns*/ FROM stream WHERE id > ?1 AND deleted = 0 ORDER BY id 
 -- name: stream_insert
 INSERT INTO stream (/*stream_columns*/, compacted_seq)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?31);
+    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?31);
 
 -- name: stream_advance
 UPDATE stream SET head = ?2, size_bytes = ?3, hash = ?4, updated_ms = ?5, writer_seq = ?6 WHERE id = ?1;
@@ -228,6 +228,32 @@ UPDATE counter SET value = ?2 WHERE name = ?1;
 
 -- name: counter_probe
 INSERT INTO counter (name, value) VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1;
+
+-- name: stream_erase
+UPDATE stream SET run = NULL, erased = ?2 WHERE id = ?1;
+
+-- name: stream_salts
+UPDATE stream SET salts = ?2 WHERE id = ?1;
+
+-- name: producers_delete
+DELETE FROM producer WHERE stream_id = ?1;
+
+-- name: chunk_step
+SELECT id, n, flags, crc, hash, body, marks FROM chunk WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3;
+
+-- name: chunk_change
+UPDATE chunk SET n = ?2, flags = ?3, crc = ?4, hash = ?5, body = ?6, marks = ?7 WHERE id = ?1;
+
+-- Streams first, what is left to be overwritten last.
+
+-- name: erasure_next
+SELECT stream_id, after_seq FROM erasure ORDER BY stream_id DESC LIMIT 1;
+
+-- name: erasure_put
+INSERT INTO erasure (stream_id, after_seq) VALUES (?1, ?2) ON CONFLICT (stream_id) DO UPDATE SET after_seq = ?2;
+
+-- name: erasure_drop
+DELETE FROM erasure WHERE stream_id = ?1;
 
 -- name: stream_epoch
 SELECT epoch FROM stream WHERE id = ?1;
