@@ -21,7 +21,7 @@ from tests.support.provision_mcp_legacy import LegacySdk, find_mcp_legacy
 from tests.support.provision_node import Node, find_node
 from tests.support.requirement import missing
 
-pytest_plugins = ["tests.support.server", "tests.support.fake_clock"]
+pytest_plugins = ["tests.support.canary", "tests.support.server", "tests.support.fake_clock"]
 
 # No deadline: two busy cores say nothing about an example. The blob reproduces a failure; `ci` looks further.
 settings.register_profile(

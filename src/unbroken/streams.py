@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -82,6 +82,8 @@ class Streams:
         self.limits = limits
         self.clock = clock
         self.quotas = Quotas(limits, store.usage, now=lambda: asyncio.get_running_loop().time())
+        self.on_admitted: Callable[[Principal, Verb, StreamInfo], None] = lambda _principal, _may, _stream: None
+        """Told of every right that was given out."""
         self.redactor: Redactor | None = None
         """What takes secrets out of all that is stored; set before anything is."""
 
@@ -165,7 +167,9 @@ class Streams:
         check_name(name, self.limits)
         check_fresh(principal, self.clock.now_ms())
         info = await self.store.get(principal, name)
-        return admit(principal, name, None if info is None or (info.deleted and not deleted) else info, may)
+        found = admit(principal, name, None if info is None or (info.deleted and not deleted) else info, may)
+        self.on_admitted(principal, may, found)
+        return found
 
     async def list(
         self, principal: Principal, where: StreamFilter, *, limit: int, page: str | None

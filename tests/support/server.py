@@ -19,6 +19,7 @@ from typing import IO, Self
 
 import pytest
 
+from tests.support.canary import plant, printed
 from unbroken.testing.survival.process import free_port
 
 __all__ = ["ServerProcess", "WorkerProcess", "free_port", "server"]
@@ -50,6 +51,8 @@ class ServerProcess:
         self.durability = durability
         self.arguments = tuple(arguments)
         self.environment = dict(environment or {})
+        if token := self.environment.get("UNBROKEN_TOKEN"):
+            plant(token)
         self.port = free_port() if port is None else port
         self.starts = 0
         self._lines: list[str] = []
@@ -138,6 +141,7 @@ class ServerProcess:
         if self.running:
             self.thaw()
         await asyncio.shield(self.kill())
+        printed(self.output)
 
     def _command(self) -> list[str]:
         return [

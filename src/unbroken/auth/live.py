@@ -58,6 +58,8 @@ class LiveViewers:
         self._limits = limits
         self._clock = clock
         self._viewers: dict[Viewer, None] = {}
+        self.on_sent_away: Callable[[Principal, str], None] = lambda _whose, _why: None
+        """Told of each that was sent away."""
 
     def __len__(self) -> int:
         return len(self._viewers)
@@ -123,6 +125,7 @@ class LiveViewers:
         leaving = [viewer for viewer in self._viewers if concerned(viewer)]
         for viewer in leaving:
             self.remove(viewer)
+            self.on_sent_away(viewer.principal, why)
             viewer.expel(UnauthorizedError(why))
         return len(leaving)
 

@@ -26,12 +26,12 @@ from unbroken.hub import Hub
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.log import Log
 from unbroken.observe.audit import Audit
-from unbroken.observe.audit_events import LimitHit
 from unbroken.observe.metrics import Metrics
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.desk import RunDesk
 from unbroken.runs.supervisor import RunSupervisor
 from unbroken.server import durable_streams, health, http, page
+from unbroken.server.auditing import connect_audit
 from unbroken.server.engine import Engine
 from unbroken.server.manager import WebSocketConnectionManager
 from unbroken.server.problems import ProblemMiddleware
@@ -97,7 +97,8 @@ def build_services(
     credentials = StoredTokens(store, limits=limits, clock=clock)
     supervisor = RunSupervisor(streams, states, hub, catalog) if catalog is not None and worker else None
     audit = Audit(clock, limits)
-    streams.quotas.on_exceeded = lambda error, whose: audit.record(LimitHit(limit=str(error.detail["limit"]), by=whose))
+    live = LiveViewers(credentials, limits=limits, clock=clock)
+    connect_audit(audit, streams, live)
     return Services(
         store=store,
         log=log,
@@ -113,7 +114,7 @@ def build_services(
         tickets=tickets,
         tokens=credentials,
         callers=Callers(access, credentials, tickets, limits=limits, clock=clock),
-        live=LiveViewers(credentials, limits=limits, clock=clock),
+        live=live,
         connections=WebSocketConnectionManager(limits=limits, metrics=metrics),
         desk=RunDesk(streams, catalog or Catalog()),
         supervisor=supervisor,

@@ -225,7 +225,7 @@ class Connection:
 
     def fail(self, error: UnbrokenError) -> None:
         """Tell the peer what is wrong with the connection as a whole, and close it."""
-        self._services.metrics.refused(error)
+        self._services.refused(error, "websocket", by=self.principal)
         self._encode(error_frame(error))
         self.close(close_code(error), error.code)
 
@@ -476,7 +476,7 @@ class Connection:
         self.send(encode_server(frame))
 
     def _refuse(self, error: UnbrokenError, number: int | None, stream: str | None) -> None:
-        self._services.metrics.refused(error)
+        self._services.refused(error, "websocket", by=self.principal)
         self._encode(error_frame(error, number, stream))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

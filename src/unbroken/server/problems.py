@@ -136,7 +136,8 @@ class ProblemMiddleware:
             await self._answer(problem_response(UnbrokenError("an unexpected error")), scope, receive, reply)
 
     def _report(self, error: UnbrokenError, scope: Scope) -> Response:
-        self._services.metrics.refused(error)
+        client = scope.get("client")
+        self._services.refused(error, "http", client=client[0] if client else "")
         level = logging.WARNING if error.http_status >= 500 else logging.DEBUG
         logger.log(level, "%s in %s %r: %s", error.code, scope["method"], scope["path"], error)
         return problem_response(error)

@@ -22,6 +22,7 @@ from unbroken.checkpoints.notes import load_signer
 from unbroken.errors import AddressError, ConfigurationError
 from unbroken.redaction.redactor import Redactor, load_rules
 from unbroken.server.app import build_app, build_services, open_store
+from unbroken.server.auditing import configured
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
 from unbroken.server.entrance import build_access, check_certificate
@@ -78,6 +79,7 @@ def build_engine(settings: Settings) -> Engine:
         services.audit.write_to(settings.audit)
     if settings.checkpoints is not None and settings.checkpoint_key is not None:
         services.keeper = _keeper(services, settings.checkpoints, settings.checkpoint_key)
+    services.audit.record(configured(settings))
     return Engine(services)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from unbroken.observe.audit_events import TokenRevoked
+from unbroken.observe.audit_events import Refused, TokenRevoked
 
 if TYPE_CHECKING:
     from unbroken.auth.access import Access
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbroken.checkpoints.keeper import CheckpointKeeper
     from unbroken.clock import Clock
     from unbroken.erasure import Eraser
+    from unbroken.errors import UnbrokenError
     from unbroken.hub import Hub
     from unbroken.identity import Principal
     from unbroken.limits import Limits
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from unbroken.streams import Streams
 
 __all__ = ["Services"]
+
+KEPT_OUT: Final = frozenset({"unauthorized", "forbidden", "forbidden_origin"})
 
 
 @dataclass(slots=True)
@@ -81,6 +84,12 @@ class Services:
                 credential=principal.credential, tenant=principal.tenant, owner=principal.subject, by=principal
             )
         )
+
+    def refused(self, error: UnbrokenError, face: str, *, client: str = "", by: Principal | None = None) -> None:
+        """Count an error that a peer was told; one that kept somebody out goes into the audit log, by its code alone."""
+        self.metrics.refused(error)
+        if error.code in KEPT_OUT:
+            self.audit.record(Refused(reason=error.code, face=face, client=client, by=by))
 
     @property
     def quotas(self) -> Quotas:

@@ -169,7 +169,8 @@ class _Handshake(asyncio.Protocol):
             self._refuse(refusal)
 
     def _refuse(self, error: UnbrokenError) -> None:
-        self._services.metrics.refused(error)
+        peer = (self._transport.get_extra_info("peername") or ("",))[0]
+        self._services.refused(error, "websocket", client=peer)
         self._finish(_refusal(error), None)
 
     def _finish(self, response: Response, principal: Principal | None) -> None:

@@ -46,7 +46,8 @@ class WebSocketEndpoint:
         try:
             principal, subprotocol = await self._admit(scope)
         except UnbrokenError as error:
-            services.metrics.refused(error)
+            client = scope.get("client")
+            services.refused(error, "websocket", client=client[0] if client else "")
             await socket.receive()
             await socket.send_denial_response(problem_response(error, headers=SECURITY))
             return

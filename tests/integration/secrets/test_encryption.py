@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.secrets.conftest import files_with
+from tests.support.canary import plant
 from tests.support.database import connect
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from tests.support.server import ServerProcess
@@ -31,7 +32,7 @@ from unbroken.store.sqlite.stream_keys import rewrap
 
 pytestmark = pytest.mark.anyio
 
-CANARY = "canary-" + "7f3a" * 6
+CANARY = plant("canary-" + "7f3a" * 6)
 LIMITS = replace(DEFAULT_LIMITS, store_ballast_bytes=4096, compact_chunks_min=2)
 
 

@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from tests.integration.secrets.conftest import files_with
+from tests.support.canary import plant
 from tests.support.parts import ALICE, BOB, Parts, running_parts, texts
 from tests.support.server import ServerProcess
 from unbroken import Client
@@ -34,7 +35,7 @@ from unbroken.store.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.anyio
 
-CANARY = "canary-" + "9d1c" * 6
+CANARY = plant("canary-" + "9d1c" * 6)
 LIMITS = replace(DEFAULT_LIMITS, store_ballast_bytes=4096, compact_chunks_min=2, delete_step_chunks_max=3)
 KEY = new_master_key()
 PATHS = [

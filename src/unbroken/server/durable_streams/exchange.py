@@ -162,7 +162,7 @@ class Exchange:
         try:
             await self.services.streams.touch(info)
         except (StoreError, DrainingError, OverloadedError) as error:
-            self.services.metrics.refused(error)
+            self.services.refused(error, "durable_streams", by=self.principal)
 
 
 def state_headers(info: StreamInfo) -> dict[str, str]:

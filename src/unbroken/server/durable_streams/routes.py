@@ -77,7 +77,7 @@ class _Face:
         try:
             await self._dispatch(exchange)
         except Refusal as refusal:
-            services.metrics.refused(refusal.error)
+            services.refused(refusal.error, "durable_streams")
             response = problem_response(refusal.error, status=refusal.status, headers=refusal.headers)
             await response(scope, receive, send)
 
