@@ -24,6 +24,7 @@ __all__ = [
     "START",
     "TERMINAL_STATES",
     "TRANSITIONS",
+    "UNREADABLE",
     "Cursor",
     "Epoch",
     "Message",
@@ -259,6 +260,10 @@ def join_encoded(messages: list[bytes] | tuple[bytes, ...]) -> bytes:
 def split_encoded(body: bytes) -> list[bytes]:
     """The encoded messages of a batch body; the inverse of `join_encoded` (an empty body has none)."""
     return body.split(SEPARATOR) if body else []
+
+
+UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What reading JSON that somebody else has written may raise: it is none, it is too deep, or it is not UTF-8."""
 
 
 def decode_message(encoded: bytes) -> Message:

@@ -208,7 +208,7 @@ def _key(entry: dict[str, object], algorithms: frozenset[str], *, secrets: bool)
             continue
         try:
             key = PyJWK(public, algorithm)
-        except (PyJWTError, ValueError, TypeError):
+        except (PyJWTError, ValueError, TypeError, KeyError):  # the last for one without what it is made of
             return None
         if _strong(key):
             uses[algorithm] = key

@@ -28,6 +28,7 @@ from unbroken.errors import (
     UnbrokenError,
 )
 from unbroken.limits import Limits
+from unbroken.messages import UNREADABLE
 from unbroken.protocol import client_outputs as out
 from unbroken.protocol.client_requests import RENEWALS
 from unbroken.protocol.frames import AppendFrame, CreateFrame, LeaseFrame, ProducerSpec, StreamView
@@ -237,5 +238,5 @@ def run_of(view: StreamView) -> str:
     """The id of the run that made the stream; empty when none did."""
     try:
         return msgspec.json.decode(view.metadata, type=_Metadata).run
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""

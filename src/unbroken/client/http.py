@@ -17,7 +17,7 @@ import msgspec
 from unbroken.client.transport import Connector, decode_problem, retry_after_seconds
 from unbroken.errors import InvalidError, UnbrokenError, UnreachableError, error_from_code
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import check_name
+from unbroken.messages import UNREADABLE, check_name
 from unbroken.protocol.backoff import Backoff
 
 __all__ = ["HttpFace", "Query"]
@@ -114,7 +114,7 @@ class HttpFace:
     def _decode(content: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(content, type=kind)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise InvalidError(f"the server's answer is not as expected: {error}") from None
 
 

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from unbroken.errors import CorruptError
-from unbroken.messages import NewMessage
+from unbroken.messages import UNREADABLE, NewMessage
 from unbroken.protocol.frames import CloseSpec
 
 __all__ = [
@@ -184,7 +184,7 @@ class SpillFile:
             return None
         try:
             return _decoder.decode(payload), position + FRAME_BYTES + length
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
 
     def records(self) -> Iterator[tuple[SpillRecord, int]]:

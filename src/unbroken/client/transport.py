@@ -29,6 +29,7 @@ from unbroken.errors import (
     error_from_code,
 )
 from unbroken.limits import Limits
+from unbroken.messages import UNREADABLE
 from unbroken.protocol import negotiation
 
 __all__ = ["Address", "ConnectFailedError", "Connector", "TokenSource", "retry_after_seconds"]
@@ -164,7 +165,7 @@ def decode_problem(body: bytes) -> Problem:
     """The problem document of an answer; an empty one when it is something else (a proxy's page, say)."""
     try:
         return msgspec.json.decode(body, type=Problem)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return Problem()
 
 

@@ -18,6 +18,7 @@ import msgspec
 from unbroken.errors import ConfigurationError
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp.options import Options, parse_options
+from unbroken.messages import UNREADABLE
 
 __all__ = ["INHERITED", "HttpServer", "ServerConfig", "StdioServer", "load_servers", "parse_servers", "sendable"]
 
@@ -149,7 +150,7 @@ def parse_servers(
     """The servers that the JSON `text` configures, in its order. Other keys of the file are other programs' affair."""
     try:
         document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise ConfigurationError("a file of MCP servers is a JSON object with mcpServers") from None
     key = next((key for key in ("mcpServers", "servers") if isinstance(document, dict) and key in document), None)
     if key is None:

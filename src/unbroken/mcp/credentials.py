@@ -21,6 +21,7 @@ from unbroken.limits import Limits
 from unbroken.mcp.config import HttpServer, sendable
 from unbroken.mcp.process import close_pipes
 from unbroken.mcp.redaction import Redaction
+from unbroken.messages import UNREADABLE
 from unbroken.runs.lifeline import tied
 
 __all__ = ["Credentials", "HeadersHook", "HelperError", "SentHeaders", "helper_of"]
@@ -128,7 +129,7 @@ def helper_of(name: str, server: HttpServer, limits: Limits) -> HeadersHook | No
 def _headers(output: bytes) -> dict[str, str]:
     try:
         found = msgspec.json.decode(output, type=dict[str, str])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise HelperError("the headers helper did not print a JSON object of texts") from None
     if not all(sendable(name, value) for name, value in found.items()):
         raise HelperError("the headers helper printed a header that HTTP does not allow")

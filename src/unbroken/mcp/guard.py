@@ -22,6 +22,7 @@ from unbroken.limits import Limits
 from unbroken.mcp.config import HttpServer
 from unbroken.mcp.credentials import Credentials, HelperError, SentHeaders
 from unbroken.mcp.failures import FACTS_KEY, Facts, FailureClass
+from unbroken.messages import UNREADABLE
 
 __all__ = ["PLACEHOLDER_URL", "Guard", "guarded_client", "parse_challenge", "proxy_for"]
 
@@ -188,7 +189,7 @@ class Guard(httpx2.AsyncBaseTransport):
             )
         try:
             answer = msgspec.json.decode(body, type=_Envelope)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return _refusal(asked, "the answer is not JSON-RPC", Facts(kind=FailureClass.BAD_RESPONSE, http_status=200))
         if answer.id != asked.id and not answer.error:
             text = "the answer belongs to another request"
@@ -211,7 +212,7 @@ class Guard(httpx2.AsyncBaseTransport):
         try:
             answer = msgspec.json.decode(body or b"", type=_Envelope)
             found = None if not answer.error else msgspec.json.decode(answer.error, type=_Error)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             found = None
         if found is None:
             place = " to another place" if status < 400 else ""

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from unbroken.errors import ConfigurationError, InvalidError, UnknownRunnableError
-from unbroken.messages import NewMessage, StreamState
+from unbroken.messages import UNREADABLE, NewMessage, StreamState
 from unbroken.runs.catalog import Recovery
 from unbroken.runs.context import RunContext, RunEnded
 from unbroken.runs.framing import Framer
@@ -55,7 +55,7 @@ def load_programs(path: Path) -> dict[str, ProgramSpec]:
         found = msgspec.json.decode(path.read_bytes(), type=_File).programs
     except OSError as error:
         raise ConfigurationError(f"the programs file cannot be read: {error.strerror}", setting="programs") from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigurationError(f"the programs file is not as it should be: {error}", setting="programs") from None
     for name, program in found.items():
         if not program.command:

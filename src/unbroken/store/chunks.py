@@ -98,8 +98,12 @@ def decode_chunk(row: ChunkRow, keys: KeySource | None = None, *, sealed: bool =
         if key is None:
             raise CorruptError(f"stream {stream} is encrypted, and there is no key", stream=stream, seq=last)
         body = key.open(body, _what(last, row.n, row.flags, row.hash + marks))
-    if row.flags & ZLIB:
-        body = zlib.decompress(body)
+    try:
+        body = zlib.decompress(body) if row.flags & ZLIB else body
+    except zlib.error:
+        raise CorruptError(
+            f"the chunk of stream {stream} that ends with message {last} cannot be read", stream=stream, seq=last
+        ) from None
     return Batch(Seq(last - row.n + 1), last, body, row.hash, marks=marks)
 
 

@@ -66,9 +66,11 @@ def _local(size: int, kind: int, usable: int) -> int:
 def _payload(page: bytes, at: int, size: int, local: int, usable: int, fetch: Fetch) -> bytes:
     parts, left = [page[at : at + local]], size - local
     following = int.from_bytes(page[at + local : at + local + 4], "big") if left else 0
+    seen = {0}
     while left > 0:
-        if not following:
-            raise ValueError("the rest of the row is missing")
+        if following in seen:
+            raise ValueError("the rest of the row is missing, or goes round in a circle")
+        seen.add(following)
         more = fetch(following)
         parts.append(more[4 : 4 + min(left, usable - 4)])
         left -= usable - 4
