@@ -183,8 +183,8 @@ DISK_MUTATIONS: Final = (
     Mutation(
         "a chunk's checksum is not compared",
         "src/unbroken/store/chunks.py",
-        "if _checksum(stream, last, (row.n, row.flags), row.hash, row.body) != row.crc or",
-        "if",
+        "if not fits or _checksum(stream, last, (row.n, row.flags), row.hash, row.body, marks) != row.crc:",
+        "if not fits:",
         ("tests/integration/store/test_faults.py",),
     ),
     Mutation(

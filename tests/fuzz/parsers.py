@@ -216,7 +216,7 @@ def spill_files(data: bytes) -> None:
 
 def mcp_servers(text: bytes) -> None:
     with refusing():
-        parse_servers(text, {"HOME": "/home/x", "EMPTY": ""})
+        parse_servers(text, {"HOME": "/elsewhere", "EMPTY": ""})
 
 
 def program_files(data: bytes) -> None:

@@ -170,7 +170,9 @@ PAGE: Final = (
 def with_checksum(row: ChunkRow) -> ChunkRow | None:
     """`row` as somebody would write it who knows how; None when it cannot be written at all."""
     try:
-        crc = chunks._checksum(row.key >> chunks.SEQ_BITS, key_seq(row.key), (row.n, row.flags), row.hash, row.body)
+        size = (row.n, row.flags)
+        stream, marks = row.key >> chunks.SEQ_BITS, row.marks or b""
+        crc = chunks._checksum(stream, key_seq(row.key), size, row.hash, row.body, marks)
     except (OverflowError, ValueError):
         return None
     return None if crc is None else row._replace(crc=crc)
