@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,25 @@ async def test_a_token_tells_who_acts_and_sends_its_viewers_away_when_it_is_revo
         await peer.receive("hello")
         await server.answer(204, "DELETE", f"/v1/tokens/{helper['id']}", headers=bearer(alice))
         assert await peer.closed() == 4401
+
+
+async def test_a_fork_takes_the_right_to_read_its_source(server: Served) -> None:
+    alice = await key_of(server, ALICE)
+    plain = {"content-type": "text/plain"}
+    source = "/v1/stream/source"
+    assert (await server.client.put(source, headers={**bearer(alice), **plain}, content="seen")).status_code == 201
+    writes = {"name": "f/", "prefix": True, "verbs": ["append", "read"]}
+    without = await made(server, alice, grants=[writes])
+    told = []
+    for path in (source, "/v1/stream/absent"):
+        headers = {**bearer(without["token"]), **plain, "stream-forked-from": path}
+        problem = await server.problem(404, "not_found", "PUT", "/v1/stream/f/1", headers=headers)
+        told.append(json.dumps(problem).replace(path, source))
+    assert told[0] == told[1]
+    also = await made(server, alice, grants=[writes, read("source")])
+    headers = {**bearer(also["token"]), **plain, "stream-forked-from": source}
+    assert (await server.client.put("/v1/stream/f/1", headers=headers)).status_code == 201
+    assert (await server.client.get("/v1/stream/f/1", headers=headers)).text == "seen"
 
 
 async def test_a_ticket_carries_the_rights_of_who_asked_for_it_once(server: Served) -> None:
