@@ -39,10 +39,21 @@ def test_no_seed_breaks_a_promise_and_every_kind_of_fault_has_bitten() -> None:
     assert campaign.seeds == SEEDS
     assert campaign.verdicts[Verdict.PASS] > SEEDS / 2, "too many seeds prove nothing"
     assert set(campaign.bitten) == set(FaultKind)
+    plans = list(map(plan_of, range(SEEDS)))
+    assert (
+        min(sum(plan.fleet for plan in plans), sum(plan.reuses for plan in plans), sum(plan.forks for plan in plans))
+        > SEEDS / 10
+    )
 
 
 def test_the_same_seed_is_the_same_run_in_every_process() -> None:
-    seeds = [3, 8, 12, next(seed for seed in range(100) if plan_of(seed).sqlite)]
+    plans = [plan_of(seed) for seed in range(200)]
+    seeds = [
+        3,
+        8,
+        12,
+        *(next(plan.seed for plan in plans if plan.fleet is fleet and plan.sqlite) for fleet in (False, True)),
+    ]
     script = (
         "import logging, sys; logging.disable(logging.CRITICAL)\n"
         "from unbroken.testing.simulation.run import simulate\n"

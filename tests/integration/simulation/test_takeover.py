@@ -24,9 +24,8 @@ from unbroken.runs.task import TaskOptions, Tasks, task
 from unbroken.server.app import build_services
 from unbroken.server.engine import Engine
 from unbroken.server.services import Services
-from unbroken.store.memory import MemoryStore
 from unbroken.testing.simulation import SimulatedClock, SimulatedNetwork, run_virtual
-from unbroken.testing.simulation.storage import StoreHandle, Trouble
+from unbroken.testing.simulation.storage import MemoryDisk, StoreHandle, Trouble
 
 HOUR = 3_600.0
 MANY = 20
@@ -48,7 +47,7 @@ class Processes:
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self._store = MemoryStore(limits=DEFAULT_LIMITS)
+        self._disk = MemoryDisk(LIMITS, shared=True)
         self._handles: dict[str, StoreHandle] = {}
         self.clock = SimulatedClock(Random(1))
         self.trouble = Trouble()
@@ -57,7 +56,7 @@ class Processes:
     async def start(self, name: str) -> Services:
         """One more process."""
         chance = Random(len(self._handles))
-        handle = self._handles[name] = StoreHandle(self._store, chance, self.trouble, lambda _ops, _results: None)
+        handle = self._handles[name] = StoreHandle(self._disk, chance, self.trouble, lambda _ops, _results: None)
         services = build_services(handle, Access(), limits=LIMITS, clock=self.clock, catalog=self._catalog(name))
         await self._stack.enter_async_context(Engine(services).running())
         return services
@@ -98,7 +97,7 @@ async def begun(services: Services) -> StreamInfo:
 
 
 @pytest.mark.parametrize("seconds", [LEASE / 2, LEASE + 1, HOUR])
-@pytest.mark.parametrize("late", [0.0, 0.3, 1.1, 1.7])
+@pytest.mark.parametrize("late", [0.3, 1.1])
 def test_a_clock_that_jumps_forward_takes_no_run_from_whoever_executes_it(seconds: float, late: float) -> None:
     async def scene(processes: Processes) -> None:
         first = await processes.start("first")

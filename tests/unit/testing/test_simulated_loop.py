@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from unbroken.testing import SimulatedClock, SimulatedNetwork, run_virtual
+from unbroken.testing.simulation.freezing import Freezer
 
 
 def test_a_day_passes_at_once() -> None:
@@ -49,6 +50,51 @@ def test_the_same_holds_over_real_sockets() -> None:
         return asyncio.get_running_loop().time()
 
     assert 3600 <= run_virtual(main()) < 3700
+
+
+def test_a_process_that_is_frozen_does_nothing_and_goes_on_in_order_while_others_live() -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        loop = asyncio.get_running_loop()
+        freezer, steps, beats = Freezer(loop), list[str](), list[float]()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while line := await reader.readline():
+                steps.append(line.decode().strip())
+                writer.write(line)
+            writer.close()
+
+        async def process() -> None:
+            await asyncio.start_server(serve, "server", 80)
+            for number in range(10):
+                await asyncio.sleep(1)
+                steps.append(f"tick {number}")
+
+        async def beat() -> None:
+            while loop.time() < 10:
+                await asyncio.sleep(1)
+                beats.append(loop.time())
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(process(), context=freezer.context())
+            tasks.create_task(beat())
+            await asyncio.sleep(1.5)
+            reader, writer = await asyncio.open_connection("server", 80)
+            writer.write(b"before\n")
+            assert await reader.readline() == b"before\n"
+            freezer.freeze()
+            writer.write(b"in between\n")
+            loop.call_later(5, freezer.thaw)
+            await asyncio.sleep(4)
+            assert steps == ["tick 0", "before"]
+            assert len(beats) == 5
+            assert await reader.readline() == b"in between\n"
+            assert loop.time() > 6.5, "it answers when it runs again"
+            assert freezer.bites > 1
+            writer.close()
+        assert steps == ["tick 0", "before", "in between", *(f"tick {number}" for number in range(1, 10))]
+
+    network = SimulatedNetwork(1)
+    run_virtual(main(network), network)
 
 
 def test_a_program_that_waits_for_ever_is_told_so() -> None:

@@ -97,7 +97,7 @@ class _Run:
             clock=self._clock,
             limits=LIMITS,
             committed=lambda _ops, _results: None,
-            catalog=lambda: None,
+            catalog=lambda _life: None,
         )
         async with asyncio.TaskGroup() as tasks:
             server = self._server = SimulatedServer(parts, tasks)

@@ -6,12 +6,13 @@ A fault that met nobody bites 0 times, which makes the run inconclusive. It neve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from unbroken.errors import StoreFullError, StoreUnavailableError, UnknownOutcomeError
 from unbroken.testing.simulation.network import NetworkPath
 from unbroken.testing.simulation.plan import FaultKind, FaultPlan
-from unbroken.testing.simulation.server import SERVER, SimulatedServer
+from unbroken.testing.simulation.server import SimulatedServer
 from unbroken.testing.simulation.storage import Trouble
 from unbroken.testing.simulation.world import World
 
@@ -21,13 +22,13 @@ STORE_ERRORS = (StoreUnavailableError, StoreFullError)
 
 
 class FaultConductor:
-    """Carries out faults on the network, the server, its store and its clock; those of one kind one after the other."""
+    """Carries out faults on the network, the processes, their store and clock; those of one kind one after the other."""
 
-    def __init__(self, world: World, server: SimulatedServer, trouble: Trouble) -> None:
+    def __init__(self, world: World, servers: Mapping[str, SimulatedServer], trouble: Trouble) -> None:
         self._world = world
-        self._server = server
+        self._servers = servers
         self._trouble = trouble
-        self._turns = {kind: asyncio.Lock() for kind in ("network", "server", "store", "clock")}
+        self._turns = {kind: asyncio.Lock() for kind in ("network", "store", *servers)}
 
     async def carry_out(self, fault: FaultPlan) -> None:
         """Wait for its moment, do it, and undo it."""
@@ -35,8 +36,8 @@ class FaultConductor:
             self._done(fault, 0)
             return
         match fault.kind:
-            case FaultKind.KILL | FaultKind.POWER | FaultKind.RESTART:
-                async with self._turns["server"]:
+            case FaultKind.KILL | FaultKind.POWER | FaultKind.RESTART | FaultKind.FREEZE:
+                async with self._turns[fault.process]:
                     bites = await self._server_fault(fault)
             case FaultKind.STORE_FAILS | FaultKind.STORE_UNSURE | FaultKind.STORE_HANGS:
                 async with self._turns["store"]:
@@ -57,7 +58,7 @@ class FaultConductor:
     def _paths(self, fault: FaultPlan) -> Sequence[NetworkPath]:
         """The path that is meant if anybody uses it now, else all that are used."""
         network = self._world.network
-        used = [path for path in network.paths if path.links and path.target == SERVER]
+        used = [path for path in network.paths if path.links and path.target in self._servers]
         meant = [path for path in used if path.name == fault.path]
         return meant or used
 
@@ -106,16 +107,20 @@ class FaultConductor:
 
     async def _server_fault(self, fault: FaultPlan) -> int:
         self._world.note("fault", f"{fault} begins")
+        server = self._servers[fault.process]
+        if fault.kind is FaultKind.FREEZE:
+            return await server.freeze(fault.seconds)
         if fault.kind is FaultKind.RESTART:
-            await self._server.stop()
+            await server.stop()
         else:
-            await self._server.kill(silent=fault.kind is FaultKind.POWER)
+            await server.kill(silent=fault.kind is FaultKind.POWER)
         await asyncio.sleep(fault.seconds)
-        await self._server.start()
+        await server.start()
         return 1
 
     async def _store_fault(self, fault: FaultPlan) -> int:
         self._world.note("fault", f"{fault} begins")
+        self._world.executions.store_troubled_at = math.inf
         trouble = self._trouble
         before = trouble.bites
         if fault.kind is FaultKind.STORE_HANGS:
@@ -130,4 +135,5 @@ class FaultConductor:
             trouble.failing = fault.count
             await asyncio.sleep(fault.seconds)
             trouble.failing = 0
+        self._world.executions.store_troubled_at = self._world.now()
         return trouble.bites - before

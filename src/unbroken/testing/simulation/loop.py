@@ -15,6 +15,8 @@ from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
+from unbroken.testing.simulation.freezing import FreezableHandle
+
 if TYPE_CHECKING:
     from unbroken.testing.simulation.network import SimulatedNetwork
 
@@ -52,7 +54,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         return ready
 
 
-class _Timer(asyncio.TimerHandle):
+class _Timer(asyncio.TimerHandle, FreezableHandle):
     """A timer that stands behind those that were set before it for the same moment; a heap alone does not keep that."""
 
     __slots__ = ("number",)
@@ -115,6 +117,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         task._number = number
         _Task.__init__(task, work, loop=loop, **options)  # type: ignore[arg-type]
         return task  # type: ignore[return-value]
+
+    def _call_soon(self, callback: Callback, args: tuple[object, ...], context: Context | None) -> asyncio.Handle:
+        if self.network is None:
+            return super()._call_soon(callback, args, context)  # type: ignore[misc,no-any-return]
+        handle = FreezableHandle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
 
     # --- with a network ----------------------------------------------------------------------------------------------
 

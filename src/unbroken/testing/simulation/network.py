@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from itertools import count
 
 from unbroken.testing.simulation.chance import chance_of
@@ -86,14 +87,16 @@ class Listener(asyncio.AbstractServer):
         self._address = address
         self._factory = factory
         self._closed = asyncio.Event()
+        self._context = copy_context()
 
     @property
     def sockets(self) -> Sequence[ListeningSocket]:
         return () if self._closed.is_set() else (ListeningSocket(self._address),)
 
     def accept(self, transport: SimulatedTransport) -> None:
-        """A connection has come."""
-        transport.begin(self._factory())
+        """A connection has come; what it brings happens in the context in which somebody began to listen."""
+        context = self._context.copy()
+        transport.begin(context.run(self._factory), context)
 
     def close(self) -> None:
         """Listen no more; connections stay."""

@@ -27,6 +27,7 @@ __all__ = [
 
 KIB = 1024
 EVERYBODY = "*"
+SERVER = "server"
 TIGHT = replace(
     DEFAULT_LIMITS,
     ring_batches_max=4,
@@ -75,6 +76,7 @@ class FaultKind(StrEnum):
     KILL = "kill"
     POWER = "power"
     RESTART = "restart"
+    FREEZE = "freeze"
     STORE_FAILS = "store_fails"
     STORE_UNSURE = "store_unsure"
     STORE_HANGS = "store_hangs"
@@ -119,12 +121,16 @@ class FaultPlan:
     seconds: float
     count: int
     """How often, how many, or which variant."""
+    process: str = SERVER
+    """Which server or worker dies, stops or is frozen."""
 
     def __str__(self) -> str:
         where = "" if self.kind in _OF_SERVER else f" of {self.path}"
+        where = f" of {self.process}" if self.kind in OF_PROCESS and self.process != SERVER else where
         return f"{self.kind}{where} after {self.after}, {self.seconds:.1f} s, x{self.count}"
 
 
+OF_PROCESS = frozenset({FaultKind.KILL, FaultKind.POWER, FaultKind.RESTART, FaultKind.FREEZE})
 _OF_SERVER = frozenset(FaultKind) - {
     FaultKind.CUT,
     FaultKind.HOLE,
@@ -146,6 +152,18 @@ class Plan:
     window_bytes: int
     sqlite: bool
     standalone: bool
+    servers: tuple[str, ...] = (SERVER,)
+    """Those that clients reach, each with a supervisor."""
+    workers: tuple[str, ...] = ()
+    """Those that only execute runs."""
+    reuses: bool = False
+    """Whether a name is deleted and used again."""
+    forks: bool = False
+
+    @property
+    def fleet(self) -> bool:
+        """Whether several processes share the database."""
+        return len(self.servers) + len(self.workers) > 1
 
     def with_faults(self, faults: tuple[FaultPlan, ...]) -> Plan:
         """The same with these faults only."""
@@ -154,13 +172,20 @@ class Plan:
 
 def plan_of(seed: int) -> Plan:
     """The plan of a seed."""
-    chance = chance_of(seed, "plan")
+    chance, fleet = chance_of(seed, "plan"), chance_of(seed, "fleet")
+    servers, workers = _processes(fleet)
     streams = tuple(_stream(chance, number) for number in range(chance.choice((1, 1, 2))))
+    if len(servers + workers) > 1:
+        streams = (*streams, _long_run(fleet, f"s{len(streams)}"))
     paths = [EVERYBODY, *writers(streams), *(viewer.name for stream in streams for viewer in stream.viewers)]
     expected = sum(stream.messages * (1 + len(stream.viewers)) for stream in streams)
     faults = sorted(
         (_fault(chance, paths, expected) for _ in range(chance.randint(1, 4))), key=lambda fault: fault.after
     )
+    faults = [replace(fault, process=fleet.choice(servers + workers)) for fault in faults]
+    if len(servers + workers) > 1:
+        faults += [_process_fault(fleet, servers + workers, expected) for _ in range(2)]
+        faults.sort(key=lambda fault: fault.after)
     return Plan(
         seed=seed,
         streams=streams,
@@ -172,6 +197,29 @@ def plan_of(seed: int) -> Plan:
         window_bytes=chance.choice((KIB, 64 * KIB)),
         sqlite=chance.random() < 0.2,
         standalone=chance.random() < 0.8,
+        servers=servers,
+        workers=workers,
+        reuses=fleet.random() < 0.25,
+        forks=fleet.random() < 0.25,
+    )
+
+
+def _process_fault(chance: Random, processes: tuple[str, ...], expected: int) -> FaultPlan:
+    """One of the processes is killed, frozen or restarted."""
+    fault = _fault(chance, [EVERYBODY], expected)
+    kind = chance.choice((FaultKind.KILL, FaultKind.POWER, FaultKind.RESTART, FaultKind.FREEZE, FaultKind.FREEZE))
+    return replace(
+        fault, kind=kind, seconds=chance.choice((1.0, 4.0, 8.0, 15.0, 40.0)), process=chance.choice(processes)
+    )
+
+
+def _processes(chance: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The servers and the workers on one database: mostly one server alone."""
+    if chance.random() < 0.8:
+        return (SERVER,), ()
+    servers = tuple(f"server-{number}" for number in range(chance.choice((1, 2, 3))))
+    return servers, tuple(
+        f"worker-{number}" for number in range(chance.choice((0, 1, 1, 2) if len(servers) > 1 else (1, 2)))
     )
 
 
@@ -206,6 +254,18 @@ def _stream(chance: Random, number: int) -> StreamPlan:
     )
 
 
+def _long_run(chance: Random, name: str) -> StreamPlan:
+    """A run that lasts for longer than its lease, so that processes can take it from each other."""
+    stream = replace(
+        _stream(chance, 0), name=name, kind=StreamKind.RUN, ending="completed", incarnations=1, trims=False
+    )
+    return replace(
+        stream,
+        pause_seconds=chance.choice((0.2, 0.5, 1.5)),
+        viewers=tuple(_viewer(chance, f"{name}-viewer-{index}") for index in range(chance.randint(1, 2))),
+    )
+
+
 def _viewer(chance: Random, name: str) -> ViewerPlan:
     kind = chance.choices(tuple(ViewerKind), (3, 4, 2, 2, 1, 1))[0]
     return ViewerPlan(
@@ -220,7 +280,14 @@ def _viewer(chance: Random, name: str) -> ViewerPlan:
 def _fault(chance: Random, paths: list[str], expected: int) -> FaultPlan:
     kind = chance.choice(tuple(FaultKind))
     seconds = chance.uniform(0.5, 4.0)
-    if kind in {FaultKind.HOLE, FaultKind.REFUSE, FaultKind.KILL, FaultKind.POWER, FaultKind.STORE_HANGS}:
+    if kind in {
+        FaultKind.HOLE,
+        FaultKind.REFUSE,
+        FaultKind.KILL,
+        FaultKind.POWER,
+        FaultKind.FREEZE,
+        FaultKind.STORE_HANGS,
+    }:
         seconds = chance.choice((chance.uniform(0.5, 2.0), chance.uniform(2.0, 20.0), chance.uniform(20.0, 90.0)))
     if kind is FaultKind.CLOCK:
         seconds = chance.choice((-3_600.0, -20.0, 5.0, 3_600.0))

@@ -20,8 +20,9 @@ from unbroken.errors import NotFoundError, UnbrokenError
 from unbroken.testing.history_report import Report, Verdict
 from unbroken.testing.simulation.faults import FaultConductor
 from unbroken.testing.simulation.loop import run_virtual
+from unbroken.testing.simulation.names import Forks, ReusedName
 from unbroken.testing.simulation.network import SimulatedNetwork
-from unbroken.testing.simulation.plan import FaultKind, Plan, StreamKind, StreamPlan, ViewerKind, plan_of
+from unbroken.testing.simulation.plan import OF_PROCESS, FaultKind, Plan, StreamKind, StreamPlan, ViewerKind, plan_of
 from unbroken.testing.simulation.server import ServerParts, SimulatedServer
 from unbroken.testing.simulation.storage import MemoryDisk, SQLiteDisk, Trouble
 from unbroken.testing.simulation.watching import Watcher, identify, trim
@@ -105,11 +106,14 @@ class _Run:
         self._world: World
         self._watchers: list[Watcher] = []
         self._acting: dict[str, None] = {}
+        self._forks: Forks | None = None
 
     async def run(self) -> Outcome:
         world = self._world = World(self._plan, self._network)
         limits = self._plan.limits
-        disk = MemoryDisk(limits) if self._directory is None else SQLiteDisk(self._directory, limits, world.clock)
+        plan, directory = self._plan, self._directory
+        memory = MemoryDisk(limits, shared=plan.fleet)
+        disk = memory if directory is None else SQLiteDisk(directory, limits, world.clock)
         parts = ServerParts(
             seed=self._plan.seed,
             network=self._network,
@@ -117,31 +121,36 @@ class _Run:
             clock=world.clock,
             limits=limits,
             committed=world.committed,
-            catalog=lambda: catalog_of(world),
+            catalog=lambda life: catalog_of(world, life),
             standalone=self._plan.standalone,
         )
         try:
             async with asyncio.timeout(WORLD_SECONDS_MAX), asyncio.TaskGroup() as tasks:
-                server = SimulatedServer(parts, tasks)
-                world.pending_bytes = server.pending_bytes
-                await server.start()
-                await self._live(server, parts.trouble)
+                servers = {name: SimulatedServer(parts, tasks, name) for name in plan.servers}
+                servers |= {name: SimulatedServer(parts, tasks, name, faces=False) for name in plan.workers}
+                world.pending_bytes = lambda: max(server.pending_bytes() for server in servers.values())
+                for server in servers.values():
+                    await server.start()
+                await self._live(servers, parts.trouble)
                 await self._read_all()
-                await server.stop()
+                if self._forks is not None:
+                    await self._forks.judge()
+                for server in servers.values():
+                    await server.stop()
         except* TimeoutError:
             world.violated(f"after {WORLD_SECONDS_MAX:.0f} s these still wait: {' '.join(self._acting)}")
         except* Exception as group:  # noqa: BLE001 - a defect, of the server or of this world: the seed is kept, and shows it
             world.violated("".join(traceback.format_exception(group)))
         return self._outcome()
 
-    async def _live(self, server: SimulatedServer, trouble: Trouble) -> None:
+    async def _live(self, servers: Mapping[str, SimulatedServer], trouble: Trouble) -> None:
         """Everything between the first message and the last viewer's end."""
         world, plan = self._world, self._plan
         async with world.client("founder") as client:
             for stream in plan.streams:
                 if stream.kind is not StreamKind.RUN:
                     await client.create(stream.name)
-        conductor = FaultConductor(world, server, trouble)
+        conductor = FaultConductor(world, servers, trouble)
         async with asyncio.TaskGroup() as faults:
             async with asyncio.TaskGroup() as actors:
                 healed = [faults.create_task(conductor.carry_out(fault)) for fault in plan.faults]
@@ -153,8 +162,20 @@ class _Run:
                         self._act(actors, viewer.name, watcher.run())
                     if stream.trims:
                         self._act(actors, f"{stream.name}-janitor", trim(world, stream))
+                self._act_on_names(actors)
                 actors.create_task(self._heal(healed))
             world.progress.finish()
+
+    def _act_on_names(self, actors: asyncio.TaskGroup) -> None:
+        """What names mean while all this goes on."""
+        if self._plan.reuses:
+            reused = ReusedName(self._world)
+            self._act(actors, "again-writer", reused.write())
+            for viewer in ("again-viewer-0", "again-viewer-1"):
+                self._act(actors, viewer, reused.watch(viewer))
+        if self._plan.forks:
+            self._forks = Forks(self._world)
+            self._act(actors, "forker", self._forks.branch_off())
 
     async def _heal(self, faults: list[asyncio.Task[None]]) -> None:
         """When nothing is broken any more and all is written, the time runs in which everybody must get to the end."""
@@ -202,6 +223,8 @@ class _Run:
     def _check_state(self, stream: StreamPlan, state: str) -> None:
         """A producer that could always reach the server is never taken for dead."""
         away = {FaultKind.HOLE, FaultKind.REFUSE, FaultKind.LATENCY, FaultKind.FLAP}
+        if self._plan.fleet:  # others reap whose server is away
+            away |= OF_PROCESS
         excused = any(fault.kind in away for fault in self._plan.faults)
         if state != stream.ending and not (excused and state == "interrupted"):
             self._world.violated(f"{stream.name} ended as {state}, not {stream.ending}")

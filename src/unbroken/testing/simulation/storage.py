@@ -21,6 +21,7 @@ from unbroken.limits import Limits
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.quotas import Usage
 from unbroken.store.base import (
+    RESYNC,
     Batch,
     Capabilities,
     Durability,
@@ -42,67 +43,78 @@ __all__ = ["MemoryDisk", "SQLiteDisk", "StoreHandle", "Trouble"]
 T = TypeVar("T")
 WRITE_SECONDS = 0.004
 READ_SECONDS = 0.001
+HINT_SECONDS = 0.1
 Committed = Callable[[Sequence[WriteOp], Sequence[WriteResult]], None]
 
 
 class Disk(Protocol):
-    """What survives the death of a server process."""
+    """What survives the death of server processes, of which several may use it at once."""
+
+    changes: int
+    """How often any of them has written."""
+    tells: bool
+    """Whether the store itself tells a process of what others write."""
 
     def attach(self) -> StreamingMessageRepository:
         """The store as a new process finds it."""
         ...
 
-    async def detach(self) -> None:
+    async def detach(self, store: StreamingMessageRepository) -> None:
         """The process that had it is dead: it finished nothing."""
         ...
 
 
 class MemoryDisk:
-    """The reference store; what was written stays, whoever dies."""
+    """The reference store; what was written stays, whoever dies. `shared` is whether several processes have it at once."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, shared: bool = False) -> None:
         self._store = MemoryStore(limits=limits)
+        self.changes = 0
+        self.tells = not shared
 
     def attach(self) -> StreamingMessageRepository:
         return self._store
 
-    async def detach(self) -> None:
+    async def detach(self, store: StreamingMessageRepository) -> None:
         """Nothing was open."""
 
 
 class SQLiteDisk:
-    """A database file in `directory`. A dead process leaves its write-ahead log, which the next one recovers from."""
+    """A database file in `directory`. Dead processes leave its write-ahead log, which the next one recovers from."""
 
     def __init__(self, directory: Path, limits: Limits, clock: Clock) -> None:
         self._directory = directory
         self._limits = limits
         self._clock = clock
         self._number = 0
-        self._open: SQLiteStore | None = None
+        self._open: list[StreamingMessageRepository] = []
+        self.changes = 0
+        self.tells = True
 
     @property
     def path(self) -> Path:
         return self._directory / f"{self._number}.db"
 
     def attach(self) -> StreamingMessageRepository:
-        assert self._open is None, "one process at a time"
-        self._open = SQLiteStore(
+        store = SQLiteStore(
             self.path, durability=Durability.PROCESS, limits=self._limits, clock=self._clock, workers=InlineWorker
         )
-        return self._open
+        self._open.append(store)
+        return store
 
-    async def detach(self) -> None:
-        """Copy the files as they are now: what the dead process would still do on its way out does not count."""
-        dead, self._open = self._open, None
-        if dead is None:
+    async def detach(self, store: StreamingMessageRepository) -> None:
+        """Of the last one, copy the files as they are now: what the dead process would still do on its way does not count."""
+        if store not in self._open:
             return
-        left = self.path
-        self._number += 1
-        for suffix in ("", "-wal"):
-            file = left.with_name(left.name + suffix)
-            if file.exists():
-                shutil.copyfile(file, self.path.with_name(self.path.name + suffix))
-        await dead.close()
+        self._open.remove(store)
+        if not self._open:
+            left = self.path
+            self._number += 1
+            for suffix in ("", "-wal"):
+                file = left.with_name(left.name + suffix)
+                if file.exists():
+                    shutil.copyfile(file, self.path.with_name(self.path.name + suffix))
+        await store.close()
 
 
 @dataclass(slots=True)
@@ -128,10 +140,10 @@ class Trouble:
 class StoreHandle:
     """One process's access to a store."""
 
-    def __init__(
-        self, store: StreamingMessageRepository, chance: Random, trouble: Trouble, committed: Committed
-    ) -> None:
-        self._store = store
+    def __init__(self, disk: Disk, chance: Random, trouble: Trouble, committed: Committed) -> None:
+        self._disk = disk
+        self._store = disk.attach()
+        self._changes = disk.changes
         self._chance = chance
         self._trouble = trouble
         self._committed = committed
@@ -148,6 +160,10 @@ class StoreHandle:
         if not self.dead:
             await self._store.close()
 
+    async def detach(self) -> None:
+        """The process is gone, in whatever way."""
+        await self._disk.detach(self._store)
+
     async def write(self, ops: Sequence[WriteOp]) -> list[WriteResult]:
         """Everything or nothing; a process may die before or after it, and learn nothing of it."""
         await self._pass(self._chance.random() * WRITE_SECONDS)
@@ -159,6 +175,8 @@ class StoreHandle:
             if trouble.error is not UnknownOutcomeError or not trouble.applied:
                 raise trouble.error("simulated")
         results = await self._store.write(ops)
+        self._disk.changes += 1
+        self._changes += 1
         self._committed(ops, results)
         await asyncio.sleep(self._chance.random() * WRITE_SECONDS)
         self._check()
@@ -276,5 +294,12 @@ class StoreHandle:
     async def revoked(self, proofs: Collection[Proof]) -> frozenset[Proof]:
         return await self._read(self._store.revoked(proofs))
 
-    def hints(self) -> AsyncIterator[StreamId | _Resync]:
-        return self._store.hints()
+    async def hints(self) -> AsyncIterator[StreamId | _Resync]:
+        if self._disk.tells:
+            async for hint in self._store.hints():
+                yield hint
+        while True:
+            await asyncio.sleep(HINT_SECONDS)
+            if self._changes != self._disk.changes:
+                self._changes = self._disk.changes
+                yield RESYNC

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class _Pipe:
     def later(self, arrive: Callable[[], None], *, lost_in_hole: bool = False) -> None:
         """Let something arrive after everything that was sent before."""
         self._arrives_at = max(self._loop.time() + self._link.path.delay(), self._arrives_at)
-        self._loop.call_at(self._arrives_at, self._arrive, arrive, lost_in_hole)
+        # what is on the way belongs to nobody: it arrives also while whoever sent it is frozen
+        self._loop.call_at(self._arrives_at, self._arrive, arrive, lost_in_hole, context=Context())
 
     def _arrive(self, arrive: Callable[[], None], lost_in_hole: bool) -> None:  # noqa: FBT001 - called by the loop
         path = self._link.path
@@ -166,16 +168,29 @@ class SimulatedTransport(asyncio.Transport):
         self._high, self._low = HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4
         self._writing_paused = False
         self._unanswered = False
+        self._context: Context | None = None
         self.gone = False
         """Whether this end exists no more: whatever arrives for it is answered with a reset, if it is answered."""
         self.mute = False
         """Whether the machine of this end is off: nothing is answered."""
 
-    def begin(self, protocol: asyncio.BaseProtocol) -> None:
-        """The connection stands."""
+    def begin(self, protocol: asyncio.BaseProtocol, context: Context | None = None) -> None:
+        """The connection stands. With `context`, which is its own, the protocol is told of everything in there."""
         self._protocol = protocol
+        self._context = context
+        self._inside(self._made)
+
+    def _made(self) -> None:
+        protocol = self._protocol
         protocol.connection_made(self)
         self._take_soon()
+
+    def _inside(self, step: Callable[[], None]) -> None:
+        """Do it in the process of this end, at once or when that runs again."""
+        if self._context is None:
+            step()
+        else:
+            self._loop.call_soon(step, context=self._context)
 
     # --- what the network does ---------------------------------------------------------------------------------------
 
@@ -184,20 +199,20 @@ class SimulatedTransport(asyncio.Transport):
             self._answer_stranger()
         else:
             self._inbox.append(piece)
-            self._take()
+            self._inside(self._take)
 
     def ended(self) -> None:
         """The peer sends no more."""
         if self.gone:
             return
         self._eof_received = True
-        self._take()
+        self._inside(self._take)
 
     def drained(self) -> None:
         """Something of what waited here is on its way."""
         if self._writing_paused and self._out.waiting_bytes <= self._low and not self.gone:
             self._writing_paused = False
-            self._tell(asyncio.Protocol.resume_writing)
+            self._inside(self._room)
         if self._closing and not self.gone and not self._out.waiting_bytes:
             self._loop.call_soon(self.lose, None)
 
@@ -208,7 +223,7 @@ class SimulatedTransport(asyncio.Transport):
         self.gone = self._closing = True
         self._inbox.clear()
         self._link.ended()
-        self._loop.call_soon(self._protocol.connection_lost, error)
+        self._loop.call_soon(self._protocol.connection_lost, error, context=self._context)
 
     def power_off(self) -> None:
         """The machine of this end is gone, without a word to the peer."""
@@ -227,9 +242,12 @@ class SimulatedTransport(asyncio.Transport):
             peer = self._out.sink
             self._out.later(lambda: peer.lose(ConnectionResetError("the peer knows nothing of it")), lost_in_hole=True)
 
+    def _room(self) -> None:
+        self._tell(asyncio.Protocol.resume_writing)
+
     def _take_soon(self) -> None:
         if self._reading and (self._inbox or self._eof_received):
-            self._loop.call_soon(self._take)
+            self._loop.call_soon(self._take, context=self._context)
 
     def _take(self) -> None:
         """Give the protocol what has arrived, as long as it reads."""

@@ -21,9 +21,10 @@ from unbroken.testing.history_events import Ack, Deliver, Event
 from unbroken.testing.progress import Progress
 from unbroken.testing.simulation.chance import chance_of
 from unbroken.testing.simulation.clock import SimulatedClock
+from unbroken.testing.simulation.executions import Executions
 from unbroken.testing.simulation.network import SimulatedNetwork
 from unbroken.testing.simulation.plan import Plan
-from unbroken.testing.simulation.server import PORT, SERVER
+from unbroken.testing.simulation.server import PORT
 
 __all__ = ["World", "open_context"]
 
@@ -68,6 +69,7 @@ class World:
         self.pending_bytes: Callable[[], int] = lambda: 0
         """How many bytes wait in the server to become durable."""
         self.pending_most = 0
+        self.executions = Executions(self.violated, 2 * plan.limits.lease_seconds)
         self._states: dict[StreamId, StreamState] = {}
         for stream in plan.streams:
             history = self.histories[stream.name] = History(now=self.now)
@@ -92,13 +94,13 @@ class World:
 
     def client(self, name: str) -> Client:
         """A client with a path and a clock of its own."""
-        self.network.alias(name, SERVER)
         chance = chance_of(self.plan.seed, f"client {name} {len(self.notes)}")
         clock = SimulatedClock(chance)
         return Client(self.url(name), limits=self.plan.limits, clock=clock, ssl=open_context())
 
     def url(self, name: str) -> str:
-        self.network.alias(name, SERVER)
+        """Where `name` finds the server that it always uses."""
+        self.network.alias(name, chance_of(self.plan.seed, f"target {name}").choice(self.plan.servers))
         return f"http://{name}:{PORT}"
 
     def committed(self, ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> None:

@@ -19,11 +19,13 @@ from unbroken.runs.spec import RunOptions
 from unbroken.runs.task import TaskOptions, Tasks, task
 from unbroken.testing.simulation.chance import chance_of
 from unbroken.testing.simulation.plan import StreamKind, StreamPlan
+from unbroken.testing.simulation.server import Life
 from unbroken.testing.simulation.world import World
 
 __all__ = ["catalog_of", "write"]
 
 CHECKPOINT_EVERY = 5
+PAUSE_SECONDS = 0.02
 IMPOSSIBLE_HEAD = 1_000_000
 
 
@@ -37,13 +39,17 @@ async def write(world: World, plan: StreamPlan) -> None:
                 await _share(world, plan)
             case StreamKind.RUN:
                 async with world.client(f"{plan.name}-starter") as client:
-                    arguments: dict[str, str | int] = {"stream": plan.name, "messages": plan.messages}
+                    arguments: dict[str, str | float] = {
+                        "stream": plan.name,
+                        "messages": plan.messages,
+                        "pause": max(plan.pause_seconds, PAUSE_SECONDS) if world.plan.fleet else PAUSE_SECONDS,
+                    }
                     await _patiently(client, plan.name, arguments)
     finally:
         world.written[plan.name].set()
 
 
-async def _patiently(client: Client, name: str, arguments: dict[str, str | int]) -> None:
+async def _patiently(client: Client, name: str, arguments: dict[str, str | float]) -> None:
     """Start the task; the key makes that safe to repeat."""
     while True:
         try:
@@ -178,18 +184,19 @@ async def _writer(world: World, plan: StreamPlan, name: str, share: int) -> None
             await asyncio.sleep(plan.pause_seconds * chance.random())
 
 
-def catalog_of(world: World) -> Catalog:
-    """What the server can execute: a task that counts, with a checkpoint now and then."""
+def catalog_of(world: World, life: Life) -> Catalog:
+    """What a process can execute: a task that counts, with a checkpoint now and then."""
 
     @task(options=TaskOptions(name="count", resume="start"))
-    async def number(run: RunContext, stream: str, messages: int) -> AsyncIterator[NewMessage]:
+    async def number(run: RunContext, stream: str, messages: int, pause: float) -> AsyncIterator[NewMessage]:
         history = world.histories[stream]
-        for place in range(run.checkpoint_state or 0, messages):
-            text = f"{stream}/{place}"
-            history.invoke("run", text, text)
-            yield NewMessage(kind="text", text=text)
-            await asyncio.sleep(0.02)
-            if place % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
-                await run.checkpoint(place + 1)
+        with world.executions.execute(stream, life):
+            for place in range(run.checkpoint_state or 0, messages):
+                text = f"{stream}/{place}"
+                history.invoke("run", text, text)
+                yield NewMessage(kind="text", text=text)
+                await asyncio.sleep(pause)
+                if place % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
+                    await run.checkpoint(place + 1)
 
     return Catalog([Tasks([number])])
