@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Whose", "erase"]
 
 OPERATOR = "operator"
-BACKUPS = "backups that were made before still hold it, unless they are encrypted: destroy them"
+BACKUPS = "backups that were made before still hold it, and of an encrypted database its key too: destroy them"
 
 
 @Parameter(name="*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from websockets.typing import Subprotocol
 
 from tests.integration.secrets.conftest import files_with
 from tests.support.canary import plant
+from tests.support.database import connect as connect_to
 from tests.support.parts import ALICE, BOB, Parts, running_parts, texts
 from tests.support.server import ServerProcess
 from unbroken import Client
@@ -135,6 +137,16 @@ async def test_what_forks_share_with_an_erased_stream_is_erased_in_them_and_thei
             assert CANARY.encode() not in body
             assert info.salts != salts[name], "nobody can guess what was there"
         assert files_with(tmp_path, CANARY) == []
+
+
+async def test_the_key_of_an_erased_stream_is_destroyed(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with running_parts(make("encrypted", tmp_path), limits=LIMITS) as parts:
+        stream = await fill(parts, "a")
+        with closing(connect_to(path)) as raw:
+            (wrapped,) = next(iter(raw.execute("SELECT wrapped FROM stream_key WHERE stream_id = ?", (stream.id,))))
+        await eraser(parts).stream(ALICE, stream, "")
+        assert wrapped not in path.read_bytes() + path.with_name("x.db-wal").read_bytes()
 
 
 async def test_erasing_a_fork_leaves_its_source_readable(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from unbroken.errors import ConfigurationError, CorruptError
 from unbroken.store.keys import MasterKeys, WrongKeyError, new_master_key
-from unbroken.store.sealing import Keyring
+from unbroken.store.sealing import Keyring, StreamKey
 
 
 def ring() -> Keyring:
@@ -45,6 +45,14 @@ def test_a_key_is_that_of_one_stream_and_one_epoch() -> None:
         keys.unwrapped(wrapped, 7, 3).open_text(text, b"reason")
     with pytest.raises(CorruptError):
         keys.unwrapped(wrapped, 7, 3).open_text("sealed:*", b"reason")
+
+
+def test_what_is_sealed_is_bound_to_its_stream_and_epoch_besides_its_key() -> None:
+    key = bytes(range(32))
+    sealed = StreamKey(key, 7, 3).seal(b"planted", b"chunk 1")
+    for stream, epoch in ((7, 4), (8, 3)):
+        with pytest.raises(CorruptError):
+            StreamKey(key, stream, epoch).open(sealed, b"chunk 1")
 
 
 def test_the_same_thing_sealed_again_has_another_nonce() -> None:
