@@ -32,16 +32,13 @@ def chain(head: bytes, first: int, messages: Sequence[bytes], salts: Salts = NO_
 
 def links(head: bytes, first: int, messages: Sequence[bytes], salts: Salts = NO_SALTS) -> tuple[bytes, list[bytes]]:
     """The head after the encoded `messages`, the first of which has seq `first`, and the leaf of each."""
-    new_leaf = _LEAF.copy
-    leaves: list[bytes] = []
-    keep = leaves.append
-    for seq, message, salt in zip(count(first), messages, salts.row(first, len(messages)), strict=False):
-        if message[:9] == _ERASED:
-            keep(_leaf_of_erased(message))
-        else:
-            leaf = new_leaf()
-            leaf.update(salt + seq.to_bytes(8, "big") + message)
-            keep(leaf.digest())
+    if len(messages) == 1:
+        alone = _leaf(messages[0], first, salts.salt(first))
+        return fold(head, (alone,)), [alone]
+    leaves = [
+        _leaf(message, seq, salt)
+        for seq, message, salt in zip(count(first), messages, salts.row(first, len(messages)), strict=False)
+    ]
     return fold(head, leaves), leaves
 
 
@@ -72,6 +69,14 @@ def erased(leaf: bytes, time_ms: int, *, continues: bool = False) -> bytes:
     assert len(leaf) == HASH_BYTES
     tail = b',"continues":true}' if continues else b"}"
     return b'%b%b","kind":"erased","time":%d%b' % (_ERASED, leaf.hex().encode(), time_ms, tail)
+
+
+def _leaf(message: bytes, seq: int, salt: bytes) -> bytes:
+    if message[:9] == _ERASED:
+        return _leaf_of_erased(message)
+    leaf = _LEAF.copy()
+    leaf.update(salt + seq.to_bytes(8, "big") + message)
+    return leaf.digest()
 
 
 def _leaf_of_erased(message: bytes) -> bytes:
