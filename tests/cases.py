@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The number of deferred rows may only fall. Lower it in the change that proves a row.
-DEFERRED_CEILING = 25
+DEFERRED_CEILING = 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,6 @@ class Case:
 
 
 _ENGINES = "needs the PostgreSQL and JetStream stores; this version has SQLite and memory"
-_TOKENS = "one shared token is supported; signed tokens with users, audience and expiry are not"
 _ENTRIES = "exists, but is not yet proven on every entry"
 _LOAD = "needs the load and soak commands, which this version does not have"
 _BROWSER = "the built-in page is proven in Chromium, with one window on a steady network, only"
@@ -97,16 +96,16 @@ LOAD = (
 )
 
 SECURITY = (
-    Case("SEC-001", "invalid tokens are refused on every entry", _TOKENS),
+    Case("SEC-001", "invalid tokens are refused on every entry"),
     Case("SEC-002", "another user's session, stream or ticket cannot be used"),
     Case(
         "SEC-003",
         "rate limits hold against every bypass",
         "connections are limited in number; there is no rate limit for each user yet",
     ),
-    Case("SEC-004", "cross-origin requests are validated", _ENTRIES),
+    Case("SEC-004", "cross-origin requests are validated"),
     Case("INTEG-001", "message tampering is detected and located"),
-    Case("INTEG-002", "a replayed append, ticket or connection message has no effect", _ENTRIES),
+    Case("INTEG-002", "a replayed append, ticket or connection message has no effect"),
     Case("INTEG-003", "hostile names and payloads are stored and returned as data"),
     Case("INTEG-004", "hostile streamed content executes nothing in the page"),
 )
