@@ -98,11 +98,7 @@ LOAD = (
 SECURITY = (
     Case("SEC-001", "invalid tokens are refused on every entry"),
     Case("SEC-002", "another user's session, stream or ticket cannot be used"),
-    Case(
-        "SEC-003",
-        "rate limits hold against every bypass",
-        "connections are limited in number; there is no rate limit for each user yet",
-    ),
+    Case("SEC-003", "rate limits hold against every bypass"),
     Case("SEC-004", "cross-origin requests are validated"),
     Case("INTEG-001", "message tampering is detected and located"),
     Case("INTEG-002", "a replayed append, ticket or connection message has no effect"),

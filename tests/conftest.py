@@ -19,6 +19,7 @@ from tests.support.provision_chromium import find_chromium
 from tests.support.provision_firefox import find_firefox
 from tests.support.provision_mcp_legacy import LegacySdk, find_mcp_legacy
 from tests.support.provision_node import Node, find_node
+from tests.support.provision_scan import Scanners, find_scanners
 from tests.support.requirement import missing
 
 pytest_plugins = ["tests.support.canary", "tests.support.server", "tests.support.fake_clock"]
@@ -59,6 +60,15 @@ def mcp_legacy() -> LegacySdk:
     found = find_mcp_legacy()
     if found is None:
         missing("the old MCP SDK")
+    return found
+
+
+@pytest.fixture(scope="session")
+def scanners() -> Scanners:
+    """What looks at the project from outside, in an environment of its own."""
+    found = find_scanners()
+    if found is None:
+        missing("the environment of requirements/scan.txt")
     return found
 
 

@@ -7,6 +7,7 @@ from `unbroken.cli.reference`.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ from unbroken.client.sync_runs import SyncRuns
 from unbroken.limits import DEFAULT_LIMITS, KIB, MIB, Limits
 from unbroken.messages import TRANSITIONS, StreamState
 from unbroken.observe.metrics import Metrics
+from unbroken.server.openapi import openapi
 from unbroken.settings import Settings
 
 __all__ = ["ROOT", "STATES_BEGIN", "STATES_END", "pages", "states_table", "with_states"]
@@ -48,6 +50,7 @@ def pages() -> dict[Path, str]:
         "limits.md": limits_page(),
         "metrics.md": metrics_page(),
         "api.md": api_page(),
+        "openapi.json": json.dumps(openapi(), indent=1) + "\n",
     }
     return {REFERENCE / name: text for name, text in texts.items()}
 

@@ -16,6 +16,7 @@ from tests.support.provision_debian import find_faketime, find_haproxy, provide_
 from tests.support.provision_firefox import provide_firefox
 from tests.support.provision_mcp_legacy import provide_mcp_legacy
 from tests.support.provision_node import NPM_PROJECTS, find_node, install_npm_projects, playwright_node, version_of
+from tests.support.provision_scan import provide_scanners
 
 EXIT_UNAVAILABLE = 69
 
@@ -49,6 +50,8 @@ def provision() -> list[Piece]:
     legacy = provide_mcp_legacy()
     cure = "run pip with requirements/mcp-legacy.txt and read its complaint"
     pieces.append(Piece("old MCP SDK", legacy.version if legacy else None, cure))
+    cure = "run pip with requirements/scan.txt and read its complaint"
+    pieces.append(Piece("scanners", "an environment" if provide_scanners() else None, cure))
     installed = install_npm_projects(node) if node else []
     for folder in NPM_PROJECTS:
         name = f"tests/{folder.name}"

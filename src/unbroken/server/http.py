@@ -17,6 +17,7 @@ from unbroken.server import (
     http_sessions,
     http_streams,
     http_tokens,
+    openapi,
 )
 from unbroken.server.resource import Handler, Resource
 
@@ -65,5 +66,6 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
         "/v1/tickets": {"POST": http_access.issue_ticket},
         "/v1/logout": {"POST": http_access.log_out},
         "/v1/erasures": {"POST": http_streams.erase},
+        "/v1/openapi.json": {"GET": openapi.read_openapi},
     }
     return [Route(path, Resource(services, handlers), name=path) for path, handlers in table.items()]

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from unbroken.auth.stored import NewToken, credential_of
 from unbroken.errors import InvalidError
 from unbroken.identity import Grant, Principal, Verb
+from unbroken.messages import NUMBER_MAX
 from unbroken.observe.audit_events import TokenMade, TokenRevoked
 from unbroken.protocol.views import GrantView, TokenView
 from unbroken.server.resource import Body, Call, Whole, json_response
@@ -40,7 +41,7 @@ async def make_token(call: Call) -> Response:
             kind=body.kind,
             label=body.label,
             grants=None if grants is None else tuple(map(_grant, grants)),
-            expires_ms=None if body.expires_in is None else services.clock.now_ms() + body.expires_in * 1000,
+            expires_ms=_expiry(services.clock.now_ms(), body.expires_in),
         ),
     )
     services.audit.record(_made(made.token, call.principal))
@@ -95,6 +96,11 @@ def _grant(view: GrantView) -> Grant:
     except ValueError:
         raise InvalidError(f"verbs are {', '.join(Verb)}", field="grants.verbs") from None
     return Grant(view.name, verbs, prefix=view.prefix, epoch=view.epoch)
+
+
+def _expiry(now_ms: int, seconds: int | None) -> int | None:
+    """When a token ends, as a number that every client can hold."""
+    return None if seconds is None else min(now_ms + seconds * 1000, NUMBER_MAX)
 
 
 def _made(token: StoredToken, by: Principal) -> TokenMade:
