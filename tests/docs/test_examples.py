@@ -67,13 +67,10 @@ RUN_BY = {
     **dict.fromkeys((f"{MCP} python 1", f"{MCP} sh 1", f"{MCP} json 1", f"{MCP} json 2"), "test_mcp.py"),
     f"{ACCESS} sh 1": "test_serve_with_a_certificate",
     f"{ACCESS} sh 2": "test_serve_with_an_identity_provider",
-<<<<<<< HEAD
     **dict.fromkeys([f"{SHARE} sh {number}" for number in (1, 2, 3)], "test_links_and_keys"),
     f"{ACCESS} python 1": "test_an_applications_own_session",
     f"{ACCESS} python 2": "test_a_client_with_the_newest_token",
-=======
     **dict.fromkeys((f"{SECRETS} sh 1", f"{SECRETS} toml 1", f"{SECRETS} python 1"), "test_secrets_howto.py"),
->>>>>>> d068e78 (How to keep secrets and the data of people; threats, protocol, and the reasons)
     f"{OPERATE} sh 1": "test_health_and_metrics",
     f"{BACKUP} sh 1": "test_a_backup_of_a_running_server",
     f"{BACKUP} text 1": "test_a_backup_of_a_running_server",
