@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -108,6 +109,7 @@ class Unbroken:
         self._limits = limits
         self._clock = clock
         self._principal = Principal()
+        self._origin = self
         self._tasks: list[Task[..., Any]] = []
         self._parts = self._build()
 
@@ -172,7 +174,17 @@ class Unbroken:
     @property
     def services(self) -> Services:
         """The parts of the running server, for diagnosis; new ones with each start of the application."""
-        return self._parts.services
+        return self._origin._parts.services
+
+    def acting_for(self, principal: Principal) -> Unbroken:
+        """The same streams and runs in the name of `principal`, as `identify` gives it: what is started through it is theirs.
+
+        Only what `principal` may do is done; `NotFoundError` and `ForbiddenError` else. It is for starting, following and
+        cancelling; the routes and the lifespan are those of the application's one `Unbroken`.
+        """
+        other = copy(self)
+        other._principal = principal
+        return other
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -316,7 +328,7 @@ class Unbroken:
     def _running(self) -> _Parts:
         if not self.services.started:
             raise LifespanError
-        return self._parts
+        return self._origin._parts
 
 
 class _Face:

@@ -122,13 +122,17 @@ class _Guarded:
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode()
+        self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            given = Headers(scope=scope).get("authorization", "").encode()
-            if not hmac.compare_digest(given, self._expected):
-                response = PlainTextResponse("a token is needed", 401, {"WWW-Authenticate": "Bearer"})
-                await response(scope, receive, send)
-                return
+        if scope["type"] == "http" and not self._carries(Headers(scope=scope)):
+            response = PlainTextResponse("a token is needed", 401, {"WWW-Authenticate": "Bearer"})
+            await response(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+    def _carries(self, headers: Headers) -> bool:
+        """Whether the token is there, once."""
+        given = headers.getlist("authorization")
+        scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(errors="replace"), self._token)

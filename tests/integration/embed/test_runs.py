@@ -15,12 +15,13 @@ from tests.support.parts import ALICE, running_parts
 from unbroken import NewMessage, Unbroken
 from unbroken.errors import (
     AlreadyExistsError,
+    ForbiddenError,
     InvalidError,
     NotFoundError,
     OverloadedError,
     TransitionError,
 )
-from unbroken.identity import Verb
+from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo, StreamState
 from unbroken.requests import NewStream
@@ -48,6 +49,28 @@ async def test_a_run_that_ends_is_completed_with_everything_it_yielded() -> None
         assert (found[1].message.data, bytes(found[2].message.json or b"")) == (b"\x00\xff", b'{"a":[1,null]}')
         assert str(found[3].cursor) == f"{started.epoch}:4"
         assert (await unbroken.state("a")).state is StreamState.COMPLETED
+
+
+async def test_what_an_application_starts_for_a_user_is_that_users() -> None:
+    unbroken = Unbroken("memory:")
+    alice, bob = (unbroken.acting_for(Principal("acme", name)) for name in ("alice", "bob"))
+    reader = unbroken.acting_for(
+        Principal("acme", "alice", actor="a phone", grants=(Grant("a", frozenset({Verb.READ})),))
+    )
+
+    async def source() -> AsyncIterator[Any]:
+        yield "hers"
+
+    for _ in range(2):  # also when the application was started again
+        async with unbroken.lifespan():
+            await alice.start(source(), "a")
+            assert [one.message.text async for one in alice.follow("a")] == ["hers"]
+            assert [one.message.text async for one in reader.follow("a")] == ["hers"]
+            for other in (bob, unbroken):
+                with pytest.raises(NotFoundError):
+                    await other.state("a")
+            with pytest.raises(ForbiddenError):
+                await reader.cancel("a")
 
 
 async def test_a_viewer_that_leaves_stops_nothing() -> None:

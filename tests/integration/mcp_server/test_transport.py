@@ -51,6 +51,9 @@ async def test_a_token_is_wanted_from_everybody_and_is_not_the_servers(tmp_path:
         assert await answered(process.endpoint) == 401
         for wrong in ("", "Bearer", f"Bearer {UPSTREAM}", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN):
             assert await answered(process.endpoint, Authorization=wrong) == 401, wrong
+        async with httpx2.AsyncClient() as twice:
+            both = [("Authorization", f"Bearer {TOKEN}"), ("Authorization", f"Bearer {TOKEN}")]
+            assert (await twice.post(process.endpoint, content=b"{}", headers=both)).status_code == 401
         async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as given:
             transport = streamable_http_client(process.endpoint, http_client=given)
             async with Client(transport) as client:

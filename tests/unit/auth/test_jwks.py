@@ -189,7 +189,7 @@ async def test_a_token_without_a_key_name_means_the_only_key_there_is() -> None:
 @pytest.mark.parametrize(
     ("head", "body"),
     [
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nConnection: close\r\n\r\n", b""),
+        (b"HTTP/1.1 302 Found\r\nLocation: ELSEWHERE\r\nConnection: close\r\n\r\n", b""),
         (b"HTTP/1.1 500 Oh\r\nConnection: close\r\n\r\n", None),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"<html>"),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b'{"keys":[]}' + b" " * (256 * 1024)),
@@ -197,8 +197,8 @@ async def test_a_token_without_a_key_name_means_the_only_key_there_is() -> None:
     ],
 )
 async def test_a_bad_answer_of_the_provider_is_no_answer(head: bytes, body: bytes | None) -> None:
-    async with served(signer()) as idp:
-        idp.head, idp.body = head, body
+    async with served(signer()) as idp, served(signer()) as elsewhere:
+        idp.head, idp.body = head.replace(b"ELSEWHERE", elsewhere.url.encode()), body
         async with running(idp) as ring:
             assert await _outcome(ring, "first") == "provider_unavailable"
 

@@ -128,6 +128,7 @@ FORGED: dict[str, Callable[[], str]] = {
     "no typ": lambda: signer().sign({"alg": "ES256", "kid": "first"}, GOOD),
     "an identity token": lambda: signer().token(GOOD, typ="id+jwt"),
     "critical extension": lambda: signer().token(GOOD, crit=["exp"], exp=1),
+    "critical extension that the library knows": lambda: signer().token(GOOD, crit=["b64"], b64=True),
     "unencoded payload": lambda: signer().token(GOOD, b64=False),
     "claims twice": lambda: signer().sign(HEAD, json.dumps(GOOD)[:-1].encode() + b',"sub":"bob"}'),
     "claims not finite": lambda: signer().sign(HEAD, json.dumps(GOOD)[:-1].encode() + b',"x":NaN}'),
