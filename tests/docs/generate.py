@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 import unbroken
 from tests.docs.limits import MEANING
+from tests.support.sbom import bill_of_materials
 from unbroken.client import Client, SyncClient
 from unbroken.client.runs import ClientRuns
 from unbroken.client.sync_runs import SyncRuns
@@ -50,6 +51,7 @@ def pages() -> dict[Path, str]:
         "limits.md": limits_page(),
         "metrics.md": metrics_page(),
         "api.md": api_page(),
+        "sbom.cdx.json": json.dumps(bill_of_materials(), indent=1) + "\n",
         "openapi.json": json.dumps(openapi(), indent=1) + "\n",
     }
     return {REFERENCE / name: text for name, text in texts.items()}
