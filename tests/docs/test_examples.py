@@ -430,7 +430,7 @@ async def test_the_disk_of_the_fault_kit(tmp_path: Path, number: int, printed: s
 async def test_a_damaged_file(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path) as process, Client(process.url) as client:
         await client.create("chat/1")
-        for number in range(160):
+        for number in range(60):  # too few to be merged meanwhile
             await client.append("chat/1", [f"{number}.{part} " + "x" * 1_800 for part in range(3)])
         assert await process.terminate() == 0
     data = bytearray((tmp_path / "unbroken.db").read_bytes())
