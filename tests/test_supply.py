@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scan.answers import ONCE, unanswered
 from tests.support.sbom import bill_of_materials
 
 ROOT = Path(__file__).parents[1]
@@ -49,3 +50,11 @@ def test_the_bill_names_every_vendored_file_by_what_it_is() -> None:
     }
     files = [path for path in vendored.iterdir() if path.suffix in {".js", ".mjs"}]
     assert named == {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_finding_without_an_answer_is_wrong_and_so_is_an_answer_to_nothing() -> None:
+    known = [{"test_id": name, "filename": path, "line_number": 1, "issue_text": ""} for name, path in ONCE]
+    assert unanswered(known) == []
+    new = {"test_id": "B602", "filename": "src/a.py", "line_number": 7, "issue_text": "a shell"}
+    assert unanswered([*known, new]) == ["src/a.py:7: B602 a shell"]
+    assert len(unanswered(known[1:])) == 1
