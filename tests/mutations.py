@@ -340,16 +340,16 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a broken chain is believed",
-        SUBSCRIPTION,
-        "        if known is None or chain(known, first, encoded) == said:\n",
-        "        if True:\n",
+        "src/unbroken/protocol/client_chain.py",
+        "        if self._head != said:\n",
+        "        if False:\n",
         SESSION_TESTS,
     ),
     Mutation(
         "a leaf does not cover its place",
         CHAIN,
-        'leaf.update(seq.to_bytes(8, "big") + message)',
-        "leaf.update(message)",
+        'leaf.update(salt + seq.to_bytes(8, "big") + message)',
+        "leaf.update(salt + message)",
         ("tests/unit/protocol", "tests/unit/store"),
     ),
     Mutation(

@@ -239,8 +239,8 @@ DISK_MUTATIONS: Final = (
     Mutation(
         "salvage needs the rows of streams",
         "src/unbroken/store/sqlite/salvage/salvage.py",
-        "enumerate(sorted(self._found.chunks.keys() - known), 1)",
-        "enumerate([], 1)",
+        "for stream in sorted(self._found.chunks.keys() - known):",
+        "for stream in ():",
         ("tests/integration/disk/test_salvage.py",),
     ),
     Mutation(

@@ -95,7 +95,7 @@ SIMULATED_MUTATIONS: Final = (
         "src/unbroken/protocol/client_requests.py",
         ", at_most=at_most)",
         ")",
-        ("tests/unit/protocol/test_client_requests.py",),
+        ("tests/unit/protocol/test_client_session.py",),
     ),
     Mutation(
         "a ticket is good again when the clock is set back",
