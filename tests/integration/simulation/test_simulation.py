@@ -80,6 +80,10 @@ def test_leaving_out_a_fault_changes_nothing_before_it() -> None:
     assert whole.lines[:until] == without.lines[:until]
 
 
+def test_who_succeeds_a_producer_reads_on_though_messages_are_trimmed_under_it() -> None:
+    assert not simulate(840).violations
+
+
 @pytest.fixture
 def hole_in_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect: a viewer that is behind is served from the ring, whether or not the ring reaches back far enough."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from random import Random
 
 from unbroken.client import Client, Producer
-from unbroken.errors import ConflictError, EndedError, UnbrokenError
+from unbroken.errors import ConflictError, EndedError, TrimmedError, UnbrokenError
 from unbroken.messages import NewMessage
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.context import RunContext
@@ -137,7 +137,11 @@ class _Succession:
         last = -1
         after: str = "start"
         while True:
-            read = await client.read(self._plan.name, after)
+            try:
+                read = await client.read(self._plan.name, after)
+            except TrimmedError:
+                after = "start"  # the janitor was faster; the last message is never trimmed
+                continue
             for received in read.received():
                 last = max(last, int((received.text or "").split()[0].rpartition("/")[2]))
             if read.up_to_date:
