@@ -141,6 +141,7 @@ async def running_server(
         ssl_certfile=certificate,
         proxy_headers=services.access.proxies is None,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,  # a client that computes for long meets no closing connection
         lifespan="on",
     )
     server = uvicorn.Server(config)

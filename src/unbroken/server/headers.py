@@ -41,8 +41,10 @@ SECURITY: Final = {
 PAGE: Final = {**SECURITY, "Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
 """On the page and its files, which hold nothing of anybody's and are revalidated each time."""
 
-LIVE_CACHING: Final = "no-store, no-transform"
-"""On responses that stay open: nobody keeps them, nobody on the way changes (and so holds back) what they carry."""
+LIVE_CACHING: Final = "no-cache, no-store, no-transform"
+"""On responses that stay open: nobody keeps them, nobody on the way changes (and so holds back) what they carry.
+
+Durable Streams asks for the first of them."""
 
 _Raw = list[tuple[bytes, bytes]]
 

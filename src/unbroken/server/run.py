@@ -79,7 +79,6 @@ def build_engine(settings: Settings) -> Engine:
         services.audit.write_to(settings.audit)
     if settings.checkpoints is not None and settings.checkpoint_key is not None:
         services.keeper = _keeper(services, settings.checkpoints, settings.checkpoint_key)
-    services.audit.record(configured(settings))
     return Engine(services)
 
 
@@ -135,6 +134,7 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again when it has stopped gracefully
     listening = _listen(settings.host, settings.port)
+    engine.services.audit.record(configured(settings))
     with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve(_Server(config, engine), engine, listening))
     logging.getLogger(__name__).info("stopped")
@@ -149,6 +149,7 @@ def work(settings: Settings) -> int:
     if build_catalog(settings) is None:
         raise ConfigurationError("there is nothing to execute; name tasks, programs or MCP servers", setting="tasks")
     engine = build_engine(settings)
+    engine.services.audit.record(configured(settings))
     asyncio.run(_work(engine))
     logging.getLogger(__name__).info("stopped")
     return 0

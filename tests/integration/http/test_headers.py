@@ -73,7 +73,7 @@ def promised(path: str) -> tuple[set[str], set[str]]:
     if path == "/" or path.startswith("/static/"):
         return {PAGE, DATA}, {"no-cache", "no-store"}
     if path.startswith(("/v1/stream/", "/v1/content/")):
-        return {SANDBOX, DATA}, {"no-store", "no-store, no-transform"}
+        return {SANDBOX, DATA}, {"no-store", "no-cache, no-store, no-transform"}
     return {DATA}, {"no-store"}
 
 
@@ -121,7 +121,7 @@ async def test_live_answers_are_kept_by_nobody(client: httpx2.AsyncClient) -> No
     for path in ("/v1/messages/live?live=sse", "/v1/stream/live-too?offset=-1&live=sse"):
         async with client.stream("GET", path) as response:
             assert response.headers["content-type"].startswith("text/event-stream")
-            check(response.headers, {DATA, SANDBOX}, {"no-store, no-transform"})
+            check(response.headers, {DATA, SANDBOX}, {"no-cache, no-store, no-transform"})
 
 
 @pytest.mark.parametrize(

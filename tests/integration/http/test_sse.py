@@ -49,7 +49,7 @@ async def test_the_response_is_exactly_what_the_protocol_says(server: Served) ->
     async with server.events(PATH) as viewer:
         headers = viewer.response.headers
         assert headers["content-type"] == "text/event-stream"
-        assert headers["cache-control"] == "no-store, no-transform"
+        assert headers["cache-control"] == "no-cache, no-store, no-transform"
         assert headers["x-accel-buffering"] == "no"
         assert "content-length" not in headers
         events = await viewer.rest()
