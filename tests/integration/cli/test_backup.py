@@ -177,3 +177,29 @@ async def test_a_restore_is_refused_beside_a_server_and_brings_back_what_was_sav
         assert (await client.state("a")).head == 2
         assert (await client.verify("a")).ok
         await client.append("a", "another")
+
+
+@pytest.mark.scenario("TC-EDGE-008")
+async def test_a_write_ahead_log_that_was_left_behind_never_meets_what_is_restored(alone: Commands, tmp_path: Path) -> None:
+    """Somebody deleted the database without its log, or a restore was killed between renaming the one and the other."""
+    backup, database = await filled(tmp_path / "backup.db", 10), tmp_path / "unbroken.db"
+    store = SQLiteStore(tmp_path / "old.db", durability=Durability.PROCESS)
+    await store.open()
+    await append(store, await create(store, "another", Principal()), [encoded("old")])
+    left = (tmp_path / "old.db-wal").read_bytes()
+    await store.close()
+    assert left
+    for verb in ("restore", "backup", "salvage"):
+        (tmp_path / "unbroken.db-wal").write_bytes(left)
+
+        done = await alone(verb, str(backup), str(database))
+
+        assert done.status == 0, done.err
+        assert await held(database, "a") == [str(n) for n in range(10)], verb
+        database.unlink()
+    assert (tmp_path / "unbroken.db-wal.replaced").read_bytes() == left
+    assert named(tmp_path, "unbroken.db-wal.replaced*") == [
+        "unbroken.db-wal.replaced",
+        "unbroken.db-wal.replaced-2",
+        "unbroken.db-wal.replaced-3",
+    ]

@@ -126,8 +126,14 @@ def partial(target: Path) -> Iterator[Path]:
 
 
 def finish(unfinished: Path, target: Path) -> None:
-    """Give a file that is whole its name, for good: also when the power goes right afterwards."""
+    """Give a file that is whole its name, for good: also when the power goes right afterwards.
+
+    What lies beside `target` belongs to a database that is gone; SQLite would take it for this one's, so it is renamed.
+    """
     try:
+        for left in _beside(target):
+            if left.exists():
+                left.rename(_unused(left))
         for place, flags in ((unfinished, os.O_RDWR), (None, os.O_RDONLY | os.O_DIRECTORY)):
             if place is None:
                 unfinished.replace(target)
@@ -223,12 +229,18 @@ def _set_aside(database: Path) -> Path | None:
     """Rename the old database, with its write-ahead log, which must never meet the new one."""
     if not database.exists():
         return None
-    number, kept = 1, database.with_name(database.name + ".replaced")
-    while kept.exists():
-        number += 1
-        kept = database.with_name(f"{database.name}.replaced-{number}")
+    kept = _unused(database)
     database.rename(kept)
     for old, new in zip(_beside(database), _beside(kept), strict=True):
         if old.exists():
             old.rename(new)
+    return kept
+
+
+def _unused(path: Path) -> Path:
+    """A name for what was at `path`."""
+    number, kept = 1, path.with_name(path.name + ".replaced")
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.name}.replaced-{number}")
     return kept
