@@ -145,12 +145,19 @@ class SpillFile:
 
     @classmethod
     def open(cls, path: Path) -> SpillFile:
-        """The file that a run left; `CorruptError` when it is none. What follows its last whole record is cut off."""
+        """The file that a run left. What follows its last whole record is cut off.
+
+        `CorruptError` when it is none, or has a record that is whole and of a kind that only another version knows: then
+        nothing of it is changed.
+        """
         file = cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
         if os.pread(file._descriptor, len(MAGIC), 0) != MAGIC:
             file.close()
             raise CorruptError(f"{path.name} is not a spill file")
         end = max((position for _, position in file.records()), default=file._first)
+        if file._payload(end) is not None:
+            file.close()
+            raise CorruptError(f"{path.name} was written by another version: it has a record that this one does not know")
         file.lost_bytes = file.size - end
         file.truncate(end)
         return file
@@ -173,6 +180,16 @@ class SpillFile:
 
     def read(self, position: int) -> tuple[SpillRecord, int] | None:
         """The record at `position` and the position behind it; None at the end or where the file is damaged."""
+        payload = self._payload(position)
+        if payload is None:
+            return None
+        try:
+            return _decoder.decode(payload), position + FRAME_BYTES + len(payload)
+        except UNREADABLE:
+            return None
+
+    def _payload(self, position: int) -> bytes | None:
+        """What the record at `position` holds, where it is whole."""
         frame = os.pread(self._descriptor, FRAME_BYTES, position)
         if len(frame) < FRAME_BYTES:
             return None
@@ -180,12 +197,7 @@ class SpillFile:
         if length > self._size - position - FRAME_BYTES:
             return None
         payload = os.pread(self._descriptor, length, position + FRAME_BYTES)
-        if len(payload) < length or zlib.crc32(payload) != checksum:
-            return None
-        try:
-            return _decoder.decode(payload), position + FRAME_BYTES + length
-        except UNREADABLE:
-            return None
+        return None if len(payload) < length or zlib.crc32(payload) != checksum else payload
 
     def records(self) -> Iterator[tuple[SpillRecord, int]]:
         """Every record from the beginning, with the position behind it."""

@@ -262,6 +262,21 @@ def test_what_is_added_behind_a_torn_end_is_found(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_file_of_another_version_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "run-1.spill"
+    file = SpillFile.create(path, [HEADER])
+    file.add(SpillAppend(seq=0))
+    file.add(b'{"type":"checkpoint","seq":1}')
+    file.add(SpillAppend(seq=2))
+    file.close()
+    before = path.read_bytes()
+
+    with pytest.raises(CorruptError, match="another version"):
+        SpillFile.open(path)
+
+    assert path.read_bytes() == before
+
+
 def test_what_a_write_that_failed_half_way_has_left_is_taken_back(tmp_path: Path) -> None:
     file = SpillFile.create(tmp_path / "run-1.spill", [HEADER])
     before = file.size
