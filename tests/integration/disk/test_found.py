@@ -12,7 +12,7 @@ import pytest
 from tests.support.builders import append, appending, create, encoded, read_all
 from tests.support.commands import Commands
 from tests.support.parts import running_parts
-from unbroken.errors import CorruptError
+from unbroken.errors import CorruptError, StoreUnavailableError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamInfo
@@ -113,3 +113,28 @@ async def test_verify_names_the_pages_and_the_streams_that_are_damaged(tmp_path:
         assert told.text.count("100 messages verified") == 2
     listed = await commands("verify", "--all", "--store", url, "--json")
     assert listed.objects[0] == {"page": page, "ok": False}
+
+
+@pytest.mark.scenario("TC-EDGE-008")
+@pytest.mark.parametrize("instead", [False, True])
+async def test_nothing_is_acknowledged_into_a_file_that_was_deleted_or_replaced(tmp_path: Path, *, instead: bool) -> None:
+    path, away = tmp_path / "unbroken.db", tmp_path / "away.db"
+    store = SQLiteStore(path)
+    await store.open()
+    stream = await create(store, "a")
+    await append(store, stream, [encoded("kept")])
+    path.rename(away)
+    if instead:
+        path.write_bytes(b"")
+
+    for writing in (append(store, stream, [encoded("lost")]), store.probe()):
+        with pytest.raises(StoreUnavailableError, match="deleted or replaced"):
+            await writing
+
+    assert await read_all(store, stream.id) == ["kept"]
+    assert instead or not path.exists()
+    away.rename(path)
+    await store.probe()
+    await append(store, stream, [encoded("kept too")])
+    assert await read_all(store, stream.id) == ["kept", "kept too"]
+    await store.close()

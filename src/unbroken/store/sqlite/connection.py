@@ -6,6 +6,7 @@ failed in it, the next transaction starts clean.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -68,6 +69,7 @@ class Connection:
         self._read_only = read_only
         self._on_wal = on_wal
         self._raw: apsw.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._closed = False
         with self.failing():
             self._open()
@@ -75,6 +77,7 @@ class Connection:
     def _open(self) -> apsw.Connection:
         if self._closed:
             raise StoreUnavailableError("the store is closed")
+        self._check_file()
         vfs = checking_vfs()
         raw = apsw.Connection(str(self._path), vfs=vfs)
         try:
@@ -83,8 +86,28 @@ class Connection:
             raw.close(force=True)
             raise
         self._raw = raw
+        self._file = self._file or self._file_now()
         self._cursor = raw.cursor()
         return raw
+
+    def _check_file(self) -> None:
+        """`StoreUnavailableError` unless the file that was opened first is still the one that has the name.
+
+        SQLite would go on writing into a file that nobody finds again.
+        """
+        if self._file is not None and self._file_now() != self._file:
+            raise StoreUnavailableError(
+                f"{self._path.name} was deleted or replaced while it was open, so nothing is written. "
+                "Put the file back, or stop every server and worker that has it open and start again"
+            )
+
+    def _file_now(self) -> tuple[int, int] | None:
+        """Which file has the name."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _configure(self, raw: apsw.Connection, *, checksums: bool) -> None:
         raw.set_busy_timeout(int(self._limits.store_busy_seconds_max * 1000))
@@ -126,6 +149,7 @@ class Connection:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write: all of it or nothing. Waits for other processes for a bounded time; raises the store's typed errors."""
+        self._check_file()
         self._begin("BEGIN IMMEDIATE")
         try:
             yield
