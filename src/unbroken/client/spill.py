@@ -157,7 +157,9 @@ class SpillFile:
         end = max((position for _, position in file.records()), default=file._first)
         if file._payload(end) is not None:
             file.close()
-            raise CorruptError(f"{path.name} was written by another version: it has a record that this one does not know")
+            raise CorruptError(
+                f"{path.name} was written by another version: it has a record that this one does not know"
+            )
         file.lost_bytes = file.size - end
         file.truncate(end)
         return file

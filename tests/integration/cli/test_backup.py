@@ -180,7 +180,9 @@ async def test_a_restore_is_refused_beside_a_server_and_brings_back_what_was_sav
 
 
 @pytest.mark.scenario("TC-EDGE-008")
-async def test_a_write_ahead_log_that_was_left_behind_never_meets_what_is_restored(alone: Commands, tmp_path: Path) -> None:
+async def test_a_write_ahead_log_that_was_left_behind_never_meets_what_is_restored(
+    alone: Commands, tmp_path: Path
+) -> None:
     """Somebody deleted the database without its log, or a restore was killed between renaming the one and the other."""
     backup, database = await filled(tmp_path / "backup.db", 10), tmp_path / "unbroken.db"
     store = SQLiteStore(tmp_path / "old.db", durability=Durability.PROCESS)

@@ -117,7 +117,9 @@ async def test_verify_names_the_pages_and_the_streams_that_are_damaged(tmp_path:
 
 @pytest.mark.scenario("TC-EDGE-008")
 @pytest.mark.parametrize("instead", [False, True])
-async def test_nothing_is_acknowledged_into_a_file_that_was_deleted_or_replaced(tmp_path: Path, *, instead: bool) -> None:
+async def test_nothing_is_acknowledged_into_a_file_that_was_deleted_or_replaced(
+    tmp_path: Path, *, instead: bool
+) -> None:
     path, away = tmp_path / "unbroken.db", tmp_path / "away.db"
     store = SQLiteStore(path)
     await store.open()

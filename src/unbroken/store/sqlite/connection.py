@@ -6,7 +6,6 @@ failed in it, the next transaction starts clean.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -104,7 +103,7 @@ class Connection:
     def _file_now(self) -> tuple[int, int] | None:
         """Which file has the name."""
         try:
-            found = os.stat(self._path)
+            found = self._path.stat()
         except OSError:
             return None
         return found.st_dev, found.st_ino

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit, urlunsplit
 
-from unbroken.errors import InvalidError
+from unbroken.errors import InvalidError, UnreachableError
 from unbroken.testing.history_events import End
 from unbroken.testing.history_report import Rule
 from unbroken.testing.proxy import FaultProxy
@@ -146,7 +146,7 @@ class _Run:
                     for watcher in stage.first_watchers()
                 ]
                 joining = group.create_task(late_watchers(stage, group))
-                fault = group.create_task(apply(stage))
+                fault = group.create_task(self._fault(stage))
                 producing = [group.create_task(stage.produce(number)) for number in range(self._scenario.producers)]
                 await asyncio.wait(producing)
                 watching += await joining
@@ -162,6 +162,15 @@ class _Run:
         except TimeoutError:
             self._notes.append(f"not finished within {self._bounds.scenario_seconds:g} s")
 
+    async def _fault(self, stage: Stage) -> None:
+        """The scenario's fault; a server that does not come back after it is the server's failure, and no end of the run."""
+        try:
+            await apply(stage)
+        except UnreachableError as error:
+            self._notes.append(f"the server did not start again: {error}")
+            stage.progress.fault_over = True
+            stage.progress.tell()
+
     async def _ended(self, stage: Stage) -> bool:
         try:
             await stage.finish()
@@ -174,12 +183,18 @@ class _Run:
         """Read everything once more and hold all that was recorded against it."""
         scenario, recording = self._scenario, stage.recording
         complete = await self._final(stage)
-        state = complete.state or (_told(stage) if stage.progress.ended else "")
         if scenario.fault is not FaultKind.NONE:
             recording.history.fault(scenario.fault.value, stage.bites)
-        history = recording.finished(complete, state)
-        report = history.check(messages_min=scenario.messages // 2, without=self._without(stage))
+        if complete is None:
+            history = recording.history  # what is there at the end nobody knows, so nothing is held to be lost
+        else:
+            history = recording.finished(complete, complete.state or (_told(stage) if stage.progress.ended else ""))
+        report = history.check(
+            messages_min=scenario.messages // 2, without=self._without(stage, read=complete is not None)
+        )
         cells = judged(report)
+        if complete is None and not recording.told:
+            cells["unbroken"] = Cell(Outcome.INCONCLUSIVE)
         if not stage.progress.ended:
             evidence = f"stuck ({stage.progress.acknowledged} of {scenario.messages} messages were acknowledged)"
             cells["arrives"] = Cell(Outcome.FAIL, Rule.LIVE.name.lower(), evidence)
@@ -194,8 +209,8 @@ class _Run:
             history=tuple(history.lines()) if failed else (),
         )
 
-    async def _final(self, stage: Stage) -> Complete:
-        """The truth at the end; a stream that is not there any more is an empty one."""
+    async def _final(self, stage: Stage) -> Complete | None:
+        """The truth at the end; a stream that is not there any more is an empty one. None: there was no answer."""
         found: list[Complete] = []
 
         async def read() -> None:
@@ -204,13 +219,19 @@ class _Run:
         try:
             async with asyncio.timeout(FINAL_SECONDS):
                 await insist(read)
-        except (TimeoutError, RefusedError) as error:
+        except TimeoutError as error:
             self._notes.append(f"the stream could not be read at the end: {_why(error)}")
-        return found[0] if found else Complete(())
+            return None
+        except RefusedError as error:
+            self._notes.append(f"the stream could not be read at the end: {error}")
+            return Complete(())
+        return found[0]
 
-    def _without(self, stage: Stage) -> frozenset[Rule]:
-        """The rules that say nothing here."""
+    def _without(self, stage: Stage, *, read: bool) -> frozenset[Rule]:
+        """The rules that say nothing here; without a position and without a last read nobody knows where messages stand."""
         found = set() if stage.recording.told else {Rule.ONE_PLACE}
+        if not stage.recording.told and not read:
+            found |= {Rule.DENSE, Rule.CURSOR}
         if not stage.tells_end:
             found.add(Rule.ONE_END)
         if Capability.IDEMPOTENT_APPEND not in self._target.claims and self._scenario.fault is FaultKind.KILL:

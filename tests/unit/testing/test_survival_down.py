@@ -1,0 +1,141 @@
+"""The survival kit against a server that does not come back, or does not answer: no crash, and nobody is accused of loss."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from unbroken.errors import UnreachableError
+from unbroken.testing.survival import (
+    Adapter,
+    Bounds,
+    Capability,
+    Complete,
+    Delivery,
+    Ended,
+    LostError,
+    Outcome,
+    Row,
+    Target,
+    runner,
+    running,
+    scenarios,
+    survive,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-003")]
+
+
+class Server:
+    """What the adapter talks to, in this process; also its own launcher."""
+
+    def __init__(self, *, starts: int = 100, tells_positions: bool = True) -> None:
+        self.messages: list[str] = []
+        self.ended = False
+        self.up = False
+        self.tells_positions = tells_positions
+        self.readable = True
+        self._starts = starts
+
+    async def start(self, _port: int, _directory: Path) -> None:
+        self._starts -= 1
+        if self._starts < 0:
+            raise UnreachableError("the server ended with 1")
+        self.up = True
+
+    async def stop(self, _number: signal.Signals) -> None:
+        self.up = False
+
+    def target(self) -> Target:
+        return Target("", lambda url: Direct(url, self), Direct.capabilities, self)
+
+
+class Direct(Adapter):
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.DELETE}
+
+    def __init__(self, url: str, server: Server) -> None:
+        super().__init__(url)
+        self._server = server
+
+    def _reach(self) -> Server:
+        if not self._server.up:
+            raise LostError("nobody answers")
+        return self._server
+
+    async def create(self, stream: str) -> None:
+        del stream
+        self._reach().messages.clear()
+
+    async def append(self, stream: str, payload: str, *, producer: str, number: int) -> int:
+        del stream, producer, number
+        await asyncio.sleep(0)
+        self._reach().messages.append(payload)
+        return self._position(len(self._server.messages))
+
+    async def end(self, stream: str) -> None:
+        del stream
+        self._reach().ended = True
+
+    async def subscribe(self, stream: str, cursor: str) -> AsyncGenerator[Delivery | Ended, None]:
+        del stream
+        place = int(cursor or 0)
+        while True:
+            server = self._reach()
+            while place < len(server.messages):
+                place += 1
+                yield Delivery(server.messages[place - 1], cursor=str(place), position=self._position(place))
+            if server.ended:
+                yield Ended("completed")
+                return
+            await asyncio.sleep(0.001)
+
+    async def read_all(self, stream: str) -> Complete:
+        del stream
+        server = self._reach()
+        if not server.readable:
+            raise LostError("it is busy")
+        rows = [Delivery(text, position=self._position(place)) for place, text in enumerate(server.messages, 1)]
+        return Complete(tuple(rows), "completed")
+
+    def _position(self, place: int) -> int:
+        return place if self._server.tells_positions else 0
+
+
+async def row(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> Row:
+    monkeypatch.setattr(runner, "FINAL_SECONDS", 0.5)
+    (scenario,) = [each for each in scenarios() if each.name == name]
+    async with running(server.target()) as target:
+        bounds = Bounds(scenario_seconds=3, patience_seconds=1)
+        (found,) = await survive(target, [scenario], seed=1, label="down", bounds=bounds)
+    return found
+
+
+async def test_a_server_that_does_not_start_again_fails_and_the_kit_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await row(Server(starts=2), "kill", monkeypatch)
+    assert found.outcome is Outcome.FAIL
+    assert found.broken == ["live"]
+    assert found.cells["kept"].outcome is Outcome.INCONCLUSIVE
+    assert "the server did not start again: the server ended with 1" in found.notes
+
+
+@pytest.mark.parametrize("tells_positions", [True, False])
+async def test_what_nobody_could_read_at_the_end_is_not_held_to_be_lost(
+    monkeypatch: pytest.MonkeyPatch, *, tells_positions: bool
+) -> None:
+    server = Server(tells_positions=tells_positions)
+    server.readable = False
+    found = await row(server, "steady", monkeypatch)
+    assert found.broken == []
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.cells["kept"].outcome is Outcome.INCONCLUSIVE
+    assert found.cells["unbroken"].outcome is (Outcome.PASS if tells_positions else Outcome.INCONCLUSIVE)
+    assert "could not be read at the end" in found.notes[0]
+
+
+async def test_the_server_of_these_tests_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await row(Server(), "kill", monkeypatch)).outcome is Outcome.PASS
