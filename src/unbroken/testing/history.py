@@ -119,7 +119,11 @@ class History:
         self.events.append(Heal(self._now()))
 
     def trim(self, first: int) -> None:
-        """Messages before `first` were deleted on purpose."""
+        """Messages before `first` were deleted on purpose.
+
+        An observer that had not read them all and is told so goes on under another name, with an `open` at its new place:
+        one that silently passes over them has a hole.
+        """
         self.events.append(Trim(first))
 
     # --- judging -----------------------------------------------------------------------------------------------------

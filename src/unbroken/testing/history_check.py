@@ -93,6 +93,7 @@ class _Checker:
         self._findings = _Findings()
         self._sent: dict[str, _Sent] = {}
         self._acked: dict[str, _Acked] = {}
+        self._acked_again: list[tuple[str, int]] = []
         self._failed: set[str] = set()
         self._id_at: dict[int, tuple[str, str]] = {}
         self._place_of: dict[str, tuple[int, str]] = {}
@@ -113,7 +114,8 @@ class _Checker:
             case Invoke(producer, name, digest):
                 self._sent.setdefault(name, _Sent(producer, digest, index))
             case Ack(name, position):
-                self._acked.setdefault(name, _Acked(position, index))
+                if self._acked.setdefault(name, _Acked(position, index)).position != position:
+                    self._acked_again.append((name, position))
                 self._acked_most = max(self._acked_most, position)
             case Open(observer, cursor):
                 self._open(observer, cursor)
@@ -264,7 +266,11 @@ class _Checker:
                     Rule.ONCE, "double append", id=name, position=places[name], other_position=position
                 )
             places.setdefault(name, position)
-            ids[position] = name
+            if ids.setdefault(position, name) != name:
+                self._findings.report(
+                    Rule.ONE_PLACE, "divergent", position=position, id=ids[position], other_id=name, by=final.observer
+                )
+                ids[position] = name
             if name in self._failed:
                 self._findings.report(
                     Rule.NOT_FAILED, "aborted read", id=name, position=position, observer=final.observer
@@ -274,13 +280,13 @@ class _Checker:
 
     def _check_kept(self, places: dict[str, int], ids: dict[int, str]) -> None:
         for name, acked in self._acked.items():
-            place = places.get(name)
-            if place is None and not 0 < acked.position < self._first:
+            if name not in places and not 0 < acked.position < self._first:
                 self._findings.report(Rule.ACKED_KEPT, "acked lost", id=name, position=acked.position)
-            elif place is not None and acked.position not in {0, place}:
-                self._findings.report(
-                    Rule.ACKED_KEPT, "ack position", id=name, position=acked.position, other_position=place
-                )
+        told = [(name, acked.position) for name, acked in self._acked.items()]
+        for name, position in (*told, *self._acked_again):
+            place = places.get(name, position)
+            if position not in {0, place}:
+                self._findings.report(Rule.ACKED_KEPT, "ack position", id=name, position=position, other_position=place)
         for position, (name, observer) in self._id_at.items():
             if position >= self._first and ids.get(position) != name:
                 self._findings.report(Rule.SEEN_KEPT, "seen then lost", id=name, position=position, observer=observer)

@@ -129,7 +129,9 @@ class _Naive:
         return any(event.id in there for _, event in self.all(Fail))
 
     def two_places(self) -> bool:
-        """Did one place hold two messages, or one message two places, in what was delivered?"""
+        """Did one place hold two messages, or one message two places, in what was delivered? Two at the end count too."""
+        if any(one == other and name != another for one, name, _ in self.rows for other, another, _ in self.rows):
+            return True
         return any(
             (one.position == other.position) != (one.id == other.id)
             for _, one in self.delivered
@@ -158,7 +160,8 @@ class _Naive:
             position = told[1].position
             places = [place for place, other, _ in self.rows if other == name]
             trimmed = 0 < position < self.first
-            if (not places and not trimmed) or (places and position not in {0, places[0]}):
+            wrong = any(event.position not in {0, *places[:1]} for _, event in self.acked if event.id == name)
+            if (not places and not trimmed) or (places and wrong):
                 return True
         return False
 

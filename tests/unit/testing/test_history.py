@@ -222,6 +222,28 @@ def test_trimmed_messages_are_not_missed() -> None:
     history.check().raise_if_failed()
 
 
+def test_a_retry_that_is_acknowledged_at_another_place_is_named() -> None:
+    history = History()
+    history.invoke("p", "m1")
+    history.ack("m1", 1)
+    history.ack("m1", 7)
+    history.deliver("o", 1, "m1")
+    history.final([(1, "m1", "")])
+    finding = history.check().findings[Rule.ACKED_KEPT]
+    assert (finding.anomaly, finding.witness["position"]) == ("ack position", 7)
+    assert naive_verdicts(history.events)[Rule.ACKED_KEPT] is Verdict.FAIL
+
+
+def test_two_messages_at_one_place_at_the_end_are_named_though_nobody_was_given_them() -> None:
+    history = History()
+    for name in ("m1", "m2"):
+        history.invoke("p", name)
+        history.ack(name, 1)
+    history.final([(1, "m1", ""), (1, "m2", "")])
+    assert history.check(messages_min=0).anomalies == ["divergent"]
+    assert naive_verdicts(history.events, messages_min=0)[Rule.ONE_PLACE] is Verdict.FAIL
+
+
 def test_the_end_that_comes_too_late_after_healing_is_named() -> None:
     now = [0.0]
     history = History(now=lambda: now[0])
