@@ -19,7 +19,8 @@ LAST = "last"
 """The id of the message behind which viewers leave, where a server tells no end."""
 PAUSE_SECONDS_MIN = 0.02
 PAUSE_SECONDS_MAX = 0.5
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789äß€漢😀"
+"""Of one to four bytes each: what is cut in the middle of a character shows."""
 
 
 async def pause(failures: int) -> None:

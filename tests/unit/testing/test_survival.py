@@ -1,4 +1,4 @@
-"""The survival kit against a server that does not come back, or does not answer: no crash, and nobody is accused of loss."""
+"""The survival kit against servers in this process: down, silent, or careless with text. It misses no harm and accuses nobody."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Server:
         self.up = False
         self.tells_positions = tells_positions
         self.readable = True
+        self.ascii_only = False
         self._starts = starts
 
     async def start(self, _port: int, _directory: Path) -> None:
@@ -74,7 +75,7 @@ class Direct(Adapter):
     async def append(self, stream: str, payload: str, *, producer: str, number: int) -> int:
         del stream, producer, number
         await asyncio.sleep(0)
-        self._reach().messages.append(payload)
+        self._reach().messages.append(self._stored(payload))
         return self._position(len(self._server.messages))
 
     async def end(self, stream: str) -> None:
@@ -101,6 +102,9 @@ class Direct(Adapter):
             raise LostError("it is busy")
         rows = [Delivery(text, position=self._position(place)) for place, text in enumerate(server.messages, 1)]
         return Complete(tuple(rows), "completed")
+
+    def _stored(self, payload: str) -> str:
+        return payload.encode("ascii", "replace").decode() if self._server.ascii_only else payload
 
     def _position(self, place: int) -> int:
         return place if self._server.tells_positions else 0
@@ -139,3 +143,11 @@ async def test_what_nobody_could_read_at_the_end_is_not_held_to_be_lost(
 
 async def test_the_server_of_these_tests_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await row(Server(), "kill", monkeypatch)).outcome is Outcome.PASS
+
+
+async def test_a_server_that_spoils_what_is_not_ascii_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    server.ascii_only = True
+    found = await row(server, "steady", monkeypatch)
+    assert found.broken == ["known"]
+    assert found.cells["same"].evidence.startswith("corrupt")
