@@ -57,7 +57,10 @@ class Eraser:
         return Erasure(count)
 
     async def owner(self, principal: Principal, reason: str) -> Erasure:
-        """Erase every stream of the principal, who must be their owner, and the metadata of its sessions."""
+        """Erase every stream of the principal, who must be their owner, and the metadata of its sessions.
+
+        What they had deleted before is destroyed with it.
+        """
         check_fresh(principal, self._streams.clock.now_ms())
         _check_reason(reason)
         if principal.grants is not None:
@@ -65,7 +68,7 @@ class Eraser:
         count, sessions = 0, await self._sessions(principal)
         while found := [info for info in await self._all(principal, StreamFilter()) if info.erased is None]:
             count += await self._erase(found, principal, reason)
-        everything = sessions > 0
+        everything = True  # also of what was deleted before, of which no stream says that it was there
         while await self._streams.store.scrub(everything=everything):
             everything = False
         tenant, owner = principal.tenant, principal.subject

@@ -114,6 +114,16 @@ async def test_nothing_of_a_person_is_left_and_the_chain_holds(kind: str, tmp_pa
 
 
 @pytest.mark.parametrize("kind", STORES)
+async def test_what_was_deleted_before_is_destroyed_too(kind: str, tmp_path: Path) -> None:
+    async with running_parts(make(kind, tmp_path), limits=LIMITS) as parts:
+        await parts.streams.delete(await fill(parts, "a"))
+        await parts.streams.delete_session(ALICE, "s")
+        found = await eraser(parts).owner(ALICE, "asked by mail")
+        assert (found.streams, found.sessions) == (0, 0)
+        assert files_with(tmp_path, CANARY) == [], "while the server runs, its log is empty too"
+
+
+@pytest.mark.parametrize("kind", STORES)
 async def test_what_forks_share_with_an_erased_stream_is_erased_in_them_and_their_own_is_not(
     kind: str, tmp_path: Path
 ) -> None:
