@@ -72,7 +72,7 @@ class Callers:
         given = header(headers, "authorization")
         ticket = None if given is None else _credential(given, "ticket")
         if ticket is not None:
-            return self._of_ticket(ticket, headers, scope)
+            return await self._not_revoked(self._of_ticket(ticket, headers, scope))
         refusal: UnauthorizedError | None = None
         if given is not None:
             refusal = UnauthorizedError("the request carries no valid credential")

@@ -26,7 +26,7 @@ from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import Limits
 from unbroken.messages import check_name
 from unbroken.store.base import Page
-from unbroken.store.tokens import CredentialRepository, Proof, Revocation, StoredToken, TokenKind
+from unbroken.store.tokens import CredentialRepository, Proof, Revocation, StoredToken, TokenKind, session_mark
 
 __all__ = ["MadeToken", "NewToken", "StoredTokens", "credential_of"]
 
@@ -85,7 +85,7 @@ class StoredTokens:
         secret = PREFIXES[new.kind] + secrets.token_urlsafe(SECRET_BYTES)
         ends = [end for end in (new.expires_ms, by.expires_ms) if end is not None]
         token = StoredToken(
-            id=secrets.token_hex(ID_BYTES),
+            id=secrets.token_hex(ID_BYTES) + _mark(by),
             hash=_hash(secret),
             kind=new.kind,
             tenant=by.tenant,
@@ -100,6 +100,9 @@ class StoredTokens:
             if token.parent is not None and await self.revoked((by,)):
                 raise UnauthorizedError("the token was revoked")
             raise OverloadedError("there are too many tokens", limit="tokens_of_owner_max", retry_after_seconds=60)
+        if token.parent is None and await self.revoked((by,)):  # while it was being made
+            await self._store.delete_token(by, token.id)
+            raise UnauthorizedError("the token was revoked")
         return MadeToken(token, secret)
 
     def _check(self, by: Principal, new: NewToken, grants: tuple[Grant, ...] | None, now: int) -> None:
@@ -190,7 +193,7 @@ class StoredTokens:
         return frozenset(proofs[proof] for proof in await self._store.revoked(tuple(proofs)))
 
     async def revoke(self, principal: Principal) -> None:
-        """From now on the credential of `principal` is good for nothing. Idempotent."""
+        """From now on the credential of `principal` is good for nothing, and no token that was made with it. Idempotent."""
         token = _stored_id(principal)
         if token is not None:
             await self._store.delete_token(principal, token)
@@ -199,7 +202,10 @@ class StoredTokens:
             await self._store.revoke(revocation, self._clock.now_ms())
 
     async def revoke_subject(self, tenant: str, subject: str) -> None:
-        """Every token of the identity provider that this subject has by now is good for nothing from here on."""
+        """Every token of the identity provider that this subject has by now is good for nothing from here on.
+
+        So is every stored one that was made with such a token; not those that the operator made.
+        """
         now = self._clock.now_ms()
         await self._store.revoke(Revocation(tenant=tenant, subject=subject, before_ms=now), now)
 
@@ -208,6 +214,12 @@ def _stored_id(principal: Principal) -> str | None:
     """The id of the stored token that the principal came with."""
     found = principal.credential
     return found.removeprefix(_STORED) if found.startswith(_STORED) else None
+
+
+def _mark(principal: Principal) -> str:
+    """What binds the tokens that the principal makes to the credential that it came with, where that can be revoked."""
+    found = principal.credential
+    return "" if not found or found == "token" or found.startswith(_STORED) else session_mark(found)
 
 
 def _proof(principal: Principal) -> Proof:

@@ -80,6 +80,8 @@ class MemoryCredentials:
                 del self._revoked[name]
             old = self._revoked.get(key)
             self._revoked[key] = revocation if old is None else _joined(old, revocation)
+            for token in [row for _, row in self._token_rows.values() if row.ends_with(revocation)]:
+                self._drop_token(token.id)
 
     async def revoked(self, proofs: Collection[Proof]) -> frozenset[Proof]:
         with self._token_lock:

@@ -6,6 +6,7 @@ SHA-256 that it is found by.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +20,16 @@ from unbroken.identity import Grant, Principal, Verb
 if TYPE_CHECKING:
     from unbroken.store.base import Page
 
-__all__ = ["CredentialRepository", "Proof", "Revocation", "StoredToken", "TokenKind", "grants_json", "parse_grants"]
+__all__ = [
+    "CredentialRepository",
+    "Proof",
+    "Revocation",
+    "StoredToken",
+    "TokenKind",
+    "grants_json",
+    "parse_grants",
+    "session_mark",
+]
 
 
 class TokenKind(StrEnum):
@@ -31,7 +41,10 @@ class TokenKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredToken:
-    """One token. `grants` None: everything that `owner` has. `parent` is the id of the token that it was handed on with."""
+    """One token. `grants` None: everything that `owner` has. `parent` is the id of the token that it was handed on with.
+
+    The `id` of one that was made with another credential than a stored token ends with the `session_mark` of that.
+    """
 
     id: str
     hash: bytes = field(repr=False)
@@ -47,6 +60,14 @@ class StoredToken:
     def live(self, now_ms: int) -> bool:
         """Whether its time is not over."""
         return self.expires_ms is None or self.expires_ms > now_ms
+
+    def ends_with(self, revocation: Revocation) -> bool:
+        """Whether it was made with a credential that this revokes."""
+        if self.tenant != revocation.tenant:
+            return False
+        if revocation.jti is not None:
+            return self.id.endswith(session_mark(revocation.jti))
+        return self.owner == revocation.subject and "-" in self.id and self.created_ms < revocation.before_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +128,10 @@ class CredentialRepository(Protocol):
         ...
 
     async def revoke(self, revocation: Revocation, now_ms: int) -> None:
-        """Keep a revocation; idempotent. Those that may be forgotten are."""
+        """Keep a revocation; idempotent. Those that may be forgotten are.
+
+        The stored tokens that were made with what it revokes go with it, and all that were handed on with them.
+        """
         ...
 
     async def revoked(self, proofs: Collection[Proof]) -> frozenset[Proof]:
@@ -120,6 +144,11 @@ class _Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     verbs: list[Verb]
     prefix: bool = False
     epoch: int | None = None
+
+
+def session_mark(credential: str) -> str:
+    """How the ids end of the tokens that were made with `credential`, which is no stored token itself."""
+    return "-" + hashlib.sha256(credential.encode()).hexdigest()[:16]
 
 
 def grants_json(grants: tuple[Grant, ...] | None) -> str | None:

@@ -17,6 +17,7 @@ from tests.support.house import ALICE, LIMITS, House, house
 from tests.support.idp import signer
 from tests.support.speeds import Speed, running_server
 from unbroken.auth.access import Access
+from unbroken.auth.stored import NewToken
 from unbroken.identity import Principal
 
 pytestmark = pytest.mark.anyio
@@ -227,3 +228,28 @@ async def test_who_has_no_credential_of_its_own_cannot_log_out() -> None:
     ):
         answer: Any = (await client.post(f"{server.url}/v1/logout")).json()
         assert (answer["status"], answer["code"]) == (400, "invalid")
+
+
+@pytest.mark.scenario("SEC-002")
+@pytest.mark.parametrize("whole", [False, True], ids=["logged out", "the subject is revoked"])
+async def test_what_was_made_with_a_credential_ends_with_it(whole: bool) -> None:
+    async with house() as made:
+        tokens = made.server.services.tokens
+        token, others = made.token(seconds=600), made.token(seconds=600, jti="two")
+        keys = [await _key(made, made.headers(token)), await _key(made, made.headers(others))]
+        keys.append(await _key(made, made.headers(keys[0])))
+        keys.append((await tokens.make(ALICE, NewToken())).secret)
+        ticket = (await made.client.post("/v1/tickets", headers=made.headers(keys[0]))).json()["ticket"]
+        async with made.peer(keys[2]) as peer:
+            await peer.receive("hello")
+            made.clock.advance(1)
+            await (tokens.revoke_subject(ALICE.tenant, ALICE.subject) if whole else made.log_out(token))
+            assert await peer.closed() == 4401
+        found = [(await made.client.get("/v1/streams", headers=made.headers(key))).status_code for key in keys]
+        assert found == [401, 401 if whole else 200, 401, 200], "what the operator made stays"
+        spent = await made.client.get("/v1/streams", headers={"Authorization": f"Ticket {ticket}"})
+        assert spent.status_code == 401
+
+
+async def _key(made: House, headers: dict[str, str]) -> str:
+    return str((await made.client.post("/v1/tokens", headers=headers, json={})).json()["token"])

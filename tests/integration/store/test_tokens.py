@@ -13,7 +13,7 @@ from unbroken.limits import DEFAULT_LIMITS
 from unbroken.store.base import StreamingMessageRepository
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection
-from unbroken.store.tokens import Proof, Revocation, StoredToken, TokenKind
+from unbroken.store.tokens import Proof, Revocation, StoredToken, TokenKind, session_mark
 
 pytestmark = pytest.mark.anyio
 Store = StreamingMessageRepository
@@ -138,3 +138,15 @@ async def test_grants_that_cannot_be_read_grant_nothing(sqlite: SQLiteStore, pat
         with pytest.raises(CorruptError):
             await sqlite.token_by_hash(digest("a"))
     connection.close()
+
+
+async def test_what_was_made_with_a_credential_is_gone_when_that_is_revoked(store: Store) -> None:
+    one, two = session_mark("jwt:1"), session_mark("jwt:2")
+    await put(store, token(f"a{one}"), token("child", parent=f"a{one}"), token(f"b{two}"), token("operators"))
+    await put(store, token(f"bob{one}", BOB), token(f"eve{one}", EVE))
+    await store.revoke(Revocation(tenant=ALICE.tenant, jti="jwt:1"), NOW_MS)
+    assert await listed(store) == ["operators", f"b{two}"]
+    assert await listed(store, EVE) == [f"eve{one}"]
+    await put(store, token(f"later{two}", created_ms=NOW_MS + 5))
+    await store.revoke(Revocation(tenant=ALICE.tenant, subject=ALICE.subject, before_ms=NOW_MS + 5), NOW_MS)
+    assert await listed(store) == [f"later{two}", "operators"]

@@ -15,7 +15,15 @@ from unbroken.store.base import Page
 from unbroken.store.listing import page, parse_token
 from unbroken.store.queries import load_queries
 from unbroken.store.sqlite.connection import Connection, Row
-from unbroken.store.tokens import Proof, Revocation, StoredToken, TokenKind, grants_json, parse_grants
+from unbroken.store.tokens import (
+    Proof,
+    Revocation,
+    StoredToken,
+    TokenKind,
+    grants_json,
+    parse_grants,
+    session_mark,
+)
 
 __all__ = ["delete_token", "list_tokens", "put_token", "revoke", "revoked", "token_by_hash"]
 
@@ -66,6 +74,10 @@ def revoke(connection: Connection, revocation: Revocation, now_ms: int) -> None:
     connection.run(
         QUERIES["revocation_put"], (revocation.tenant, kind, value, revocation.before_ms, revocation.until_ms)
     )
+    if revocation.jti is not None:
+        connection.run(QUERIES["tokens_of_session_delete"], (revocation.tenant, session_mark(revocation.jti)))
+    else:
+        connection.run(QUERIES["tokens_of_sessions_delete"], (revocation.tenant, value, revocation.before_ms))
 
 
 def revoked(connection: Connection, proofs: Collection[Proof]) -> frozenset[Proof]:

@@ -203,6 +203,12 @@ ORDER BY number DESC LIMIT ?4;
 -- name: token_delete
 DELETE FROM token WHERE id = ?3 AND tenant = ?1 AND owner = ?2 AND (?4 IS NULL OR parent = ?4);
 
+-- name: tokens_of_session_delete
+DELETE FROM token INDEXED BY token_by_owner WHERE tenant = ?1 AND substr(id, -17) = ?2;
+
+-- name: tokens_of_sessions_delete
+DELETE FROM token INDEXED BY token_by_owner WHERE tenant = ?1 AND owner = ?2 AND created_ms < ?3 AND instr(id, '-') > 0;
+
 -- name: revocations_forget
 DELETE FROM revocation WHERE until_ms <= ?1;
 
