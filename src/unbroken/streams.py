@@ -84,6 +84,7 @@ class Streams:
         self.quotas = Quotas(limits, store.usage, now=lambda: asyncio.get_running_loop().time())
         self.on_admitted: Callable[[Principal, Verb, StreamInfo], None] = lambda _principal, _may, _stream: None
         """Told of every right that was given out."""
+        self._verifying = asyncio.Lock()
         self.redactor: Redactor | None = None
         """What takes secrets out of all that is stored; set before anything is."""
 
@@ -331,6 +332,8 @@ class Streams:
     async def verify(self, stream: StreamInfo) -> Verification:
         """Recompute the hash chain over everything retained; reads in bounded steps and changes nothing.
 
+        However many are asked for, they take turns: one of them occupies the store, and others of the loop come between.
+
         The first message that does not fit is named in the result, or the stretch that it is in. Damage by somebody who
         recomputed what is stored beside the messages too shows behind it, where the first hash is that was left alone; damage
         in messages that were stored at once with the first retained one, and trimmed, shows in that one's stretch. Raises
@@ -342,11 +345,13 @@ class Streams:
         if seq == 0 and check.head != genesis(stream.tenant, stream.name, stream.epoch) and not stream.forked_from:
             return check.broken(Seq(1), Seq(1))
         while True:
-            found = await self._read(stream, check.seq)
-            for batch in found.batches:
-                broken = check.take(batch)
-                if broken is not None:
-                    return broken
+            async with self._verifying:
+                found = await self._read(stream, check.seq)
+                for batch in found.batches:
+                    broken = check.take(batch)
+                    if broken is not None:
+                        return broken
+                    await asyncio.sleep(0)
             if not found.batches:
                 return check.end(found.stream)
 

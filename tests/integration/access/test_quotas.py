@@ -14,14 +14,16 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.support.inprocess import store_of
+from tests.support.parts import ALICE as PARTS_ALICE
+from tests.support.parts import running_parts, texts
 from tests.support.speeds import Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
 from unbroken.client import Client
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.requests import NewStream
-from unbroken.store.base import StreamingMessageRepository
+from unbroken.store.base import Read, StreamingMessageRepository
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 ALICE, BOB = Principal("acme", "alice"), Principal("acme", "bob")
@@ -192,3 +194,34 @@ async def test_room_and_open_streams_are_bounded_across_restarts(kind: str, tmp_
             assert (await alice.delete("/v1/streams/b")).status_code == 204
             await running.services.quotas.refresh()
             assert (await alice.post("/v1/messages/c", json=big)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_however_many_chains_are_recomputed_others_come_between(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = replace(DEFAULT_LIMITS, read_messages_max=100, compact_chunks_min=1_000)
+    async with running_parts(store_of(kind, tmp_path, limits), limits=limits) as parts:
+        stream = await parts.stream()
+        for number in range(40):
+            await parts.streams.append_durably(stream, texts(*[str(number)] * 25))
+        reading: list[int] = []
+        most, original = 0, parts.store.read
+
+        async def read(*asked: Any, **more: Any) -> Read:
+            nonlocal most
+            reading.append(1)
+            most = max(most, len(reading))
+            try:
+                return await original(*asked, **more)
+            finally:
+                reading.pop()
+
+        monkeypatch.setattr(parts.store, "read", read)
+        stream = await parts.streams.get(PARTS_ALICE, "a", may=Verb.READ)
+        async with asyncio.timeout(CEILING_SECONDS), asyncio.TaskGroup() as tasks:
+            verifying = [tasks.create_task(parts.streams.verify(stream)) for _ in range(30)]
+            await parts.streams.get(PARTS_ALICE, "a", may=Verb.READ)
+            assert not any(task.done() for task in verifying), "who asks for little waits for none of them"
+        assert {task.result().bad for task in verifying} == {None}
+        assert most == 1, "they leave the store's other readers to others"
