@@ -167,6 +167,7 @@ class Limits:
     supervised_runs_max: int = 256
     supervised_runs_of_owner_max: int = 64
     active_runs_max: int = 1_000
+    active_runs_of_owner_max: int = 250
     run_spec_bytes_max: int = 256 * KIB
     run_poll_seconds: float = 0.5
     run_takeover_seconds: float = 2.0

@@ -20,6 +20,7 @@ from unbroken.errors import (
     InvalidError,
     NotFoundError,
     OverloadedError,
+    QuotaError,
     TooLargeError,
     TransitionError,
 )
@@ -37,6 +38,8 @@ from unbroken.streams import Streams
 __all__ = ["RunDesk"]
 
 _RETRY: Final = re.compile(r"(?P<base>.*)\.(?P<number>[1-9][0-9]{0,5})", re.DOTALL)
+OPERATOR: Final = ("local", "local")
+"""Whose runs are bounded by the number of all runs alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class RunDesk:
             run=spec.encode(),
         )
         try:
-            await self._check_room()
+            await self._check_room(principal)
         except OverloadedError:
             if await self._streams.store.get(principal, check_name(place.name, self._streams.limits)) is None:
                 raise
@@ -98,11 +101,18 @@ class RunDesk:
                 raise AlreadyExistsError(f"{place.name!r} is another run", stream=place.name)
         return created
 
-    async def _check_room(self) -> None:
-        most = self._streams.limits.active_runs_max
-        active = await self._streams.store.active_runs(StreamId(0), limit=most)
-        if len(active) >= most:
+    async def _check_room(self, principal: Principal) -> None:
+        """`OverloadedError` when too many runs are active, `QuotaError` when too many of them are the principal's."""
+        limits, owner = self._streams.limits, (principal.tenant, principal.subject)
+        active = await self._streams.store.active_runs(StreamId(0), limit=limits.active_runs_max)
+        if len(active) >= limits.active_runs_max:
             raise OverloadedError("too many runs are active", limit="active_runs_max", retry_after_seconds=5)
+        most = limits.active_runs_of_owner_max
+        if most and owner != OPERATOR and sum((info.tenant, info.owner) == owner for info in active) >= most:
+            text = f"more than the {most} active runs of one owner"
+            error = QuotaError(text, limit="active_runs_of_owner_max", retry_after_seconds=5)
+            self._streams.quotas.on_exceeded(error, principal)
+            raise error
 
     async def retry(self, principal: Principal, stream: StreamInfo) -> Created:
         """The same work once more, as a run of its own, named after the one that has ended.

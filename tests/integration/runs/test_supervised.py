@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import tasks as module
 from tests.support.inprocess import Served, served
+from unbroken.errors import QuotaError
 from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamState
@@ -377,6 +378,23 @@ async def test_beyond_the_limit_of_active_runs_a_start_is_refused_and_a_repeated
         await start(server, "stuck", "a")
         await server.problem(429, "overloaded", "POST", "/v1/runs", json={"task": "stuck", "name": "b"})
         await start(server, "stuck", "a", status=200)
+
+
+async def test_one_owner_cannot_take_the_places_of_all_runs() -> None:
+    limits = replace(LIMITS, active_runs_max=6, active_runs_of_owner_max=3)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        desk = server.services.desk
+        greedy, modest = Principal("local", "greedy"), Principal("local", "modest")
+        for number in range(3):
+            await desk.start(greedy, RunRequest(task="stuck", name=f"greedy/{number}"))
+        with pytest.raises(QuotaError) as refused:
+            await desk.start(greedy, RunRequest(task="stuck", name="greedy/3"))
+        assert refused.value.detail["limit"] == "active_runs_of_owner_max"
+        again = await desk.start(greedy, RunRequest(task="stuck", name="greedy/0"))
+        assert not again.created
+        assert (await desk.start(modest, RunRequest(task="stuck", name="modest"))).created
+        await start(server, "stuck", "a")
+        await start(server, "stuck", "b")
 
 
 async def test_a_deleted_run_stops(server: Served) -> None:
