@@ -129,6 +129,7 @@ class Limits:
     # tickets
     ticket_seconds: float = 30.0
     tickets_max: int = 10_000
+    tickets_of_owner_max: int = 1_000
 
     # who is asking
     jwt_bytes_max: int = 8 * KIB

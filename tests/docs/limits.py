@@ -94,6 +94,7 @@ MEANING: Final = {
     "audit_sync_seconds": "How long a line of the audit file may wait to be brought to the disk.",
     "ticket_seconds": "How long a ticket for a browser's WebSocket can be used.",
     "tickets_max": "Tickets that wait to be used.",
+    "tickets_of_owner_max": "Of these, tickets of one owner; of the operator's own `local`, of one credential.",
     "jwt_bytes_max": "One token of an identity provider.",
     "jwt_leeway_seconds": "How far the clocks of an identity provider and of this server may be apart.",
     "jwks_bytes_max": "The key document of an identity provider.",

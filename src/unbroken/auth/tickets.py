@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from unbroken.clock import Clock
-from unbroken.errors import OverloadedError, UnauthorizedError
+from unbroken.errors import OverloadedError, QuotaError, UnauthorizedError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
 __all__ = ["Tickets"]
 
 TICKET_BYTES = 32
+OPERATOR = ("local", "local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,29 @@ class Tickets:
         self._limits = limits
         self._clock = clock
         self._issued: dict[bytes, _Issued] = {}
+        self._out: Counter[tuple[str, ...]] = Counter()
+        """How many of them are whose."""
 
     def __len__(self) -> int:
         return len(self._issued)
 
     def issue(self, principal: Principal, origin: str | None) -> str:
-        """A fresh ticket; `OverloadedError` while `tickets_max` are out."""
+        """A fresh ticket; `OverloadedError` while `tickets_max` are out, `QuotaError` while too many of one owner are.
+
+        Of the operator's own things each credential counts by itself, so that no link of theirs takes what they need.
+        """
         now = self._clock.now_ms()
         self._forget(now)
         if len(self._issued) >= self._limits.tickets_max:
             raise OverloadedError("too many tickets are out", limit="tickets_max", retry_after_seconds=1)
+        whose, most = _whose(principal), self._limits.tickets_of_owner_max
+        if self._out[whose] >= most:
+            raise QuotaError(
+                f"more than the {most} tickets of one owner are out",
+                limit="tickets_of_owner_max",
+                retry_after_seconds=1,
+            )
+        self._out[whose] += 1
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         expires = now + int(self._limits.ticket_seconds * 1000)
         if principal.expires_ms is not None:
@@ -68,7 +83,7 @@ class Tickets:
         With `own`, a request without an origin is taken for one of the server's own pages, which `own` knows. Raises
         `UnauthorizedError` for one that was never issued, was spent, is too old, or comes from another origin.
         """
-        issued = self._issued.pop(_hash(ticket), None)
+        issued = self._take(_hash(ticket))
         if issued is None or not issued.good(self._clock.now_ms()):
             raise UnauthorizedError("the ticket is not valid, or not any more")
         own_page = origin is None and own is not None and issued.origin is not None and own(issued.origin)
@@ -78,7 +93,18 @@ class Tickets:
 
     def forget(self, credential: str) -> None:
         """Void every ticket that was asked for with `credential`."""
-        self._issued = {key: kept for key, kept in self._issued.items() if kept.principal.credential != credential}
+        for key in [key for key, kept in self._issued.items() if kept.principal.credential == credential]:
+            self._take(key)
+
+    def _take(self, key: bytes) -> _Issued | None:
+        """Take a ticket out; nobody else gets it."""
+        issued = self._issued.pop(key, None)
+        if issued is not None:
+            whose = _whose(issued.principal)
+            self._out[whose] -= 1
+            if not self._out[whose]:
+                del self._out[whose]
+        return issued
 
     def _forget(self, now: int) -> None:
         """Drop what has expired; the oldest come first, and with them most of what has."""
@@ -86,9 +112,16 @@ class Tickets:
             oldest = next(iter(self._issued))
             if self._issued[oldest].good(now):
                 break
-            del self._issued[oldest]
+            self._take(oldest)
         if len(self._issued) >= self._limits.tickets_max:
-            self._issued = {key: kept for key, kept in self._issued.items() if kept.good(now)}
+            for key in [key for key, kept in self._issued.items() if not kept.good(now)]:
+                self._take(key)
+
+
+def _whose(principal: Principal) -> tuple[str, ...]:
+    """Whose count a ticket is in."""
+    owner = (principal.tenant, principal.subject)
+    return (*owner, principal.credential) if owner == OPERATOR else owner
 
 
 def _hash(ticket: str) -> bytes:

@@ -13,7 +13,7 @@ from unbroken.auth.callers import OPERATOR, Callers
 from unbroken.auth.handshake import Admission, admit
 from unbroken.auth.stored import StoredTokens
 from unbroken.auth.tickets import Tickets
-from unbroken.errors import ForbiddenOriginError, OverloadedError, UnauthorizedError, VersionError
+from unbroken.errors import ForbiddenOriginError, OverloadedError, QuotaError, UnauthorizedError, VersionError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.store.memory import MemoryStore
@@ -105,6 +105,25 @@ def test_tickets_are_bounded_and_expired_ones_make_room() -> None:
     with pytest.raises(OverloadedError):
         issued.issue(ALICE, ORIGIN)
     clock.advance(29)
+    issued.issue(ALICE, ORIGIN)
+    assert len(issued) == 2
+
+
+def test_one_owner_cannot_hold_the_tickets_of_all() -> None:
+    clock = ManualClock()
+    issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=9, tickets_of_owner_max=2), clock)
+    link = Principal(credential="token:link")
+    for greedy in (ALICE, link):
+        held = [issued.issue(replace(greedy, credential=greedy.credential or f"jwt:{one}"), ORIGIN) for one in range(2)]
+        with pytest.raises(QuotaError):
+            issued.issue(greedy, ORIGIN)
+        issued.spend(held[0], ORIGIN)
+        issued.issue(greedy, ORIGIN)
+    issued.issue(OPERATOR, ORIGIN)
+    issued.forget("token:link")
+    issued.issue(link, ORIGIN)
+    clock.advance(30)
+    issued.issue(ALICE, ORIGIN)
     issued.issue(ALICE, ORIGIN)
     assert len(issued) == 2
 
