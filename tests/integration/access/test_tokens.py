@@ -213,3 +213,11 @@ async def test_a_ticket_carries_the_rights_of_who_asked_for_it_once(server: Serv
 
 def _producer() -> dict[str, Any]:
     return {"id": "p", "epoch": 1, "seq": 0}
+
+
+@pytest.mark.parametrize("guard", [{"identify": lambda request: Principal()}, {"embedded": True}])
+async def test_no_shared_cache_may_keep_what_an_application_lets_in(guard: dict[str, Any]) -> None:
+    async with served(access=Access(**guard)) as made:
+        await made.client.put("/v1/stream/d", headers={"content-type": "text/plain"}, content="secret")
+        found = await made.client.get("/v1/stream/d")
+        assert (found.text, found.headers["cache-control"]) == ("secret", "no-store")

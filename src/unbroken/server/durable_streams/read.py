@@ -94,6 +94,11 @@ def etag_of(info: StreamInfo, after: Seq, last: Seq) -> str:
 
 
 def caching(exchange: Exchange) -> str:
-    """Who may keep the answer: caches that many share where anybody may read it, nobody where it depends on who is asking."""
-    anybody = exchange.principal == Principal() and "authorization" not in exchange.headers
+    """Who may keep the answer: caches that many share where anybody may read it, nobody where it depends on who is asking.
+
+    An application may have let in whoever owns everything by a cookie, or guard the route itself.
+    """
+    access = exchange.services.access
+    open_to_all = access.unguarded and not access.embedded
+    anybody = open_to_all and exchange.principal == Principal() and "authorization" not in exchange.headers
     return f"public, {CACHED}" if anybody else "no-store"
