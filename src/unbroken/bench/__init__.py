@@ -33,17 +33,20 @@ def main(
     rounds: int = 3,
     small: bool = False,
     json_file: Path | None = None,
+    baseline: Path | None = None,
 ) -> int:
     """Measure the rows asked for (all when none are named), print the table, write `json_file`; the exit code.
 
     1 when a server failed, or lost, doubled or swapped a message; a missed target or a missing yardstick is reported, not an
-    error. `small` replays 64 MB instead of 1 GB and holds 1,000 idle connections instead of 5,000. Raises `ValueError` for a
-    row that there is not.
+    error. `small` replays 64 MB instead of 1 GB and holds 1,000 idle connections instead of 5,000. `baseline` is a
+    checkout of another version, for row 14. Raises `ValueError` for a row that there is not.
     """
     if unknown := sorted(set(rows) - set(ROWS)):
         raise ValueError(f"there are no rows {unknown}, only {list(ROWS)}")
     sizes = SMALL if small else {}
-    report = measure(frozenset(rows) or frozenset(ROWS), Scale(seconds=seconds, rounds=rounds, **sizes))
+    report = measure(
+        frozenset(rows) or frozenset(ROWS), Scale(seconds=seconds, rounds=rounds, baseline=baseline, **sizes)
+    )
     report.print_to(Console(width=None if sys.stdout.isatty() else 160))
     if json_file is not None:
         report.write_json(json_file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from unbroken.bench.client import BenchError, Dialect, Load, LoadClient, Sample
@@ -19,6 +20,7 @@ __all__ = ["SCENARIOS", "Runner", "Scale", "Scenario"]
 MEMORY: Final = "ours, no storage"
 PROCESS: Final = "ours, process"
 DISK: Final = "ours, disk"
+BASELINE: Final = "ours, the other version"
 MOUNTED: Final = "ours inside FastAPI"
 REDIS: Final = "FastAPI + redis-py"
 NODE: Final = "Node ws"
@@ -40,6 +42,8 @@ class Scale:
     viewers: int = 100
     replay_bytes: int = 1 << 30
     connections: int = 5_000
+    baseline: Path | None = None
+    """A checkout of another version of ourselves, to be measured beside this one."""
     settle_seconds: float = 0.7
     """How long after new idle connections their memory is read."""
 
@@ -177,6 +181,28 @@ def _idle(runner: Runner) -> Iterator[Comparison | None]:
             yield compare(13, measure, each.get(name), NODE, each.get(NODE), "")
 
 
+def _baseline(runner: Runner) -> Iterator[Comparison | None]:
+    """Another version of ourselves, on the two scenarios that every message's cost shows in."""
+    scale = runner.scale
+    if scale.baseline is None:
+        return
+    subjects = [ours("process", name=PROCESS), ours("process", name=BASELINE, checkout=scale.baseline)]
+    loads = {
+        "pair": Load(streams=scale.streams, in_flight=16, message_bytes=64, seconds=scale.seconds, warm_seconds=0.5),
+        "fanout": Load(viewers=scale.viewers, in_flight=32, message_bytes=256, seconds=scale.seconds),
+    }
+    for name, load in loads.items():
+        found = runner.samples(f"baseline, {name}", [(subject, load) for subject in subjects])
+        measure = f"{name}, survives kill -9 (messages/s)"
+        yield compare_rates(14, measure, found[PROCESS], (BASELINE, found[BASELINE]), ">= 0.9")
+
+
+def _fairness(runner: Runner) -> Iterator[Comparison | None]:
+    from unbroken.bench.fairness import fairness
+
+    return fairness(runner)
+
+
 def _replay(runner: Runner) -> Iterator[Comparison | None]:
     from unbroken.bench.replay import replay
 
@@ -190,4 +216,6 @@ SCENARIOS: Final = (
     Scenario("replay", frozenset({11}), _replay),
     Scenario("sse", frozenset({12}), _sse),
     Scenario("idle", frozenset({13}), _idle),
+    Scenario("baseline", frozenset({14}), _baseline),
+    Scenario("fairness", frozenset({15}), _fairness),
 )

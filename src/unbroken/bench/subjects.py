@@ -77,8 +77,14 @@ class Subject:
             yield self.start(bench, Path(folder), stack)
 
 
-def ours(store: str, *, name: str, dialect: Dialect = NATIVE, database: Path | None = None) -> Subject:
-    """`unbroken serve` on `memory:`, or on SQLite with the durability `process` or `disk`; on `database` if one is given."""
+def ours(
+    store: str, *, name: str, dialect: Dialect = NATIVE, database: Path | None = None, checkout: Path | None = None
+) -> Subject:
+    """`unbroken serve` on `memory:`, or on SQLite with the durability `process` or `disk`; on `database` if one is given.
+
+    With `checkout` it is the server of the sources there, in this Python environment.
+    """
+    environment = {} if checkout is None else {"PYTHONPATH": str(checkout / "src")}
 
     def start(bench: Bench, folder: Path, stack: ExitStack) -> Running:
         port = free_port()
@@ -86,8 +92,8 @@ def ours(store: str, *, name: str, dialect: Dialect = NATIVE, database: Path | N
         durability = "disk" if store == "disk" else "process"
         command = [sys.executable, "-m", "unbroken", "serve", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--store", url, "--durability", durability, "--log-level", "warning"]
-        pid = stack.enter_context(_process(command, folder, port=port, cores=bench.cores.server))
-        return Running(port, [pid], dialect, lambda count: _create_streams(port, count))
+        server = _process(command, folder, port=port, cores=bench.cores.server, environment=environment)
+        return Running(port, [stack.enter_context(server)], dialect, lambda count: _create_streams(port, count))
 
     return Subject(name, start)
 

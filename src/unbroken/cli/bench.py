@@ -5,8 +5,9 @@ The measuring itself is `unbroken.bench`. Only the options are read here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -15,15 +16,29 @@ from unbroken.cli.exits import UsageError
 __all__ = ["bench"]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """How much is measured."""
+
+    seconds: Annotated[float, Parameter(help="How long one sample lasts.")] = 2.0
+    rounds: Annotated[int, Parameter(help="How often each sample is taken.")] = 3
+
+
+DEFAULT_LENGTH: Final = Length()
+
+
 def bench(
     *,
     rows: Annotated[str, Parameter(help="Rows to measure, separated by commas [all].")] = "",
-    seconds: Annotated[float, Parameter(help="How long one sample lasts.")] = 2.0,
-    rounds: Annotated[int, Parameter(help="How often each sample is taken.")] = 3,
+    length: Length = DEFAULT_LENGTH,
     small: Annotated[
         bool, Parameter(negative="", help="Replay 64 MB, hold 1,000 connections, fill 100,000 messages only.")
     ] = False,
     json: Annotated[Path | None, Parameter(help="A file for every sample, as JSON.")] = None,
+    baseline: Annotated[
+        Path | None, Parameter(help="A checkout of another version, to be measured beside this one (row 14).")
+    ] = None,
     queries: Annotated[
         bool, Parameter(negative="", help="Measure the store's hot queries at 10,000 to 1,000,000 messages instead.")
     ] = False,
@@ -39,9 +54,11 @@ def bench(
     if queries:
         if rows:
             raise UsageError("--rows and --queries are two different measurements")
-        return report_queries(rounds=rounds, small=small, json_file=json)
+        return report_queries(rounds=length.rounds, small=small, json_file=json)
     try:
         wanted = [int(row) for row in rows.split(",") if row.strip()]
-        return main(rows=wanted, seconds=seconds, rounds=rounds, small=small, json_file=json)
+        return main(
+            rows=wanted, seconds=length.seconds, rounds=length.rounds, small=small, json_file=json, baseline=baseline
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
