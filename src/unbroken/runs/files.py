@@ -18,13 +18,14 @@ from typing import IO, Final, Protocol, TypeVar
 
 import msgspec
 
-from unbroken.errors import InvalidError, TooLargeError, TransitionError, UnbrokenError
+from unbroken.errors import InvalidError, NotFoundError, TooLargeError, TransitionError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.messages import FILE_KIND, NewMessage, StreamInfo, StreamState, files_prefix
 from unbroken.requests import AppendOptions, NewStream
 from unbroken.states import StreamStateManager
 from unbroken.store.base import Close, Created, Producer
+from unbroken.store.erasing import check_erased
 from unbroken.streams import Streams
 
 __all__ = ["FileReference", "NewFile", "Patiently", "keep"]
@@ -82,10 +83,12 @@ async def keep(
 ) -> FileReference:
     """Store the file durably, or find that it is stored already, as the same name and bytes in one run are one file.
 
-    Raises `InvalidError` for what cannot be read or changes meanwhile, `TooLargeError` beyond `run_file_bytes_max`.
+    Raises `InvalidError` for what cannot be read or changes meanwhile, `TooLargeError` beyond `run_file_bytes_max`,
+    `ErasedError` or `NotFoundError` for a run that was erased or deleted meanwhile: then nothing of the file stays.
     Cancelled, it leaves nothing behind.
     """
     size, digest = await asyncio.to_thread(_measure, file, streams.limits)
+    await patiently(lambda: _check_kept(streams, run))
     name = f"{files_prefix(run.name)}{digest[:16]}/{file.name}"
     found = FileReference(name=file.name, media_type=file.media_type, bytes=size, sha256=digest, stream=name)
     created = await patiently(lambda: _create(streams, run, found))
@@ -101,11 +104,19 @@ async def keep(
             raise InvalidError(f"the file {file.name!r} was changed while it was read", field="content")
         options = AppendOptions(producer=Producer(PRODUCER, 1, appends), close=Close(StreamState.COMPLETED))
         await patiently(lambda: streams.append_durably(stream, [], options))
+        await patiently(lambda: _check_kept(streams, run))  # else its erasure or deletion found this file, or we see it
     except BaseException:
         with suppress(UnbrokenError):
             await streams.delete(stream)
         raise
     return found
+
+
+async def _check_kept(streams: Streams, run: StreamInfo) -> None:
+    info = await streams.store.get_by_id(run.id)
+    if info is None or info.deleted:
+        raise NotFoundError(f"no stream {run.name!r}", stream=run.name)
+    check_erased(info)
 
 
 async def _create(streams: Streams, run: StreamInfo, file: FileReference) -> Created:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import msgspec
@@ -23,13 +25,14 @@ from unbroken import Client
 from unbroken.cli.app import execute
 from unbroken.clock import SystemClock
 from unbroken.erasure import Eraser
-from unbroken.errors import ErasedError, ForbiddenError
+from unbroken.errors import ErasedError, ForbiddenError, NotFoundError
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamInfo
 from unbroken.observe.audit import Audit
 from unbroken.requests import NewStream
-from unbroken.store.base import Durability, Fork, StreamingMessageRepository
+from unbroken.runs.files import NewFile, keep
+from unbroken.store.base import Durability, Fork, StreamFilter, StreamingMessageRepository
 from unbroken.store.keys import MasterKeys, new_master_key
 from unbroken.store.memory import MemoryStore
 from unbroken.store.operations import EraseStream
@@ -121,6 +124,24 @@ async def test_what_was_deleted_before_is_destroyed_too(kind: str, tmp_path: Pat
         found = await eraser(parts).owner(ALICE, "asked by mail")
         assert (found.streams, found.sessions) == (0, 0)
         assert files_with(tmp_path, CANARY) == [], "while the server runs, its log is empty too"
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_run_that_has_not_noticed_its_erasure_leaves_no_file(kind: str, tmp_path: Path) -> None:
+    async def once(work: Callable[[], Awaitable[Any]]) -> Any:
+        return await work()
+
+    async with running_parts(make(kind, tmp_path), limits=LIMITS) as parts:
+        run = (await parts.streams.create(ALICE, "r", NewStream(kind="task", run='{"type":"task","name":"x"}'))).stream
+        await eraser(parts).stream(ALICE, run, "")
+        file = NewFile.of(CANARY.encode(), "f.txt")
+        with pytest.raises(ErasedError):
+            await keep(parts.streams, parts.states, run, file, once)
+        await parts.streams.delete(run)
+        with pytest.raises(NotFoundError):
+            await keep(parts.streams, parts.states, run, file, once)
+        found = await parts.streams.list(ALICE, StreamFilter(prefix="r"), limit=9, page=None)
+        assert found.items == ()
 
 
 @pytest.mark.parametrize("kind", STORES)
