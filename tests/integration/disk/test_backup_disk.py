@@ -25,7 +25,7 @@ async def test_a_bit_that_flips_on_its_way_into_the_copy_is_found_and_the_older_
         await WORKS["append"].prepare(source)
         flips = DiskFault(BitFlip(), frozenset({DiskOperation.WRITE}), frozenset({DiskFile.DATABASE}), times=None)
         fault = disk.plant(flips)
-        with pytest.raises(CorruptError, match="not"):
+        with pytest.raises(CorruptError):
             back_up(source, target, LIMITS, replace=True)
         assert fault.bites > 5
         assert target.read_bytes() == b"an older copy"

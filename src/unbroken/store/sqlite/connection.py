@@ -252,6 +252,12 @@ class Connection:
         assert isinstance(version, int)
         return version
 
+    def refer(self, *, checked: bool) -> None:
+        """Whether foreign keys are held; a connection that was dropped holds them when it is opened again."""
+        if self._raw is not None:
+            with self.failing():
+                self._cursor.execute(f"PRAGMA foreign_keys = {'ON' if checked else 'OFF'}")
+
     def overwrite(self, *, everything: bool) -> None:
         """Whether all that is deleted is overwritten in the file, or only what costs no further write."""
         self._cursor.execute(f"PRAGMA secure_delete = {'ON' if everything else 'FAST'}").fetchall()

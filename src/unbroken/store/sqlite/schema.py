@@ -22,12 +22,12 @@ class SQLiteTarget:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """As `Target.transaction`. A table may be made anew in it: what refers to the old one must not go with it."""
-        self._db.run("PRAGMA foreign_keys = OFF")
+        self._db.refer(checked=False)
         try:
             with self._db.transaction():
                 yield
         finally:
-            self._db.run("PRAGMA foreign_keys = ON")
+            self._db.refer(checked=True)
 
     def applied(self) -> list[Applied]:
         with self._db.failing():
