@@ -377,7 +377,7 @@ MUTATIONS: Final = (
     Mutation(
         "the checker overlooks what was lost after its acknowledgement",
         CHECK,
-        "            if place is None and not 0 < acked.position < self._first:\n",
+        "            if name not in places and not 0 < acked.position < self._first:\n",
         "            if False:\n",
         HISTORY_TESTS,
     ),

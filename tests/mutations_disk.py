@@ -13,6 +13,20 @@ __all__ = ["DISK_MUTATIONS"]
 
 DISK_MUTATIONS: Final = (
     Mutation(
+        "a log that was left behind meets what is restored",
+        "src/unbroken/store/sqlite/backup.py",
+        "        for left in _beside(target):\n",
+        "        for left in ():\n",
+        ("tests/integration/cli/test_backup.py",),
+    ),
+    Mutation(
+        "writing goes on into a file that was deleted",
+        "src/unbroken/store/sqlite/connection.py",
+        "        if self._file is not None and self._file_now() != self._file:\n",
+        "        if False:\n",
+        ("tests/integration/disk/test_found.py",),
+    ),
+    Mutation(
         "a new database has no page checksums",
         "src/unbroken/store/sqlite/connection.py",
         'raw.reserve_bytes("main", PAGE_CHECKSUM_BYTES)',

@@ -21,8 +21,15 @@ SPILL_MUTATIONS: Final = (
     Mutation(
         "a damaged record is believed",
         SPILL,
-        "        if len(payload) < length or zlib.crc32(payload) != checksum:\n",
-        "        if len(payload) < length:\n",
+        "        return None if len(payload) < length or zlib.crc32(payload) != checksum else payload\n",
+        "        return None if len(payload) < length else payload\n",
+        SPILL_TESTS,
+    ),
+    Mutation(
+        "what another version wrote is cut off",
+        SPILL,
+        "        if file._payload(end) is not None:\n",
+        "        if False:\n",
         SPILL_TESTS,
     ),
     Mutation(

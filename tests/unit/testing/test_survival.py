@@ -1,4 +1,4 @@
-"""The survival kit against servers in this process: down, silent, or careless with text. It misses no harm and accuses nobody."""
+"""The survival kit against servers in this process: down, silent, or careless with text; nobody is accused wrongly."""
 
 from __future__ import annotations
 
