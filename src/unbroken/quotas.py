@@ -195,7 +195,7 @@ class Share:
 
 
 class Quotas:
-    """The accounts of all owners and tenants that take something now; the operator's own (`local`) has no bounds.
+    """The accounts of all owners and tenants that take something now; the operator (`local`) has no bounds.
 
     Belongs to one event loop. `usage_of` gives what the store holds for a tenant's subject, or (None) for the whole
     tenant; what is appended between two looks is added here, so only other processes' appends may exceed the room,
@@ -220,7 +220,7 @@ class Quotas:
 
     def request(self, principal: Principal) -> None:
         """Charge one request or frame that is no append; `QuotaError` says when to come back."""
-        accounts = self._of(principal.tenant, principal.subject)
+        accounts = self._of(principal)
         now = self.now()
         for account in accounts:
             seconds = account.requests.wait(now)
@@ -232,12 +232,12 @@ class Quotas:
     def handshake(self, principal: Principal) -> None:
         """Charge the request for a connection; `QuotaError` where `Share.begin` would refuse it afterwards."""
         self.request(principal)
-        for account in self._of(principal.tenant, principal.subject):
+        for account in self._of(principal):
             account.check_count("connections")
 
     def enter(self, what: str, principal: Principal, count: int = 1) -> None:
         """Count `count` more of `what` (`connections`, `subscriptions`); `QuotaError` when there may be no more."""
-        accounts = self._of(principal.tenant, principal.subject)
+        accounts = self._of(principal)
         for account in accounts:
             account.check_count(what, count)
         for account in accounts:
@@ -245,7 +245,7 @@ class Quotas:
 
     def leave(self, what: str, principal: Principal, count: int = 1) -> None:
         """Count `count` of `what` less."""
-        for account in self._of(principal.tenant, principal.subject):
+        for account in self._of(principal):
             setattr(account, what, getattr(account, what) - count)
 
     def share(self, principal: Principal) -> Share:
@@ -265,9 +265,9 @@ class Quotas:
 
     def append(self, tenant: str, owner: str, messages: int, size_bytes: int) -> None:
         """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged."""
-        if owner == LOCAL.subject and tenant == LOCAL.tenant:
+        if _is_operator(tenant, owner):
             return
-        accounts, now = self._of(tenant, owner), self.now()
+        accounts, now = self._pair(tenant, owner), self.now()
         for account in accounts:
             account.check_room()
             seconds, limit = account.append_wait(now)
@@ -280,15 +280,16 @@ class Quotas:
 
     async def pace(self, tenant: str, owner: str) -> None:
         """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""
+        if _is_operator(tenant, owner):
+            return
         ends = self.now() + self._limits.append_wait_seconds_max
         while True:
             now = self.now()
             account, (seconds, limit) = max(
-                ((account, account.append_wait(now)) for account in self._of(tenant, owner)),
+                ((account, account.append_wait(now)) for account in self._pair(tenant, owner)),
                 key=lambda found: found[1][0],
-                default=(None, (0.0, "")),
             )
-            if account is None or not seconds:
+            if not seconds:
                 return
             if now + seconds > ends:
                 raise account.exceeded(limit, seconds)
@@ -296,8 +297,10 @@ class Quotas:
 
     async def create(self, principal: Principal) -> None:
         """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any."""
-        accounts = self._of(principal.tenant, principal.subject)
-        for subject, account in zip((principal.subject, None), accounts, strict=False):
+        if _is_operator(principal.tenant, principal.subject):
+            return
+        accounts = self._pair(principal.tenant, principal.subject)
+        for subject, account in zip((principal.subject, None), accounts, strict=True):
             if account.usage is None and account.bounded:
                 account.usage = await self._usage_of(principal.tenant, subject)
         for account in accounts:
@@ -324,10 +327,13 @@ class Quotas:
             elif account.seen >= before and account.bounded:
                 account.usage = await self._usage_of(*key)
 
-    def _of(self, tenant: str, subject: str) -> tuple[_Account, ...]:
-        """The accounts of a subject and its tenant; none for the operator."""
-        if subject == LOCAL.subject and tenant == LOCAL.tenant:
+    def _of(self, principal: Principal) -> tuple[_Account, ...]:
+        """The accounts of who asks and of the tenant; none for the operator, but for links and keys handed on by it."""
+        if principal.grants is None and _is_operator(principal.tenant, principal.subject):
             return ()
+        return self._pair(principal.tenant, principal.subject)
+
+    def _pair(self, tenant: str, subject: str) -> tuple[_Account, _Account]:
         return self._account(tenant, subject), self._account(tenant, None)
 
     def _account(self, tenant: str, subject: str | None) -> _Account:
@@ -337,3 +343,7 @@ class Quotas:
             account = self._accounts[tenant, subject] = _Account(self, tenant, subject, allowance)
         account.seen = self.now()
         return account
+
+
+def _is_operator(tenant: str, subject: str) -> bool:
+    return subject == LOCAL.subject and tenant == LOCAL.tenant

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.errors import QuotaError
-from unbroken.identity import Principal
+from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.quotas import Bucket, Quotas, Usage
 
@@ -222,6 +222,17 @@ def test_the_operator_has_no_bounds() -> None:
         world.quotas.enter("connections", local)
         world.append(local, messages=100)
     assert len(world.quotas) == 0
+
+
+def test_what_the_operator_has_handed_on_asks_within_bounds_and_writes_what_is_the_operator_s() -> None:
+    world, link = World(), Principal(grants=(Grant("a", frozenset({Verb.READ})),))
+    for _ in range(3):
+        world.quotas.request(link)
+    with pytest.raises(QuotaError):
+        world.quotas.request(link)
+    world.quotas.request(Principal())
+    for _ in range(100):
+        world.append(link, messages=100)
 
 
 def test_no_bound_is_no_bound() -> None:
