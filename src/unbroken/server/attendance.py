@@ -39,7 +39,7 @@ class Attendance:
         self._follower = follower
         self._loop = asyncio.get_running_loop()
         self._ends = self._loop.time() + seconds_max
-        self._life = asyncio.timeout_at(self._ends + services.limits.heartbeat_seconds)
+        self._life = asyncio.timeout_at(self._ends + services.limits.silence_seconds_max)
         """Cuts off a viewer that takes nothing at all, and one that has left."""
         self._waiting: asyncio.Timeout | None = None
 

@@ -50,6 +50,9 @@ from unbroken.testing.mock_log import MockStream as MockStream
 from unbroken.testing.mock_server import MockWebSocketServer as MockWebSocketServer
 from unbroken.testing.proxy import FaultProxy as FaultProxy
 from unbroken.testing.resolver import FaultyResolver as FaultyResolver
+from unbroken.testing.reverse_proxy import HaproxyProcess as HaproxyProcess
+from unbroken.testing.reverse_proxy import NginxProcess as NginxProcess
+from unbroken.testing.reverse_proxy import ReverseProxy as ReverseProxy
 from unbroken.testing.server_process import TestedServer as TestedServer
 from unbroken.testing.simulation import NetworkPath as NetworkPath
 from unbroken.testing.simulation import SimulatedClock as SimulatedClock

@@ -160,7 +160,7 @@ async def test_a_fork_is_not_woken_by_its_source(server: Served) -> None:
 
 
 async def test_a_reader_that_takes_nothing_is_let_go_after_its_time() -> None:
-    limits = replace(DEFAULT_LIMITS, sse_seconds_max=0.5, heartbeat_seconds=0.2)
+    limits = replace(DEFAULT_LIMITS, sse_seconds_max=0.5, silence_seconds_max=0.2)
     async with served(limits=limits) as server:
         await put(server, "a")
         for _ in range(24):  # more than the sockets' buffers hold

@@ -8,9 +8,10 @@ import pytest
 
 from tests.support.provision_debian import find_haproxy
 from tests.support.requirement import missing
-from tests.support.reverse_proxies import HaproxyProcess, NginxProcess, ReverseProxy, find_nginx
+from tests.support.reverse_proxies import find_nginx
 from tests.support.scene import Scene
 from tests.support.server import ServerProcess
+from unbroken.testing import HaproxyProcess, NginxProcess, ReverseProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,9 @@ def proxy_before(server: ServerProcess, kind: str, directory: Path) -> ReversePr
     haproxy = find_haproxy()
     if haproxy is None:
         pytest.skip("not run: HAProxy is not to be had here (./run test looks for it)")
-    return HaproxyProcess(directory, server.port, haproxy)
+    proxy = HaproxyProcess(directory, server.port, str(haproxy.path))
+    proxy.environment.update(haproxy.environment)
+    return proxy
 
 
 class BadDay(Scene):
