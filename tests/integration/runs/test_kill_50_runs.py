@@ -117,6 +117,8 @@ def judge(name: str, seen: list[Any], state: str, marks: Path) -> str:
         if called and state == "interrupted" and not seen[-1].json["may_have_run"]:
             return "called, and said that it was not"
         return "" if state in {"completed", "interrupted"} else state
+    if state == "interrupted" and seen[-1].json.get("cause") == "crashed_repeatedly":
+        return ""  # on a slow machine the kills have met one run so often that it was held for their cause
     numbers = [int(message.text) for message in seen if message.kind == "text"]
     if numbers != list(range(1, len(numbers) + 1)):
         return f"yielded {numbers}"

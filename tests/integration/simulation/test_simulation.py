@@ -20,7 +20,7 @@ from unbroken.testing.simulation.run import simulate, simulate_plan
 
 pytestmark = pytest.mark.timeout(1200)  # work of the processor alone, however many others want it too
 
-SEEDS = int(os.environ.get("UNBROKEN_SIMULATION_SEEDS", "100"))
+SEEDS = int(os.environ.get("UNBROKEN_SIMULATION_SEEDS", "40"))
 """As many as fit into half a minute; `unbroken simulate --seeds` runs any number."""
 
 
