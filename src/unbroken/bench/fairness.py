@@ -123,7 +123,7 @@ async def _loud(url: str, token: str) -> None:
                     if error.code != "quota_exceeded":
                         raise
                     begun = 0.0
-                if not told and time.monotonic() - begun > 1:  # it was made to wait, or refused
+                if not told and time.monotonic() - begun > 0.1:  # it was made to wait, or refused
                     told = True
                     print("refused", flush=True)
 
