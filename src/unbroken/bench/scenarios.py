@@ -47,6 +47,16 @@ class Scale:
     settle_seconds: float = 0.7
     """How long after new idle connections their memory is read."""
 
+    @property
+    def pair(self) -> Load:
+        """Many streams, one message to each append, 16 in flight."""
+        return Load(streams=self.streams, in_flight=16, message_bytes=64, seconds=self.seconds, warm_seconds=0.5)
+
+    @property
+    def fanout(self) -> Load:
+        """One stream with many viewers, 32 messages in flight."""
+        return Load(viewers=self.viewers, in_flight=32, message_bytes=256, seconds=self.seconds)
+
 
 @dataclass(slots=True)
 class Runner:
@@ -96,7 +106,7 @@ class Scenario:
 def _pair(runner: Runner) -> Iterator[Comparison | None]:
     """Many streams at full speed: each with a producer on one connection and a viewer on another, 16 messages in flight."""
     scale = runner.scale
-    load = Load(streams=scale.streams, in_flight=16, message_bytes=64, seconds=scale.seconds, warm_seconds=0.5)
+    load = scale.pair
     subjects = [ours("memory", name=MEMORY), ours("process", name=PROCESS), ours("disk", name=DISK)]
     subjects += [fastapi_redis(name=REDIS)] if runner.bench.tools.redis else []
     found = runner.samples("pair", [(subject, load) for subject in subjects])
@@ -113,7 +123,7 @@ def _pair(runner: Runner) -> Iterator[Comparison | None]:
 def _fanout(runner: Runner) -> Iterator[Comparison | None]:
     """One stream, many viewers, 32 messages in flight: a message is in flight until the last viewer has it."""
     scale, tools = runner.scale, runner.bench.tools
-    load = Load(viewers=scale.viewers, in_flight=32, message_bytes=256, seconds=scale.seconds)
+    load = scale.fanout
     subjects = [ours("memory", name=MEMORY), ours("process", name=PROCESS)]
     subjects += [node("plain", name=NODE), node("corked", name=CORKED)] if tools.ws else []
     subjects += [fastapi_redis(name=REDIS)] if tools.redis else []
@@ -148,7 +158,7 @@ def _paced(runner: Runner) -> Iterator[Comparison | None]:
 def _sse(runner: Runner) -> Iterator[Comparison | None]:
     """As `fanout`, with viewers that read server-sent events; the producer is on a WebSocket."""
     scale = runner.scale
-    load = Load(viewers=scale.viewers, in_flight=32, message_bytes=256, seconds=scale.seconds)
+    load = scale.fanout
     subjects = [ours("memory", name=MEMORY, dialect=SSE), ours("process", name=PROCESS, dialect=SSE)]
     if runner.bench.tools.ws:
         dialect = replace(Dialect(), viewer_path="/sse/{s}", viewer_ready=": ready", upgrade=0)
@@ -187,11 +197,7 @@ def _baseline(runner: Runner) -> Iterator[Comparison | None]:
     if scale.baseline is None:
         return
     subjects = [ours("process", name=PROCESS), ours("process", name=BASELINE, checkout=scale.baseline)]
-    loads = {
-        "pair": Load(streams=scale.streams, in_flight=16, message_bytes=64, seconds=scale.seconds, warm_seconds=0.5),
-        "fanout": Load(viewers=scale.viewers, in_flight=32, message_bytes=256, seconds=scale.seconds),
-    }
-    for name, load in loads.items():
+    for name, load in {"pair": scale.pair, "fanout": scale.fanout}.items():
         found = runner.samples(f"baseline, {name}", [(subject, load) for subject in subjects])
         measure = f"{name}, survives kill -9 (messages/s)"
         yield compare_rates(14, measure, found[PROCESS], (BASELINE, found[BASELINE]), ">= 0.9")
