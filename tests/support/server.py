@@ -20,7 +20,7 @@ from typing import IO, Self
 import pytest
 
 from tests.support.canary import plant, printed
-from unbroken.testing.survival.process import free_port
+from unbroken.testing.ports import free_port
 
 __all__ = ["ServerProcess", "WorkerProcess", "free_port", "server"]
 

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Cores", "Missing", "Tools", "cache_folder", "describe", "find_tools", "free_port", "pinned"]
+__all__ = ["Cores", "Missing", "Tools", "cache_folder", "describe", "find_tools", "pinned"]
 
 WS_VERSION: Final = "8.23.0"
 NPM_SECONDS_MAX: Final = 60
@@ -56,14 +55,6 @@ def pinned(cores: frozenset[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cache_folder() -> Path:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from unbroken.bench.client import BenchError, Dialect
-from unbroken.bench.machine import Cores, Tools, free_port, pinned
+from unbroken.bench.machine import Cores, Tools, pinned
+from unbroken.testing.ports import free_port
 
 __all__ = ["NATIVE", "Bench", "Running", "Subject", "fastapi_redis", "inside_fastapi", "node", "ours", "raw"]
 

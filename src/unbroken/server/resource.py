@@ -70,8 +70,8 @@ class Query:
         return self._values.get(name) or None
 
     def whole(self, name: str, default: int) -> int:
-        """The value as a number of at least 1."""
-        value = self.text(name)
+        """The value as a number of at least 1, `default` when it is absent; an empty one is no number."""
+        value = self._values.get(name)
         if value is None:
             return default
         if not _DECIMAL.fullmatch(value) or int(value) < 1:
@@ -79,8 +79,8 @@ class Query:
         return int(value)
 
     def choice(self, name: str, values: Mapping[str, T]) -> T | None:
-        """One of `values` by its name, None when it is absent."""
-        value = self.text(name)
+        """One of `values` by its name, None when it is absent; an empty one is none of them."""
+        value = self._values.get(name)
         if value is None:
             return None
         if value not in values:

@@ -17,7 +17,7 @@ from typing import Self
 
 import httpx2
 
-from unbroken.testing.survival.process import free_port
+from unbroken.testing.ports import free_port
 
 __all__ = ["HaproxyProcess", "NginxProcess", "ReverseProxy", "find_program"]
 

@@ -197,6 +197,8 @@ QUERIES = [
         Bad("GET", f"/v1/messages/open?{query}", 400, "invalid", facts=field(name))
         for query, name in [
             ("limit=0", "limit"),
+            ("limit=", "limit"),
+            ("live=", "live"),
             ("limit=-1", "limit"),
             ("limit=1.5", "limit"),
             ("limit=99999999999999999999", "limit"),
@@ -223,6 +225,10 @@ QUERIES = [
     Bad("GET", "/v1/streams?state=asleep", 400, "invalid", facts=field("state")),
     Bad("GET", "/v1/streams?active=yes", 400, "invalid", facts=field("active")),
     Bad("GET", "/v1/streams?limit=x", 400, "invalid", facts=field("limit")),
+    *[
+        Bad("GET", f"/v1/streams?{name}=", 400, "invalid", facts=field(name))
+        for name in ("limit", "state", "active", "run")
+    ],
     Bad("GET", "/v1/streams?order=old", 400, "invalid", facts=field("order")),
     Bad("GET", "/v1/streams?page=nonsense", 400, "invalid"),
     Bad("GET", "/v1/streams/open?x=1", 400, "invalid", facts=field("x")),

@@ -10,7 +10,6 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 import ssl as tls
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +17,7 @@ from typing import Protocol
 from unbroken.errors import UnreachableError
 from unbroken.testing.survival.secure import Secure
 
-__all__ = ["CommandLauncher", "Launcher", "free_port", "listening"]
+__all__ = ["CommandLauncher", "Launcher", "listening"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -96,12 +95,3 @@ async def listening(host: str, port: int, known: Secure | None = None) -> bool:
         return False
     writer.transport.abort()
     return True
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

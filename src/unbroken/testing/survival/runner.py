@@ -20,10 +20,11 @@ from urllib.parse import urlsplit, urlunsplit
 from unbroken.errors import InvalidError, UnreachableError
 from unbroken.testing.history_events import End
 from unbroken.testing.history_report import Rule
+from unbroken.testing.ports import free_port
 from unbroken.testing.proxy import FaultProxy
 from unbroken.testing.survival.adapter import Capability, Complete, LostError, RefusedError
 from unbroken.testing.survival.faults import after_end, apply, late_watchers
-from unbroken.testing.survival.process import free_port, listening
+from unbroken.testing.survival.process import listening
 from unbroken.testing.survival.scenario import FaultKind, Scenario
 from unbroken.testing.survival.scorecard import Cell, Outcome, Row, judged, whole
 from unbroken.testing.survival.stage import Routes, Stage, Target, insist
