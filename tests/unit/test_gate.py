@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.parts import ALICE, BOB, Parts, running_parts
@@ -99,6 +99,41 @@ def test_what_may_not_be_read_is_told_of_in_the_words_of_what_is_not_there(
         except NotFoundError as error:
             told.append((str(error), error.detail, error.cure))
     assert len(told) == 1 or told[0] == told[1]
+
+
+@st.composite
+def handed_on(draw: st.DrawFn) -> tuple[Grant, Grant]:
+    """A grant that somebody has, and one much like it."""
+    own = draw(
+        st.builds(
+            Grant,
+            name=st.text("ab/", max_size=2),
+            verbs=st.frozensets(st.sampled_from(list(Verb)), min_size=3),
+            prefix=st.booleans(),
+            epoch=st.none() | st.integers(1, 2),
+        )
+    )
+    name = own.name + draw(st.sampled_from(["", "a", "/"]))
+    verbs = draw(st.frozensets(st.sampled_from([*sorted(own.verbs), Verb.READ]), min_size=1))
+    return own, Grant(name, verbs, prefix=draw(st.booleans()), epoch=draw(st.sampled_from([own.epoch, None, 1])))
+
+
+@settings(max_examples=300)
+@given(handed_on(), st.lists(GRANTS, max_size=1))
+def test_narrowing_never_widens(pair: tuple[Grant, Grant], others: list[Grant]) -> None:
+    """Whatever is handed on, to whichever stream, epoch and session it is put: nothing that its giver might not do."""
+    own, handed = pair
+    grants = (*others, own)
+    giver, heir = Principal(grants=grants), Principal(grants=(handed,))
+    if not giver.may_hand_on(handed):
+        return
+    for name in (handed.name, f"{handed.name}b"):
+        for verb in Verb:
+            for epoch in (None, 1, 2, 3):
+                if heir.may(verb, name, epoch):
+                    assert allowed(grants, verb, name, epoch)
+                    assert allowed(grants, Verb.MANAGE, name, epoch)
+            assert giver.may_session(verb, name) or not heir.may_session(verb, name)
 
 
 async def _made(parts: Parts) -> None:

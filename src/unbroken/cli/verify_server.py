@@ -64,10 +64,13 @@ class Course:
 
     only: Annotated[tuple[str, ...], Parameter(negative="", help="A scenario by its name or id, instead of all.")] = ()
     seed: Annotated[int | None, Parameter(help="The seed of an earlier run [a new one].")] = None
-    seconds: Annotated[float, Parameter(help="How long one scenario may take.")] = 60.0
-    patience: Annotated[float, Parameter(help="Seconds that viewers may need to the end once it is acknowledged.")] = (
-        15.0
+    seconds: Annotated[float, Parameter(help="How long one scenario may take; a server that needs longer is slow.")] = (
+        600.0
     )
+    quiet: Annotated[
+        float, Parameter(help="Seconds in which nothing is acknowledged or arrives; then the server is stuck.")
+    ] = 30.0
+    patience: Annotated[float, Parameter(help="As --quiet, once the end is acknowledged.")] = 15.0
 
 
 DEFAULT_WAY: Final = Way()
@@ -128,7 +131,7 @@ async def _run(wanted: Wanted, chosen: list[Scenario], course: Course) -> Scorec
 
     random = SystemClock().random
     seed = random.getrandbits(32) if course.seed is None else course.seed
-    bounds = Bounds(scenario_seconds=course.seconds, patience_seconds=course.patience)
+    bounds = Bounds(scenario_seconds=course.seconds, quiet_seconds=course.quiet, patience_seconds=course.patience)
     note(f"seed {seed}")
     async with loaded(wanted) as target, running(target) as server:
         if not await reachable(server):

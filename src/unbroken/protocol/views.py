@@ -9,10 +9,11 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
+from unbroken.identity import Principal, Verb
 from unbroken.messages import SessionInfo, StreamInfo
 from unbroken.protocol.frames import StreamView
 
-__all__ = ["GrantView", "SessionView", "TokenView", "session_view", "stream_view"]
+__all__ = ["GrantView", "SessionView", "TokenView", "answer_view", "session_view", "stream_view"]
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -71,6 +72,31 @@ def stream_view(info: StreamInfo) -> StreamView:
         cancel_requested_by=info.cancel_requested_by,
         run=UNSET if info.run is None else msgspec.Raw(info.run.encode()),
         erased=UNSET if info.erased is None else msgspec.Raw(info.erased.encode()),
+    )
+
+
+def answer_view(info: StreamInfo, principal: Principal) -> StreamView:
+    """What the one who has changed a stream is told of it.
+
+    Who may not read it learns its place, its life cycle and how much it holds, and nothing that others have written into it.
+    """
+    if principal.may(Verb.READ, info.name, info.epoch):
+        return stream_view(info)
+    return StreamView(
+        stream=info.name,
+        epoch=info.epoch,
+        state=info.state.value,
+        first=info.first,
+        head=info.head,
+        cursor=str(info.cursor),
+        kind=info.kind,
+        content_type=info.content_type,
+        bytes=info.size_bytes,
+        created=info.created_ms,
+        updated=info.updated_ms,
+        ended=info.ended_ms,
+        expires=info.expires_ms,
+        ttl_seconds=info.ttl_seconds,
     )
 
 

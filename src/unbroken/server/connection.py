@@ -47,7 +47,7 @@ from unbroken.protocol.frames import (
     Subscribed,
     Unsubscribe,
 )
-from unbroken.protocol.views import stream_view
+from unbroken.protocol.views import answer_view, stream_view
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
@@ -313,11 +313,11 @@ class Connection:
                 await self._create(frame)
             case CancelFrame():
                 info = await services.states.cancel(await self._stream(frame.stream, Verb.CANCEL), self.principal)
-                self._encode(Result(id=frame.id, stream=stream_view(info)))
+                self._encode(Result(id=frame.id, stream=answer_view(info, self.principal)))
             case LeaseFrame():
                 stream = check_written(await self._stream(frame.stream, Verb.APPEND))
                 info = await services.states.lease(stream, frame.producer.id, frame.producer.epoch, frame.seconds)
-                self._encode(Result(id=frame.id, stream=stream_view(info)))
+                self._encode(Result(id=frame.id, stream=answer_view(info, self.principal)))
             case AuthFrame():
                 await self._renew(frame)
             case StartFrame() | RetryFrame() | AnswerFrame():
@@ -342,7 +342,7 @@ class Connection:
     async def _create(self, frame: CreateFrame) -> None:
         created = await self._services.streams.create(self.principal, frame.stream, new_stream(frame))
         self._remember(created.stream)
-        self._encode(Result(id=frame.id, stream=stream_view(created.stream), created=created.created))
+        self._encode(Result(id=frame.id, stream=answer_view(created.stream, self.principal), created=created.created))
 
     async def _renew(self, frame: AuthFrame) -> None:
         """Go on with a newer credential of the same principal; what that does not cover ends here."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from unbroken.identity import Verb
-from unbroken.protocol.views import stream_view
+from unbroken.protocol.views import answer_view
 from unbroken.runs.spec import RunRequest
 from unbroken.server.resource import Body, Call, json_response
 
@@ -35,7 +35,7 @@ async def list_runnables(call: Call) -> Response:
 
 
 async def start_run(call: Call) -> Response:
-    return _created(await call.services.desk.start(call.principal, await call.body(RunRequest)))
+    return _created(call, await call.services.desk.start(call.principal, await call.body(RunRequest)))
 
 
 async def get_run(call: Call) -> Response:
@@ -47,7 +47,7 @@ async def get_run(call: Call) -> Response:
 async def retry_run(call: Call) -> Response:
     await call.body(Body)
     stream = await call.services.streams.get(call.principal, call.name, may=Verb.START)
-    return _created(await call.services.desk.retry(call.principal, stream))
+    return _created(call, await call.services.desk.retry(call.principal, stream))
 
 
 async def answer_run(call: Call) -> Response:
@@ -57,5 +57,5 @@ async def answer_run(call: Call) -> Response:
     return json_response({"seq": done.last, "cursor": f"{stream.epoch}:{done.last}"})
 
 
-def _created(created: Created) -> Response:
-    return json_response(stream_view(created.stream), 201 if created.created else 200)
+def _created(call: Call, created: Created) -> Response:
+    return json_response(answer_view(created.stream, call.principal), 201 if created.created else 200)

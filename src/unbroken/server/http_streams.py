@@ -14,7 +14,7 @@ from starlette.responses import Response
 from unbroken.identity import Principal, Verb
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import CloseSpec, ProducerSpec
-from unbroken.protocol.views import stream_view
+from unbroken.protocol.views import answer_view, stream_view
 from unbroken.requests import NewStream
 from unbroken.server.departure import while_connected
 from unbroken.server.resource import Body, Call, Whole, json_response
@@ -80,7 +80,7 @@ async def list_streams(call: Call) -> Response:
 
 async def put_stream(call: Call) -> Response:
     created = await create(call.services, call.principal, call.name, await call.body(StreamBody))
-    return json_response(stream_view(created.stream), 201 if created.created else 200)
+    return json_response(answer_view(created.stream, call.principal), 201 if created.created else 200)
 
 
 async def create(services: Services, principal: Principal, name: str, body: StreamBody) -> Created:
@@ -99,7 +99,7 @@ async def create(services: Services, principal: Principal, name: str, body: Stre
 
 async def get_stream(call: Call) -> Response:
     call.query()
-    return _view(await _stream(call, Verb.READ))
+    return json_response(stream_view(await _stream(call, Verb.READ)))
 
 
 async def delete_stream(call: Call) -> Response:
@@ -109,37 +109,36 @@ async def delete_stream(call: Call) -> Response:
 
 async def close_stream(call: Call) -> Response:
     close = close_of(await call.body(CloseSpec), call.services.limits)
-    return _view(
-        await call.services.states.close(check_written(await _stream(call, Verb.APPEND)), close.state, close.reason)
-    )
+    stream = check_written(await _stream(call, Verb.APPEND))
+    return _answer(call, await call.services.states.close(stream, close.state, close.reason))
 
 
 async def cancel_stream(call: Call) -> Response:
     await call.body(Body)
     info = await call.services.states.cancel(await _stream(call, Verb.CANCEL), call.principal)
-    return json_response(stream_view(info), 202)
+    return json_response(answer_view(info, call.principal), 202)
 
 
 async def lease_stream(call: Call) -> Response:
     body = await call.body(LeaseBody)
     stream, producer = check_written(await _stream(call, Verb.APPEND)), body.producer
-    return _view(await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
+    return _answer(call, await call.services.states.lease(stream, producer.id, producer.epoch, body.seconds))
 
 
 async def pause_stream(call: Call) -> Response:
     await call.body(Body)
-    return _view(await call.services.states.pause(await _stream(call, Verb.MANAGE)))
+    return _answer(call, await call.services.states.pause(await _stream(call, Verb.MANAGE)))
 
 
 async def resume_stream(call: Call) -> Response:
     await call.body(Body)
-    return _view(await call.services.states.resume(await _stream(call, Verb.MANAGE)))
+    return _answer(call, await call.services.states.resume(await _stream(call, Verb.MANAGE)))
 
 
 async def trim_stream(call: Call) -> Response:
     body = await call.body(TrimBody)
     stream = check_written(await _stream(call, Verb.MANAGE))
-    return _view(await call.services.streams.trim(stream, body.first))
+    return _answer(call, await call.services.streams.trim(stream, body.first))
 
 
 class ErasureBody(Body, frozen=True, kw_only=True):
@@ -181,5 +180,5 @@ async def _stream(call: Call, may: Verb) -> StreamInfo:
     return await call.services.streams.get(call.principal, call.name, may=may)
 
 
-def _view(info: StreamInfo) -> Response:
-    return json_response(stream_view(info))
+def _answer(call: Call, info: StreamInfo) -> Response:
+    return json_response(answer_view(info, call.principal))

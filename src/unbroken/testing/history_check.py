@@ -98,6 +98,7 @@ class _Checker:
         self._id_at: dict[int, tuple[str, str]] = {}
         self._place_of: dict[str, tuple[int, str]] = {}
         self._observers: dict[str, _Observer] = {}
+        self._began: list[tuple[str, int]] = []
         self._reads: dict[int, int] = {}
         self._read_count = 0
         self._acked_most = 0
@@ -151,6 +152,7 @@ class _Checker:
         observer = self._observers.get(name)
         if observer is None:
             self._observers[name] = _Observer(cursor)
+            self._began.append((name, cursor))
         elif cursor > observer.last:
             self._findings.report(Rule.CURSOR, "cursor ahead", observer=name, cursor=cursor, last=observer.last)
 
@@ -277,6 +279,7 @@ class _Checker:
                 )
         self._check_kept(places, ids)
         self._check_order(final)
+        self._check_whole(final)
 
     def _check_kept(self, places: dict[str, int], ids: dict[int, str]) -> None:
         for name, acked in self._acked.items():
@@ -316,6 +319,23 @@ class _Checker:
             if acked is not None and acked.index < latest[0]:
                 self._findings.report(Rule.REAL_TIME, "realtime", id=name, behind=latest[1], position=position)
             latest = max(latest, (sent.index, name))
+
+    def _check_whole(self, final: Final) -> None:
+        """The last read is dense from the first message that is kept; nobody began behind its end."""
+        expected = self._first
+        for number, (position, _, _) in enumerate(final.rows):
+            if number and position == expected - 1:
+                continue  # two at one place are another rule's to name
+            if position != expected and (number or position > expected):
+                anomaly = "gap" if position > expected else "reorder"
+                self._findings.report(
+                    Rule.DENSE, anomaly, observer=final.observer, position=min(expected, position), before=position
+                )
+            expected = position + 1
+        head = expected - 1
+        for name, cursor in self._began:
+            if cursor > head:
+                self._findings.report(Rule.CURSOR, "cursor ahead", observer=name, cursor=cursor, head=head)
 
     def _check_ends(self) -> None:
         told = [(name, observer) for name, observer in self._observers.items() if observer.ends]

@@ -139,16 +139,22 @@ class _Naive:
         )
 
     def not_dense(self) -> bool:
-        """Did any observer get anything but the places behind its beginning, one after the other?"""
+        """Did any observer, the one at the end too, get anything but the places behind its beginning, one after the other?"""
         for observer in self.observers():
             places, began = self.places(observer), self.began(observer)
             if places != list(range(began + 1, began + 1 + len(places))):
                 return True
-        return False
+        rows = [place for place, _, _ in self.rows]
+        places = [place for number, place in enumerate(rows) if number == 0 or place != rows[number - 1]]
+        dense = places == list(range(min(places, default=1), min(places, default=1) + len(places)))
+        return not dense or (bool(places) and places[0] > self.first)
 
     def cursor_ahead(self) -> bool:
-        """Did any observer ask for what follows a place that it had not reached?"""
-        return any(event.cursor > self.last(event.observer, index) for index, event in self.all(Open))
+        """Did any observer ask for what follows a place that it had not reached, or that there is not at the end?"""
+        if any(event.cursor > self.last(event.observer, index) for index, event in self.all(Open)):
+            return True
+        head = self.rows[-1][0] if self.rows else self.first - 1
+        return self.final is not None and any(self.began(observer) > head for observer in self.observers())
 
     def acknowledged_but_gone(self) -> bool:
         """Is anything that was acknowledged missing at the end, or at another place than was said?"""

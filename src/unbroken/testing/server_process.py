@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from unbroken.testing.ports import free_port
+
 __all__ = ["TestedServer"]
 
 START_SECONDS = 60.0
@@ -39,7 +41,7 @@ class TestedServer:
         self.log = ""
         self._arguments = list(arguments)
         self._process: subprocess.Popen[str] | None = None
-        self._ready = threading.Event()
+        self._listening: subprocess.Popen[str] | None = None
 
     @property
     def pid(self) -> int:
@@ -52,10 +54,9 @@ class TestedServer:
         """Start it and wait until it listens; a server that does not fails here with what it said."""
         if self._process is not None:
             raise RuntimeError("the server runs already")
-        port = self.url.rpartition(":")[2] or "0"
+        port = self.url.rpartition(":")[2] or str(free_port())
         store = f"sqlite:///{self.directory / 'unbroken.db'}"
         command = [sys.executable, "-m", "unbroken", "serve", "--port", port, "--store", store, *self._arguments]
-        self._ready.clear()
         process = subprocess.Popen(  # noqa: S603 - our own command
             command,
             cwd=self.directory,
@@ -67,9 +68,10 @@ class TestedServer:
             start_new_session=True,
         )
         self._process = process
-        threading.Thread(target=self._read, args=(process,), daemon=True).start()
-        self._ready.wait(START_SECONDS)
-        if not self.url or process.poll() is not None:
+        said = threading.Event()
+        threading.Thread(target=self._read, args=(process, said), daemon=True).start()
+        said.wait(START_SECONDS)
+        if self._listening is not process:
             self.kill()
             raise RuntimeError(f"the server did not start:\n{self.log}")
 
@@ -115,13 +117,14 @@ class TestedServer:
             process.kill()
             process.wait()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        """Collect what it prints, in a thread of its own, until it is gone."""
+    def _read(self, process: subprocess.Popen[str], said: threading.Event) -> None:
+        """Collect what it prints, in a thread of its own, until it is gone; `said` is set when it listens, or never will."""
         assert process.stdout is not None
         with process.stdout as stream:
             for line in stream:
                 self.log += line
                 if found := re.search(r"listening on (http://\S+)", line):
                     self.url = found[1]
-                    self._ready.set()
-        self._ready.set()
+                    self._listening = process
+                    said.set()
+        said.set()

@@ -35,6 +35,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-002")]
 ALICE, BOB, EVE = Principal("local", "alice"), Principal("local", "bob"), Principal("other", "alice")
 ALL = frozenset(Verb)
 RUN = '{"type":"task","name":"noted"}'
+NOTE = "what readers alone may know"
+"""In the metadata of every stream."""
 PRODUCER = {"id": "p", "epoch": 1, "seq": 0}
 
 
@@ -186,6 +188,7 @@ async def planted(services: Services, name: str, *, run: bool) -> StreamInfo:
     """A stream of Alice's with two messages, and one of the same name in another tenant."""
     new = NewStream(
         kind="task" if run else "stream",
+        metadata=json.dumps({"note": NOTE}),
         run=RUN if run else None,
         messages=(NewMessage(text="a"), NewMessage(text="b")),
     )

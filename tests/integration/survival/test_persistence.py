@@ -140,21 +140,25 @@ async def test_25_refreshes_at_random_moments_while_it_is_written_lose_and_doubl
     seed = 20_260
     print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
-    total, refreshes = 1_500, 0
+    refreshes, total = 0, 10**9  # until the writer says what its last one is
     async with httpx2.AsyncClient(base_url=server.url) as http:
         await http.put("/v1/streams/a", json={})
 
         async def write() -> None:
+            """As long as it takes: each refresh waits for a few messages, and a busy server hands out many at once."""
+            nonlocal total
             async with peer_of(server) as producer:
-                for n in range(total):
-                    await producer.send(
-                        type="append", id=n, stream="a", producer={"id": "p", "seq": n}, messages=[{"text": str(n)}]
-                    )
-                    if n % 10 == 0:
-                        await asyncio.sleep(0.002)
                 acked = 0
-                while acked < total:
-                    acked += len((await producer.receive("acks"))["acks"])
+                for first in range(0, 100_000, 10):
+                    if refreshes > 25:
+                        total = first + 10
+                    for n in range(first, first + 10):
+                        frame = {"type": "append", "id": n, "stream": "a", "messages": [{"text": str(n)}]}
+                        await producer.send(**frame, producer={"id": "p", "seq": n})
+                    while acked < first + 10:
+                        acked += len((await producer.receive("acks"))["acks"])
+                    if total == first + 10:
+                        return
 
         seen: list[str] = []
         async with asyncio.TaskGroup() as tasks:
@@ -163,7 +167,7 @@ async def test_25_refreshes_at_random_moments_while_it_is_written_lose_and_doubl
             while len(seen) < total:
                 async with peer_of(server) as peer:
                     await peer.send(type="subscribe", id=1, stream="a", after=cursor)
-                    until = total if refreshes >= 25 else len(seen) + chance.randint(1, 60)
+                    until = len(seen) + chance.randint(1, 60)
                     while len(seen) < min(until, total):
                         frame = await peer.receive("messages", "error")
                         assert frame["type"] == "messages", frame

@@ -182,6 +182,33 @@ def test_a_planted_anomaly_of_the_log_is_named(numbers: list[int], moved: int, r
     assert naive_verdicts(history.events)[rule] is Verdict.FAIL
 
 
+@pytest.mark.parametrize("places", [[1, 2, 3, 4, 5, 6, 7, 8, 10], [2], []], ids=str)
+def test_a_hole_in_the_last_read_is_named_though_nobody_was_given_what_is_missing(places: list[int]) -> None:
+    """Above the eight that are known, or with nobody who knows of any, only density tells."""
+    history = sound() if len(places) > 1 else History()
+    for number in (9, 10):
+        history.invoke("p", f"m{number}", f"payload {number}")
+        history.unknown(f"m{number}")
+    names = [9, 10] if len(places) < 9 else [*range(1, 10), 10]
+    history.final([(place, f"m{number}", f"payload {number}") for place, number in zip(places, names, strict=False)])
+    verdict = Verdict.FAIL if places else Verdict.INCONCLUSIVE
+    finding = history.check().findings[Rule.DENSE]
+    assert finding.verdict is verdict
+    assert naive_verdicts(history.events)[Rule.DENSE] is verdict
+    assert not places or (finding.anomaly, finding.witness["observer"]) == ("gap", "final")
+
+
+def test_who_began_behind_the_end_of_the_stream_is_named() -> None:
+    history = sound()
+    history.open("late", COUNT)
+    history.open("later", COUNT + 1)
+    assert history.check().findings[Rule.CURSOR].verdict is Verdict.PASS, "where the end is, nobody has said yet"
+    complete(history)
+    finding = history.check().findings[Rule.CURSOR]
+    assert (finding.verdict, finding.witness["observer"], finding.count) == (Verdict.FAIL, "later", 1)
+    assert naive_verdicts(history.events)[Rule.CURSOR] is Verdict.FAIL
+
+
 def test_real_time_order_holds_between_producers() -> None:
     history = History()
     history.invoke("p", "a")

@@ -41,12 +41,16 @@ class Server:
         self.tells_positions = tells_positions
         self.readable = True
         self.ascii_only = False
+        self.append_seconds = 0.0
+        self.start_seconds = 0.0
+        self.appends_at_most = 10_000
         self._starts = starts
 
     async def start(self, _port: int, _directory: Path) -> None:
         self._starts -= 1
         if self._starts < 0:
             raise UnreachableError("the server ended with 1")
+        await asyncio.sleep(self.start_seconds)
         self.up = True
 
     async def stop(self, _number: signal.Signals) -> None:
@@ -74,7 +78,9 @@ class Direct(Adapter):
 
     async def append(self, stream: str, payload: str, *, producer: str, number: int) -> int:
         del stream, producer, number
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._server.append_seconds)
+        if len(self._server.messages) >= self._server.appends_at_most:
+            await asyncio.Event().wait()
         self._reach().messages.append(self._stored(payload))
         return self._position(len(self._server.messages))
 
@@ -110,11 +116,13 @@ class Direct(Adapter):
         return place if self._server.tells_positions else 0
 
 
-async def row(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> Row:
+BOUNDS = Bounds(scenario_seconds=30, quiet_seconds=2, patience_seconds=1)
+
+
+async def row(server: Server, name: str, monkeypatch: pytest.MonkeyPatch, bounds: Bounds = BOUNDS) -> Row:
     monkeypatch.setattr(runner, "FINAL_SECONDS", 0.5)
     (scenario,) = [each for each in scenarios() if each.name == name]
     async with running(server.target()) as target:
-        bounds = Bounds(scenario_seconds=3, patience_seconds=1)
         (found,) = await survive(target, [scenario], seed=1, label="down", bounds=bounds)
     return found
 
@@ -151,3 +159,26 @@ async def test_a_server_that_spoils_what_is_not_ascii_is_caught(monkeypatch: pyt
     found = await row(server, "steady", monkeypatch)
     assert found.broken == ["known"]
     assert found.cells["same"].evidence.startswith("corrupt")
+
+
+async def test_a_server_is_stuck_when_nothing_happens_any_more_and_slow_when_it_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bounds = Bounds(scenario_seconds=60, quiet_seconds=2, patience_seconds=2)
+
+    def slow() -> Server:
+        server = Server()
+        server.append_seconds = 0.08  # all of them take longer than nothing may happen
+        server.start_seconds = 2.5  # as does starting it, which the kit does
+        return server
+
+    assert (await row(slow(), "kill", monkeypatch, bounds)).outcome is Outcome.PASS
+    slower = await row(slow(), "steady", monkeypatch, Bounds(scenario_seconds=1, quiet_seconds=5))
+    assert (slower.broken, slower.outcome) == ([], Outcome.INCONCLUSIVE)
+    assert slower.cells["arrives"].evidence.startswith("slow (")
+    assert "not finished within 1 s" in slower.notes
+    stuck = Server()
+    stuck.appends_at_most = 10
+    found = await row(stuck, "steady", monkeypatch, bounds)
+    assert (found.broken, found.cells["arrives"].evidence[:7]) == (["live"], "stuck (")
+    assert "not finished within 2 s without any progress" in found.notes

@@ -38,7 +38,13 @@ class Progress:
         self.ended = False
         self.fault_over = False
         self.joined = 0
+        self.restarting = False
         self._changed = asyncio.Event()
+
+    @property
+    def moved(self) -> int:
+        """Grows with everything that is acknowledged or arrives."""
+        return self.acknowledged + sum(self.seen.values())
 
     def tell(self) -> None:
         """Something has changed."""

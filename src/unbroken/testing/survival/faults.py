@@ -70,8 +70,12 @@ async def _kill(stage: Stage) -> None:
     for number in range(stage.scenario.times):
         wanted = stage.scenario.messages * (number + 1) // (stage.scenario.times + 1)
         await progress.until(lambda: progress.acknowledged >= wanted)  # noqa: B023 - awaited at once
-        await target.launcher.stop(signal.SIGKILL)
-        await target.launcher.start(target.port, target.directory)
+        progress.restarting = True
+        try:
+            await target.launcher.stop(signal.SIGKILL)
+            await target.launcher.start(target.port, target.directory)
+        finally:
+            progress.restarting = False
         stage.bites += 1
 
 

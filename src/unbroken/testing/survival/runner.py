@@ -22,6 +22,7 @@ from unbroken.testing.history_events import End
 from unbroken.testing.history_report import Rule
 from unbroken.testing.ports import free_port
 from unbroken.testing.proxy import FaultProxy
+from unbroken.testing.survival.actors import Progress
 from unbroken.testing.survival.adapter import Capability, Complete, LostError, RefusedError
 from unbroken.testing.survival.faults import after_end, apply, late_watchers
 from unbroken.testing.survival.process import listening
@@ -32,6 +33,7 @@ from unbroken.testing.survival.stage import Routes, Stage, Target, insist
 __all__ = ["Bounds", "reachable", "running", "survive"]
 
 FINAL_SECONDS = 20.0
+LOOK_SECONDS = 0.1
 PORT = 80
 PORT_TLS = 443
 RECEIVE_BYTES = 32 * 1024
@@ -40,9 +42,13 @@ RECEIVE_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a scenario may take, and how long viewers may need to the end once it was acknowledged."""
+    """How long a scenario may take in all, and how long nothing may be acknowledged or arrive before it counts as stuck.
 
-    scenario_seconds: float = 60.0
+    Once the end was acknowledged, nothing may arrive for `patience_seconds` only.
+    """
+
+    scenario_seconds: float = 600.0
+    quiet_seconds: float = 30.0
     patience_seconds: float = 15.0
 
 
@@ -104,6 +110,7 @@ class _Run:
         self._stream = stream
         self._bounds = bounds
         self._notes: list[str] = []
+        self._slow = False
 
     async def row(self, seed: int) -> Row:
         """Carry it out and judge it; a server that cannot even make a stream gives an inconclusive row."""
@@ -139,9 +146,13 @@ class _Run:
         return Routes(direct, viewing, producing, near, far)
 
     async def _traffic(self, stage: Stage) -> None:
-        """Everybody at work, until the end or the bound."""
+        """Everybody at work, until the end, or until nothing happens any more, or it has taken too long."""
+        bounds = self._bounds
+        ends = asyncio.get_running_loop().time() + bounds.scenario_seconds
+        bound = asyncio.timeout_at(ends)
         try:
-            async with asyncio.timeout(self._bounds.scenario_seconds), asyncio.TaskGroup() as group:
+            async with bound, asyncio.TaskGroup() as group:
+                moving = group.create_task(self._put_off(bound, ends, stage.progress))
                 watching = [
                     group.create_task(watcher.run(last_is_end=not stage.tells_end))
                     for watcher in stage.first_watchers()
@@ -157,11 +168,31 @@ class _Run:
                 stage.recording.history.heal()
                 if await self._ended(stage):
                     watching += await after_end(stage, group)
-                    await asyncio.wait(watching, timeout=self._bounds.patience_seconds)
-                for task in watching:
+                    await self._arriving(stage.progress, watching)
+                for task in (*watching, moving):
                     task.cancel()
         except TimeoutError:
-            self._notes.append(f"not finished within {self._bounds.scenario_seconds:g} s")
+            self._slow = bound.when() == ends
+            said = (
+                f"{bounds.scenario_seconds:g} s" if self._slow else f"{bounds.quiet_seconds:g} s without any progress"
+            )
+            self._notes.append(f"not finished within {said}")
+
+    async def _put_off(self, bound: asyncio.Timeout, ends: float, progress: Progress) -> None:
+        """For as long as something happens, or the kit itself starts the server, the bound is not before `ends`."""
+        loop, moved = asyncio.get_running_loop(), -1
+        while not bound.expired():
+            if progress.moved != moved or progress.restarting:
+                moved = progress.moved
+                bound.reschedule(min(ends, loop.time() + self._bounds.quiet_seconds))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _arriving(self, progress: Progress, watching: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for all these viewers, as long as anything arrives."""
+        pending, moved = set(watching), -1
+        while pending and progress.moved != moved:
+            moved = progress.moved
+            _, pending = await asyncio.wait(pending, timeout=self._bounds.patience_seconds)
 
     async def _fault(self, stage: Stage) -> None:
         """The scenario's fault; a server that does not come back after it is the server's failure, and no end of the run."""
@@ -197,8 +228,9 @@ class _Run:
         if complete is None and not recording.told:
             cells["unbroken"] = Cell(Outcome.INCONCLUSIVE)
         if not stage.progress.ended:
-            evidence = f"stuck ({stage.progress.acknowledged} of {scenario.messages} messages were acknowledged)"
-            cells["arrives"] = Cell(Outcome.FAIL, Rule.LIVE.name.lower(), evidence)
+            said = f"({stage.progress.acknowledged} of {scenario.messages} messages were acknowledged)"
+            stuck = Cell(Outcome.FAIL, Rule.LIVE.name.lower(), f"stuck {said}")
+            cells["arrives"] = Cell(Outcome.INCONCLUSIVE, evidence=f"slow {said}") if self._slow else stuck
         self._notes += report.doubts
         failed = any(cell.outcome is Outcome.FAIL for cell in cells.values())
         return Row(
