@@ -16,7 +16,7 @@ from unbroken.errors import QuotaError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
-__all__ = ["Allowance", "Bucket", "Quotas", "Share", "Usage"]
+__all__ = ["Allowance", "Bucket", "Quotas", "Share", "Usage", "is_operator"]
 
 LOCAL: Final = Principal()
 COUNT_RETRY_SECONDS: Final = 5
@@ -265,7 +265,7 @@ class Quotas:
 
     def append(self, tenant: str, owner: str, messages: int, size_bytes: int) -> None:
         """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged."""
-        if _is_operator(tenant, owner):
+        if is_operator(tenant, owner):
             return
         accounts, now = self._pair(tenant, owner), self.now()
         for account in accounts:
@@ -280,7 +280,7 @@ class Quotas:
 
     async def pace(self, tenant: str, owner: str) -> None:
         """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""
-        if _is_operator(tenant, owner):
+        if is_operator(tenant, owner):
             return
         ends = self.now() + self._limits.append_wait_seconds_max
         while True:
@@ -297,7 +297,7 @@ class Quotas:
 
     async def create(self, principal: Principal) -> None:
         """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any."""
-        if _is_operator(principal.tenant, principal.subject):
+        if is_operator(principal.tenant, principal.subject):
             return
         accounts = self._pair(principal.tenant, principal.subject)
         for subject, account in zip((principal.subject, None), accounts, strict=True):
@@ -329,7 +329,7 @@ class Quotas:
 
     def _of(self, principal: Principal) -> tuple[_Account, ...]:
         """The accounts of who asks and of the tenant; none for the operator, but for links and keys handed on by it."""
-        if principal.grants is None and _is_operator(principal.tenant, principal.subject):
+        if principal.grants is None and is_operator(principal.tenant, principal.subject):
             return ()
         return self._pair(principal.tenant, principal.subject)
 
@@ -345,5 +345,6 @@ class Quotas:
         return account
 
 
-def _is_operator(tenant: str, subject: str) -> bool:
+def is_operator(tenant: str, subject: str) -> bool:
+    """Whether what is theirs is never charged to anybody."""
     return subject == LOCAL.subject and tenant == LOCAL.tenant

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from itertools import count
 from typing import Final
 
 from unbroken.protocol.salts import NO_SALTS, Salts
@@ -35,11 +34,23 @@ def links(head: bytes, first: int, messages: Sequence[bytes], salts: Salts = NO_
     if len(messages) == 1:
         alone = _leaf(messages[0], first, salts.salt(first))
         return fold(head, (alone,)), [alone]
-    leaves = [
-        _leaf(message, seq, salt)
-        for seq, message, salt in zip(count(first), messages, salts.row(first, len(messages)), strict=False)
-    ]
-    return fold(head, leaves), leaves
+    new_leaf, new_node = _LEAF.copy, _NODE.copy  # `_leaf` and `fold`, without a call for each message
+    leaves: list[bytes] = []
+    keep = leaves.append
+    seq = first
+    for message, salt in zip(messages, salts.row(first, len(messages)), strict=False):
+        if message[:9] == _ERASED:
+            leaf = _leaf_of_erased(message)
+        else:
+            hashing = new_leaf()
+            hashing.update(salt + seq.to_bytes(8, "big") + message)
+            leaf = hashing.digest()
+        keep(leaf)
+        node = new_node()
+        node.update(head + leaf)
+        head = node.digest()
+        seq += 1
+    return head, leaves
 
 
 def fold(head: bytes, leaves: Iterable[bytes]) -> bytes:

@@ -87,7 +87,9 @@ class Salts:
             return self._four
         if first == self._first + 4 and first & 12 and self._above:  # below the same seed as those before
             which = (first >> 2 & 3) * SALT_BYTES
-            block = sha512(self._above[which : which + SALT_BYTES]).digest()
+            hashing = _BELOW.copy()
+            hashing.update(self._above[which : which + SALT_BYTES])
+            block = hashing.digest()
             self._four = four = (block[:16], block[16:32], block[32:48], block[48:])
             self._first = first
             return four
@@ -134,10 +136,12 @@ class Salts:
         """The salts of `count` messages from `first` on."""
         if not self._nodes:
             return _NOTHING * count
-        row: list[bytes] = []
-        for seq in range(first & ~3, first + count, 4):
-            row += self.four(seq)
         skip = first & 3
+        if skip + count <= 4:
+            return self.four(first)[skip : skip + count]
+        row: list[bytes] = []
+        for seq in range(first - skip, first + count, 4):
+            row += self.four(seq)
         return row[skip : skip + count]
 
     def upto(self, last: int) -> Salts:
@@ -174,4 +178,6 @@ def _within(node: _Node, low: int, high: int) -> Iterator[_Node]:
             yield from _within(_Node(max(start, first), depth + 1, part), low, high)
 
 
+_BELOW = sha512()
+"""Begun once and copied, which costs less than making one."""
 NO_SALTS = Salts()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from unbroken.errors import UnbrokenError
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import Ack, AppendFrame
+from unbroken.quotas import is_operator
 from unbroken.requests import AppendOptions
 from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.store.base import Appended, WriteResult
@@ -27,10 +28,11 @@ __all__ = ["AppendGroup", "Appends"]
 class AppendGroup:
     """Appends that became one operation on `stream`: of each its number and how many of the messages are its own."""
 
-    __slots__ = ("messages", "places", "size_bytes", "stream")
+    __slots__ = ("charged", "messages", "places", "size_bytes", "stream")
 
     def __init__(self, stream: StreamInfo) -> None:
         self.stream = stream
+        self.charged = not is_operator(stream.tenant, stream.owner)
         self.places: list[tuple[int, int]] = []
         self.messages: list[bytes] = []
         self.size_bytes = 0
@@ -105,7 +107,8 @@ class Appends:
             self.submit()
             group = AppendGroup(stream)
         streams.log.check_room(group.size_bytes)
-        streams.charge(stream, encoded)
+        if group.charged:
+            streams.charge(stream, encoded)
         self._gathered = group
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded
