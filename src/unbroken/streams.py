@@ -84,6 +84,8 @@ class Streams:
         self.quotas = Quotas(limits, store.usage, now=lambda: asyncio.get_running_loop().time())
         self.on_admitted: Callable[[Principal, Verb, StreamInfo], None] = lambda _principal, _may, _stream: None
         """Told of every right that was given out."""
+        self.on_session: Callable[[Principal, str], None] = lambda _principal, _name: None
+        """Told of every session that is made, changed or deleted, by its name."""
         self._verifying = asyncio.Lock()
         self.redactor: Redactor | None = None
         """What takes secrets out of all that is stored; set before anything is."""
@@ -367,6 +369,7 @@ class Streams:
         if metadata is not None:
             check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
             metadata = self.redacted(metadata)
+        self.on_session(principal, name)
         result = await self.log.write(
             PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
         )
@@ -388,6 +391,7 @@ class Streams:
     async def delete_session(self, principal: Principal, name: str) -> None:
         """Delete a session that has no streams left."""
         await self.get_session(principal, name, may=Verb.MANAGE)
+        self.on_session(principal, name)
         await self.log.write(DeleteSession(principal=principal, name=name))
 
     async def read_session(

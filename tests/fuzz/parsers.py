@@ -21,6 +21,9 @@ from tests.fuzz.shapes import json_near, near, pieces, text_near
 from unbroken.auth.access import Access
 from unbroken.auth.jwks import read_keys
 from unbroken.auth.jwt import JwtRules, head_of, verify
+from unbroken.checkpoints.book import read_note
+from unbroken.checkpoints.checkpoint import Checkpoint
+from unbroken.checkpoints.notes import Verifier
 from unbroken.client.http import HttpFace
 from unbroken.client.spill import MAGIC, SpillFile
 from unbroken.client.transport import decode_problem
@@ -181,6 +184,22 @@ def key_sets(document: bytes) -> None:
 _ACCESS: Final = Access(allow_origins=frozenset({"https://a.example"}), allow_hosts=frozenset({"b.example"}))
 
 
+def checkpoint_notes(note: bytes) -> None:
+    read_note(note, samples.SIGNER.verifier)  # what is wrong with it is its result
+
+
+def checkpoints(text: str) -> None:
+    """Also what was signed may be anything: whoever signs need not be us."""
+    with refusing():
+        checkpoint = Checkpoint.parse(text)
+        assert checkpoint.text() == text, "what was read is written as the same"
+
+
+def verifier_keys(text: str) -> None:
+    with refusing():
+        assert str(Verifier.parse(text)) == text.strip()
+
+
 def hosts_and_origins(headers: Mapping[str, str]) -> None:
     with refusing():
         _ACCESS.check_host(headers, ("127.0.0.1", 4437))
@@ -293,6 +312,9 @@ PARSERS: Final = (
         st.dictionaries(st.sampled_from(["host", "origin", "sec-fetch-site"]), _HEADER_TEXT),
         hosts_and_origins,
     ),
+    Target("checkpoint notes", near(samples.NOTE), checkpoint_notes),
+    Target("checkpoints", text_near(samples.CHECKPOINT), checkpoints),
+    Target("verifier keys", text_near(str(samples.SIGNER.verifier)), verifier_keys),
     Target("answers", json_near(samples.PROBLEM, samples.VIEW) | near(b"<html>"), answers),
     Target("printed headers", json_near({"Authorization": "x", "X-Y": "z"}), printed_headers),
     Target(

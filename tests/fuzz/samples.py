@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+from unbroken.checkpoints.checkpoint import Checkpoint
+from unbroken.checkpoints.merkle import MerkleRange
+from unbroken.checkpoints.notes import Signer
 from unbroken.client.spill import MAGIC, SpillAppend, SpillHeader, SpillTarget
 from unbroken.messages import NewMessage
 from unbroken.store import chunks
@@ -181,3 +184,20 @@ def with_checksum(row: ChunkRow) -> ChunkRow | None:
 def as_bytes(frame: Any) -> bytes:
     """A frame as it travels."""
     return json.dumps(frame).encode()
+
+
+SIGNER: Final = Signer("example.org/log", bytes(range(32)))
+_TREE: Final = MerkleRange()
+_TREE.extend([hashlib.sha256(bytes([number])).digest() for number in range(5)])
+CHECKPOINT: Final = Checkpoint(
+    log=SIGNER.name,
+    epoch=7,
+    base=0,
+    tree=_TREE,
+    head=b"h" * 32,
+    time_ms=1_000,
+    serial=1,
+    previous=b"p" * 32,
+    ended="completed",
+).text()
+NOTE: Final = SIGNER.sign(CHECKPOINT).encode()

@@ -25,10 +25,11 @@ from unbroken.errors import (
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import Limits
 from unbroken.messages import check_name
+from unbroken.observe.audit_events import TokenMade
 from unbroken.store.base import Page
 from unbroken.store.tokens import CredentialRepository, Proof, Revocation, StoredToken, TokenKind, session_mark
 
-__all__ = ["MadeToken", "NewToken", "StoredTokens", "credential_of"]
+__all__ = ["MadeToken", "NewToken", "StoredTokens", "credential_of", "made_event"]
 
 SECRET_BYTES: Final = 32
 ID_BYTES: Final = 8
@@ -61,6 +62,19 @@ class MadeToken:
 def credential_of(token: StoredToken) -> str:
     """How `Principal.credential` names a stored token."""
     return _STORED + token.id
+
+
+def made_event(token: StoredToken, by: Principal | None) -> TokenMade:
+    """What the audit log is told of a token that `by` has made; None: the operator."""
+    return TokenMade(
+        credential=credential_of(token),
+        label=token.actor,
+        tenant=token.tenant,
+        owner=token.owner,
+        grants=tuple(map(str, token.grants or ())),
+        expires_ms=token.expires_ms,
+        by=by,
+    )
 
 
 class StoredTokens:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from unbroken.cli.auditing import AuditFile, audited
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
 from unbroken.cli.encryption import KeyFile, keyring
 from unbroken.cli.exits import Exit, UsageError
@@ -54,9 +54,7 @@ class Where:
         None
     )
     encryption_key_file: KeyFile = None
-    audit: Annotated[
-        Path | None, Parameter(env_var="UNBROKEN_AUDIT", help="A file to whose end the audit log is written.")
-    ] = None
+    audit: AuditFile = None
 
 
 DEFAULT_WHERE = Where()
@@ -104,17 +102,11 @@ async def _at_server(whose: Whose, reason: str, connection: Connection) -> Erasu
 
 async def _in_store(whose: Whose, reason: str, where: Where, url: str) -> Erasure:
     from unbroken.cli.offline import opened
-    from unbroken.clock import SystemClock
     from unbroken.erasure import Eraser
     from unbroken.identity import Principal, Verb
-    from unbroken.limits import DEFAULT_LIMITS
-    from unbroken.observe.audit import Audit
 
     principal = Principal(whose.tenant, whose.owner or "", actor=OPERATOR)
-    audit = Audit(SystemClock(), DEFAULT_LIMITS)
-    if where.audit is not None:
-        audit.write_to(where.audit)
-    try:
+    with audited(where.audit) as audit:
         async with opened(url, keyring(where.encryption_key_file)) as streams, asyncio.TaskGroup() as tasks:
             log = tasks.create_task(streams.log.run(), name="log")
             try:
@@ -125,5 +117,3 @@ async def _in_store(whose: Whose, reason: str, where: Where, url: str) -> Erasur
                 return await eraser.stream(principal, found, reason)
             finally:
                 log.cancel()
-    finally:
-        audit.close()

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
+from unbroken.cli.auditing import AuditFile, audited
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
 from unbroken.cli.exits import Exit, UsageError
 from unbroken.cli.output import human_time, note, print_json, print_table
@@ -23,11 +24,12 @@ from unbroken.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from unbroken.auth.stored import NewToken, StoredTokens
+    from unbroken.observe.audit import Audit
+    from unbroken.observe.audit_events import TokenRevoked
     from unbroken.store.tokens import StoredToken
 
 __all__ = ["NO_RIGHTS", "WHOSE", "Rights", "Whose", "seconds_of", "share", "token"]
 
-DEFAULT_STORE: Final = "sqlite:///unbroken.db"
 PAGE_ITEMS: Final = 500
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -75,6 +77,18 @@ class Rights:
         return NewToken(label=self.label, grants=tuple(grants) or None, expires_ms=ends)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """Where the tokens are, and who is told of what is done to them."""
+
+    store: Annotated[str, Parameter(env_var="UNBROKEN_STORE", help="The database, as sqlite:///FILE.")] = (
+        "sqlite:///unbroken.db"
+    )
+    audit: AuditFile = None
+
+
+DATABASE: Final = Database()
 WHOSE: Final = Whose()
 NO_RIGHTS: Final = Rights()
 
@@ -94,7 +108,7 @@ def token(
     *,
     whose: Whose = WHOSE,
     rights: Rights = NO_RIGHTS,
-    store: Annotated[str, Parameter(env_var="UNBROKEN_STORE")] = DEFAULT_STORE,
+    database: Database = DATABASE,
     json: Json = False,
 ) -> int:
     """Make, list and revoke tokens in a database, also while servers use it. A secret is shown once and stored nowhere.
@@ -105,7 +119,6 @@ def token(
     Args:
         action: What to do.
         token_id: The id of the token to revoke, as `list` shows it.
-        store: The database, as sqlite:///FILE.
     """
     if action != "revoke" and (token_id or whose.jti is not None):
         raise UsageError("an id is for revoke")
@@ -118,20 +131,24 @@ def token(
         from unbroken.auth.stored import StoredTokens
         from unbroken.cli.offline import opened
 
-        async with opened(store) as streams:
-            tokens = StoredTokens(streams.store, limits=DEFAULT_LIMITS, clock=SystemClock())
-            if action == "create":
-                return await _create(tokens, whose.principal, new, as_json=json)
-            if action == "list":
-                return await _list(tokens, whose.principal, as_json=json)
-            await _revoke(tokens, whose, token_id)
-            return Exit.OK
+        with audited(database.audit) as audit:
+            async with opened(database.store) as streams:
+                tokens = StoredTokens(streams.store, limits=DEFAULT_LIMITS, clock=SystemClock())
+                if action == "create":
+                    return await _create(tokens, whose.principal, new, audit, as_json=json)
+                if action == "list":
+                    return await _list(tokens, whose.principal, as_json=json)
+                audit.record(await _revoke(tokens, whose, token_id))
+                return Exit.OK
 
     return run_async(work())
 
 
-async def _create(tokens: StoredTokens, owner: Principal, new: NewToken, *, as_json: bool) -> int:
+async def _create(tokens: StoredTokens, owner: Principal, new: NewToken, audit: Audit, *, as_json: bool) -> int:
+    from unbroken.auth.stored import made_event
+
     made = await tokens.make(owner, new)
+    audit.record(made_event(made.token, None))
     if as_json:
         print_json({"id": made.token.id, "token": made.secret, "expires": made.token.expires_ms})
     else:
@@ -159,13 +176,19 @@ async def _list(tokens: StoredTokens, owner: Principal, *, as_json: bool) -> int
     return Exit.OK
 
 
-async def _revoke(tokens: StoredTokens, whose: Whose, token_id: str) -> None:
+async def _revoke(tokens: StoredTokens, whose: Whose, token_id: str) -> TokenRevoked:
+    from unbroken.observe.audit_events import TokenRevoked
+
+    tenant, owner = whose.tenant, whose.principal.subject
     if token_id:
         await tokens.delete(whose.principal, token_id)
-    elif whose.jti is not None:
-        await tokens.revoke(Principal(whose.tenant, credential=f"jwt:{whose.jti}"))
-    elif whose.subject is not None:
-        await tokens.revoke_subject(whose.tenant, whose.subject)
+        return TokenRevoked(credential=f"token:{token_id}", tenant=tenant, owner=owner)
+    if whose.jti is not None:
+        credential = f"jwt:{whose.jti}"
+        await tokens.revoke(Principal(tenant, credential=credential))
+        return TokenRevoked(credential=credential, tenant=tenant)
+    await tokens.revoke_subject(tenant, owner)
+    return TokenRevoked(credential="", tenant=tenant, owner=owner, reason="all_of_the_identity_provider")
 
 
 def _facts(one: StoredToken) -> dict[str, object]:

@@ -91,11 +91,12 @@ class TokenRevoked(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed(AuditEvent):
-    """Something was done to what exists: `verb` is `cancel`, `delete`, `trim`, `pause`, `resume`, `metadata` or the like."""
+    """A right that changes what exists was used on a stream, or on a session: `verb` is `cancel` or `manage`."""
 
     event = "deed"
     verb: str
-    stream: str
+    stream: str = ""
+    session: str = ""
     epoch: int | None = None
     by: Principal
 

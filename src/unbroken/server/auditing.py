@@ -45,6 +45,7 @@ def connect_audit(audit: Audit, streams: Streams, live: LiveViewers) -> None:
             audit.record(Deed(verb=may.value, stream=stream.name, epoch=stream.epoch, by=principal))
 
     streams.on_admitted = admitted
+    streams.on_session = lambda whose, name: audit.record(Deed(verb=Verb.MANAGE.value, session=name, by=whose))
     streams.quotas.on_exceeded = lambda error, whose: audit.record(LimitHit(limit=str(error.detail["limit"]), by=whose))
     live.on_sent_away = lambda whose, why: audit.record(Disconnected(reason=why, by=whose))
 

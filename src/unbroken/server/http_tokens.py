@@ -8,11 +8,11 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
-from unbroken.auth.stored import NewToken, credential_of
+from unbroken.auth.stored import NewToken, made_event
 from unbroken.errors import InvalidError
-from unbroken.identity import Grant, Principal, Verb
+from unbroken.identity import Grant, Verb
 from unbroken.messages import NUMBER_MAX
-from unbroken.observe.audit_events import TokenMade, TokenRevoked
+from unbroken.observe.audit_events import TokenRevoked
 from unbroken.protocol.views import GrantView, TokenView
 from unbroken.server.resource import Body, Call, Whole, json_response
 from unbroken.store.tokens import StoredToken, TokenKind
@@ -44,7 +44,7 @@ async def make_token(call: Call) -> Response:
             expires_ms=_expiry(services.clock.now_ms(), body.expires_in),
         ),
     )
-    services.audit.record(_made(made.token, call.principal))
+    services.audit.record(made_event(made.token, call.principal))
     answer = {"token": made.secret, **msgspec.to_builtins(_view(made.token))}
     response = json_response(answer, 201)
     response.headers["cache-control"] = NO_STORE
@@ -101,15 +101,3 @@ def _grant(view: GrantView) -> Grant:
 def _expiry(now_ms: int, seconds: int | None) -> int | None:
     """When a token ends, as a number that every client can hold."""
     return None if seconds is None else min(now_ms + seconds * 1000, NUMBER_MAX)
-
-
-def _made(token: StoredToken, by: Principal) -> TokenMade:
-    return TokenMade(
-        credential=credential_of(token),
-        label=token.actor,
-        tenant=token.tenant,
-        owner=token.owner,
-        grants=tuple(map(str, token.grants or ())),
-        expires_ms=token.expires_ms,
-        by=by,
-    )

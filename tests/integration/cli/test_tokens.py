@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,31 @@ async def test_keys_are_made_used_listed_and_revoked_while_a_server_runs(tmp_pat
                 await helper.state("log/1")
         assert alice not in server.output
         assert worker["token"] not in server.output
+
+
+async def test_what_the_operator_does_to_tokens_is_in_the_audit_log_without_a_secret(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path) as server:
+        await server.terminate()
+    file = tmp_path / "audit.jsonl"
+    commands = Commands(tmp_path / "home", server.url, UNBROKEN_STORE=f"sqlite:///{server.database}")
+    made = await commands("token", "create", "--subject", "alice", "--label", "phone", "--json", "--audit", str(file))
+    found = made.objects[0]
+    await commands("token", "list", "--subject", "alice", "--audit", str(file))
+    for what in ((found["id"], "--subject", "alice"), ("--jti", "7"), ("--subject", "alice")):
+        assert (await commands("token", "revoke", *what, "--audit", str(file))).status == 0
+    missing = await commands("token", "revoke", found["id"], "--subject", "alice", "--audit", str(file))
+    assert missing.status == 5, "what was not there is no deed"
+    refused = await commands("token", "create", "--audit", str(tmp_path / "no" / "folder"))
+    assert (refused.status, "error[configuration]" in refused.err) == (78, True), refused.err
+    entries = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    credential = f"token:{found['id']}"
+    assert [(entry["event"], entry.get("credential"), entry.get("owner")) for entry in entries] == [
+        ("token_made", credential, "alice"),
+        ("token_revoked", credential, "alice"),
+        ("token_revoked", "jwt:7", None),
+        ("token_revoked", None, "alice"),
+    ]
+    assert found["token"] not in file.read_text(encoding="utf-8")
 
 
 async def test_a_shared_link_reads_one_stream_until_its_end(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ async def _judge_messages(store: SQLiteStore, case: Case) -> None:
     assert old == [f"old {n}" for n in range(1, OLD + 1)]
     rows = [(OLD + number, text, text) for number, text in enumerate(new, 1)]
     history = History.from_lines(case.history.lines())
+    history.trim(OLD + 1)  # this history knows of no message before
     history.final(rows)
     report = history.check(messages_min=0, without=_UNCLAIMED)
     assert report.anomalies == [], str(report)

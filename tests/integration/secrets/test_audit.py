@@ -36,6 +36,8 @@ async def test_refusals_and_deeds_are_written_down_with_who_and_without_secrets(
             await connect(f"{server.url.replace('http', 'ws')}/v1/ws?ticket={WRONG}", subprotocols=protocols)
         for verb, where in (("PUT", "streams"), ("POST", "cancel"), ("DELETE", "streams")):
             assert (await http.request(verb, f"/v1/{where}/a", headers=headers)).is_success
+        for verb, body in (("PUT", {"state": "paused"}), ("DELETE", None)):
+            assert (await http.request(verb, "/v1/sessions/s", headers=headers, json=body)).is_success
         await server.terminate()
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     first = entries[0]
@@ -47,8 +49,13 @@ async def test_refusals_and_deeds_are_written_down_with_who_and_without_secrets(
     assert refused == [("unauthorized", "http"), ("forbidden_origin", "http"), ("unauthorized", "websocket")]
     (more,) = [entry["more"] for entry in entries if "more" in entry]
     assert more == 2, "repetitions are a number"
-    deeds = [(entry["verb"], entry["stream"], entry["by"]) for entry in entries if entry["event"] == "deed"]
-    assert deeds == [("cancel", "a", "local"), ("manage", "a", "local")]
+    deeds = [entry for entry in entries if entry["event"] == "deed"]
+    assert [(entry["verb"], entry.get("stream"), entry.get("session"), entry["by"]) for entry in deeds] == [
+        ("cancel", "a", None, "local"),
+        ("manage", "a", None, "local"),
+        ("manage", None, "s", "local"),
+        ("manage", None, "s", "local"),
+    ]
     for text in (path.read_text(encoding="utf-8"), server.output):
         assert "planted-" not in text
     assert "unbroken.audit" in server.output
