@@ -47,26 +47,13 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def stream_view(info: StreamInfo) -> StreamView:
-    """What a client may know of a stream (PROTOCOL.md 1.3)."""
-    return StreamView(
-        stream=info.name,
-        epoch=info.epoch,
-        state=info.state.value,
-        first=info.first,
-        head=info.head,
-        cursor=str(info.cursor),
-        kind=info.kind,
-        content_type=info.content_type,
+    """What a client that may read a stream may know of it (PROTOCOL.md 1.3)."""
+    return msgspec.structs.replace(
+        _outline(info),
         session=info.session,
         metadata=msgspec.Raw(info.metadata.encode()),
         reason=msgspec.Raw(info.reason.encode()),
         hash=info.hash.hex(),
-        bytes=info.size_bytes,
-        created=info.created_ms,
-        updated=info.updated_ms,
-        ended=info.ended_ms,
-        expires=info.expires_ms,
-        ttl_seconds=info.ttl_seconds,
         producer=info.lease_producer,
         cancel_requested=info.cancel_requested_ms is not None,
         cancel_requested_by=info.cancel_requested_by,
@@ -76,12 +63,12 @@ def stream_view(info: StreamInfo) -> StreamView:
 
 
 def answer_view(info: StreamInfo, principal: Principal) -> StreamView:
-    """What the one who has changed a stream is told of it.
+    """What the one who has changed a stream is told of it: its outline alone, where it may not be read."""
+    return stream_view(info) if principal.may(Verb.READ, info.name, info.epoch) else _outline(info)
 
-    Who may not read it learns its place, its life cycle and how much it holds, and nothing that others have written into it.
-    """
-    if principal.may(Verb.READ, info.name, info.epoch):
-        return stream_view(info)
+
+def _outline(info: StreamInfo) -> StreamView:
+    """Its place, its life cycle and how much it holds, and nothing that anybody has written into it."""
     return StreamView(
         stream=info.name,
         epoch=info.epoch,
