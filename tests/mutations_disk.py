@@ -73,7 +73,7 @@ DISK_MUTATIONS: Final = (
         "src/unbroken/store/sqlite/backup.py",
         "if examination.faults:",
         "if False:",
-        ("tests/integration/disk/test_backup_disk.py",),
+        ("tests/integration/cli/test_backup.py::test_what_is_damaged_is_neither_backed_up_nor_restored",),
     ),
     Mutation(
         "a restore goes on beside a server",

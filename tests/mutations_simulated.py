@@ -17,7 +17,7 @@ SIMULATED_MUTATIONS: Final = (
         "src/unbroken/server/engine.py",
         "extended = await services.states.recover()",
         "extended = 0",
-        ("tests/integration/simulation/test_simulation.py",),
+        ("tests/integration/simulation/test_takeover.py",),
     ),
     Mutation(
         "a producer does not renew its lease",

@@ -17,10 +17,12 @@ from unbroken.client.values import Json
 from unbroken.errors import InvalidError
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.mcp_server.arguments import StartTask
+from unbroken.mcp_server.entry import Entry
 from unbroken.mcp_server.remote import Remote
 from unbroken.mcp_server.service import build
 from unbroken.mcp_server.tools import TOOLS, Handler, ToolSpec
 from unbroken.mcp_server.transports import http_app
+from unbroken.server.patience import bounded_http
 
 Answer = dict[str, Json]
 JOBS: Final = ("slow_compute", "failing_job", "protocol_error_job", "confirm_delete", "multi_input")
@@ -64,8 +66,8 @@ FIXTURES: Final[Sequence[ToolSpec]] = (
 
 async def main(server: str, port: int) -> None:
     async with Remote(server) as remote:
-        app = http_app(build(remote, (*TOOLS, *FIXTURES)), DEFAULT_LIMITS, None)
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="info", http="h11")
+        app = http_app(build(remote, (*TOOLS, *FIXTURES)), DEFAULT_LIMITS, Entry(host="127.0.0.1", port=port))
+        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="info", http=bounded_http(DEFAULT_LIMITS))
         await uvicorn.Server(config).serve()
 
 

@@ -36,15 +36,15 @@ class Proxies:
     encrypted: bool = False
 
     @classmethod
-    def parse(cls, networks: Sequence[str], *, encrypted: bool = False) -> Proxies:
-        """Addresses, or networks in CIDR notation; `ConfigurationError` names one that is neither."""
+    def parse(cls, networks: Sequence[str], *, encrypted: bool = False, setting: str = "behind_proxy") -> Proxies:
+        """Addresses, or networks in CIDR notation; `ConfigurationError` (for `setting`) names one that is neither."""
         found = []
         for text in networks:
             try:
                 found.append(ip_network(text))
             except ValueError:
                 raise ConfigurationError(
-                    f"{text!r} is no address and no network such as 10.0.0.0/8", setting="behind_proxy"
+                    f"{text!r} is no address and no network such as 10.0.0.0/8", setting=setting
                 ) from None
         return cls(tuple(found), encrypted)
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, read_token, run_async
 from unbroken.cli.exits import Exit
 from unbroken.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from unbroken.mcp_server.entry import Entry
 
 __all__ = ["mcp"]
 
@@ -32,6 +35,14 @@ class Listening:
             help="A file with the bearer token that agents must send over HTTP; else UNBROKEN_MCP_TOKEN is used."
         ),
     ] = None
+    http_tls_cert: Annotated[
+        Path | None, Parameter(help="A file with the certificate (chain) to show to agents; then it speaks TLS.")
+    ] = None
+    http_tls_key: Annotated[Path | None, Parameter(help="A file with its private key; else in --http-tls-cert.")] = None
+    http_behind_proxy: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", help="An address or network of the proxies in front: nobody else comes in from afar."),
+    ] = ()
 
 
 DEFAULT_LISTENING: Final = Listening()
@@ -41,19 +52,38 @@ def mcp(*, listening: Listening = DEFAULT_LISTENING, connection: Connection = DE
     """Be an MCP server for agents: they start long work on the server, and the work survives them.
 
     It speaks MCP on stdin and stdout until they close, or over HTTP with --http; without a token only on the loopback
-    interface. It holds nothing itself: whenever it dies, every run goes on.
+    interface, and off it only with TLS or behind a proxy that is named. It holds nothing itself: whenever it dies, every
+    run goes on.
     """
     try:
         from unbroken.mcp_server.remote import Remote
-        from unbroken.mcp_server.transports import parse_address, serve_http, serve_stdio
+        from unbroken.mcp_server.transports import serve_http, serve_stdio
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types"}:
             raise
         raise ConfigurationError("the MCP SDK is not installed: pip install 'unbroken[mcp]'", setting="mcp") from None
     remote = Remote(connection.server, token=connection.token, ssl=connection.ssl)
     if listening.http is None:
+        if listening != DEFAULT_LISTENING:
+            raise ConfigurationError("--http-… is about --http HOST:PORT, which is not there", setting="http")
         run_async(serve_stdio(remote))
         return Exit.OK
-    token = read_token(listening.http_token_file, "UNBROKEN_MCP_TOKEN", setting="http_token_file")
-    run_async(serve_http(remote, parse_address(listening.http), token))
+    run_async(serve_http(remote, _entry(listening.http, listening)))
     return Exit.OK
+
+
+def _entry(address: str, listening: Listening) -> Entry:
+    from unbroken.auth.forwarded import Proxies
+    from unbroken.mcp_server.entry import Entry
+
+    host, port = Entry.parse_address(address)
+    behind = listening.http_behind_proxy
+    encrypted = listening.http_tls_cert is not None
+    return Entry(
+        host=host,
+        port=port,
+        token=read_token(listening.http_token_file, "UNBROKEN_MCP_TOKEN", setting="http_token_file"),
+        certificate=listening.http_tls_cert,
+        key=listening.http_tls_key,
+        proxies=Proxies.parse(behind, encrypted=encrypted, setting="http_behind_proxy") if behind else None,
+    )

@@ -7,7 +7,6 @@ nothing had been.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,17 +16,20 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
-from unbroken.errors import AddressError, ConfigurationError
+from unbroken.errors import AddressError, ForbiddenOriginError
 from unbroken.mcp_server.remote import Remote
 from unbroken.mcp_server.service import build
+from unbroken.server.patience import bounded_http
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel.server import Server
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from unbroken.auth.forwarded import Proxies
     from unbroken.limits import Limits
+    from unbroken.mcp_server.entry import Entry
 
-__all__ = ["check_address", "http_app", "parse_address", "serve_http", "serve_stdio"]
+__all__ = ["http_app", "serve_http", "serve_stdio"]
 
 
 async def serve_stdio(remote: Remote) -> None:
@@ -38,21 +40,23 @@ async def serve_stdio(remote: Remote) -> None:
             await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-async def serve_http(remote: Remote, address: tuple[str, int], token: str | None) -> None:
-    """Serve agents at `http://HOST:PORT/mcp` until SIGTERM or Ctrl-C. Prints one line when it is ready.
+async def serve_http(remote: Remote, entry: Entry) -> None:
+    """Serve agents at `http://HOST:PORT/mcp` (https with a certificate) until SIGTERM or Ctrl-C.
 
-    Raises `ConfigurationError` for an address beyond the loopback interface without a token, and `AddressError`.
+    Prints one line when it is ready. Raises `ConfigurationError` for an entry that is not safe, and `AddressError`.
     """
-    host, port = address
-    check_address(host, token)
+    entry.check()
     async with remote:
-        app = http_app(build(remote), remote.limits, token)
+        app = http_app(build(remote), remote.limits, entry)
         config = uvicorn.Config(
             app,
-            host=host,
-            port=port,
+            host=entry.host,
+            port=entry.port,
             log_level="warning",
-            http="h11",  # takes the white space around a header's value away, as RFC 9110 demands and httptools does not
+            http=bounded_http(remote.limits),
+            proxy_headers=False,
+            ssl_certfile=entry.certificate,
+            ssl_keyfile=entry.key,
             limit_concurrency=4 * remote.limits.agent_calls_max,
             timeout_graceful_shutdown=1,
             server_header=False,
@@ -61,48 +65,29 @@ async def serve_http(remote: Remote, address: tuple[str, int], token: str | None
         try:
             await server.serve()
         except SystemExit:  # how uvicorn says that it cannot listen, after telling why
-            raise AddressError(f"cannot listen on {host}:{port}") from None
+            raise AddressError(f"cannot listen on {entry.host}:{entry.port}") from None
 
 
-def http_app(server: Server, limits: Limits, token: str | None) -> ASGIApp:
+def http_app(server: Server, limits: Limits, entry: Entry) -> ASGIApp:
     """The ASGI application of the MCP server, at `/mcp`.
 
-    With a token, every request must carry it. Without one, only requests that name the loopback interface as their host, and
-    no foreign page as their origin, are let in: a page in a browser cannot reach it.
+    Behind proxies, only they and this machine come in (with a certificate, anybody). With a token, every request must carry
+    it. Without one, only requests that name the loopback interface as their host, and no foreign page as their origin, are
+    let in: a page in a browser cannot reach it.
     """
-    local = TransportSecuritySettings(
-        allowed_hosts=["127.0.0.1:*", "localhost:*", "[::1]:*"],
-        allowed_origins=["http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"],
-    )
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    if entry.token is None:
+        security = TransportSecuritySettings(
+            allowed_hosts=["127.0.0.1:*", "localhost:*", "[::1]:*"],
+            allowed_origins=["http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"],
+        )
     app = server.streamable_http_app(
         json_response=True,
         stateless_http=True,
         max_request_body_size=limits.agent_request_bytes_max,
-        transport_security=local if token is None else TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        transport_security=security,
     )
-    return app if token is None else _Guarded(app, token)
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT` or `PORT`; `ConfigurationError` for anything else."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ConfigurationError(f"an address is HOST:PORT, not {text!r}", setting="http")
-    return host, int(port)
-
-
-def check_address(host: str, token: str | None) -> None:
-    """`ConfigurationError` for an address that others can reach while there is no token."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local and token is None:
-        raise ConfigurationError(
-            f"{host} can be reached from other machines: set UNBROKEN_MCP_TOKEN or --http-token-file, or listen on 127.0.0.1",
-            setting="http",
-        )
+    return app if entry.token is None else _Guarded(app, entry.token, entry.proxies)
 
 
 class _Announcing(uvicorn.Server):
@@ -113,23 +98,33 @@ class _Announcing(uvicorn.Server):
         if self.started:
             name = self.servers[0].sockets[0].getsockname()
             host = f"[{name[0]}]" if ":" in name[0] else name[0]
-            sys.stdout.write(f"unbroken mcp listening on http://{host}:{name[1]}/mcp\n")
+            scheme = "https" if self.config.is_ssl else "http"
+            sys.stdout.write(f"unbroken mcp listening on {scheme}://{host}:{name[1]}/mcp\n")
             sys.stdout.flush()
 
 
 class _Guarded:
-    """Lets in whoever has the token."""
+    """Lets in whoever has the token, and comes through the proxies if there are any."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, proxies: Proxies | None) -> None:
         self._app = app
         self._token = token.encode()
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._carries(Headers(scope=scope)):
-            response = PlainTextResponse("a token is needed", 401, {"WWW-Authenticate": "Bearer"})
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (self._app if refusal is None else refusal)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        """What to answer to who may not come in; None for who may."""
+        if self._proxies is not None and scope["client"] is not None:
+            try:
+                self._proxies.check_peer(scope["client"][0])
+            except ForbiddenOriginError as error:
+                return PlainTextResponse(str(error), 403)
+        if not self._carries(Headers(scope=scope)):
+            return PlainTextResponse("a token is needed", 401, {"WWW-Authenticate": "Bearer"})
+        return None
 
     def _carries(self, headers: Headers) -> bool:
         """Whether the token is there, once."""

@@ -13,6 +13,8 @@ from unbroken.auth.forwarded import Proxies
 from unbroken.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from unbroken.auth.provider import IdentityProvider
     from unbroken.limits import Limits
     from unbroken.settings import Settings
@@ -35,15 +37,15 @@ def build_access(settings: Settings) -> Access:
     )
 
 
-def check_certificate(settings: Settings) -> None:
-    """`ConfigurationError` when TLS is wanted and its certificate and key cannot be used."""
-    if settings.tls_cert is None:
+def check_certificate(certificate: Path | None, key: Path | None, *, setting: str = "tls_cert") -> None:
+    """`ConfigurationError` when TLS is wanted and its certificate and key (else in the same file) cannot be used."""
+    if certificate is None:
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except OSError as error:  # ssl's errors are too; with no password, an encrypted key is one instead of a question
         reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"the certificate or its key cannot be used: {reason}", setting="tls_cert") from None
+        raise ConfigurationError(f"the certificate or its key cannot be used: {reason}", setting=setting) from None
 
 
 def _provider(settings: Settings, limits: Limits) -> IdentityProvider:

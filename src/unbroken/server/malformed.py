@@ -25,10 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's own protocol, but for its answer to what is not HTTP.
+    """uvicorn's own protocol, but for its answer to what is not HTTP, and for white space behind a header's value.
 
-    Nothing is written into a response that is under way: its missing end tells.
+    Nothing is written into a response that is under way: its missing end tells. The white space is no part of the value (RFC
+    9110, 5.5), and the parser leaves it there.
     """
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value.strip(b" \t"))
 
     def send_400_response(self, msg: str) -> None:
         logger.debug("a request could not be read: %s", msg)

@@ -124,7 +124,7 @@ def serve(settings: Settings) -> int:
 
     Raises `AddressError` when the address cannot be listened on, and what the store raises when it cannot be opened.
     """
-    check_certificate(settings)
+    check_certificate(settings.tls_cert, settings.tls_key)
     engine = build_engine(settings)
     config = uvicorn_config(engine, cert=settings.tls_cert, key=settings.tls_key)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)

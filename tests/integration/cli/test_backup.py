@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.builders import append, create, encoded, read_all
 from tests.support.commands import Commands, eventually
+from tests.support.database import connect
 from tests.support.server import ServerProcess
 from unbroken import Client
 from unbroken.identity import Principal
@@ -143,11 +145,16 @@ async def test_what_is_damaged_is_neither_backed_up_nor_restored(alone: Commands
     assert (await alone("backup", str(source), str(good))).status == 0
     data = bytearray(good.read_bytes())
     data[data.index(b'"1234"') + 1] ^= 1
-    bad = tmp_path / "bad.db"
-    bad.write_bytes(data)
-    for arguments in (("backup", bad, tmp_path / "copy.db"), ("restore", bad, source, "--force")):
-        refused = await alone(*map(str, arguments), "--json")
-        assert (refused.status, '"error":"corrupt"' in refused.err) == (4, True), refused.err
+    flipped, edited = tmp_path / "flipped.db", tmp_path / "edited.db"
+    flipped.write_bytes(data)
+    shutil.copy(good, edited)
+    connection = connect(edited)
+    connection.execute("UPDATE chunk SET body = zeroblob(length(body)) WHERE id IN (SELECT max(id) FROM chunk)")
+    connection.close()
+    for bad in (flipped, edited):
+        for arguments in (("backup", bad, tmp_path / "copy.db"), ("restore", bad, source, "--force")):
+            refused = await alone(*map(str, arguments), "--json")
+            assert (refused.status, '"error":"corrupt"' in refused.err) == (4, True), refused.err
     assert len(await held(source, "a")) == 2_000
     assert not (tmp_path / "copy.db").exists()
     assert named(tmp_path, "*.partial*") == []

@@ -14,8 +14,15 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.support.agents import Agent, McpProcess
+from tests.support.certificates import make_certificate, trusting
 from tests.support.commands import Commands, finish
 from tests.support.server import ServerProcess, free_port
+from unbroken.auth.forwarded import Proxies
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.mcp_server.entry import Entry
+from unbroken.mcp_server.remote import Remote
+from unbroken.mcp_server.service import build
+from unbroken.mcp_server.transports import http_app
 
 pytestmark = pytest.mark.anyio
 TOKEN = "sesame-mcp"
@@ -61,6 +68,66 @@ async def test_a_token_is_wanted_from_everybody_and_is_not_the_servers(tmp_path:
         assert TOKEN not in process.output + server.output
 
 
+@pytest.mark.scenario("SEC-002")
+async def test_with_a_certificate_it_speaks_tls_and_nothing_else(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "mcp.pem")
+    async with (
+        ServerProcess(tmp_path) as server,
+        McpProcess(tmp_path, server.url, "--http-tls-cert", str(certificate), UNBROKEN_MCP_TOKEN=TOKEN) as process,
+    ):
+        address = process.endpoint.replace("http://", "https://")
+        assert f"unbroken mcp listening on {address}\n" in process.output
+        async with httpx2.AsyncClient(
+            verify=trusting(certificate), headers={"Authorization": f"Bearer {TOKEN}"}
+        ) as given:
+            async with Client(streamable_http_client(address, http_client=given)) as client:
+                assert await Agent(client).call("list_streams") == {"streams": [], "next": None}
+            with pytest.raises(httpx2.TransportError):
+                await given.post(process.endpoint, json=LIST)
+
+
+@pytest.mark.scenario("SEC-002")
+@pytest.mark.parametrize(
+    ("peer", "encrypted", "status"),
+    [
+        ("10.1.2.3", False, 401),
+        ("127.0.0.1", False, 401),
+        ("10.9.9.9", False, 403),
+        ("192.0.2.1", False, 403),
+        ("192.0.2.1", True, 401),
+    ],
+)
+async def test_behind_a_proxy_nobody_else_gets_as_far_as_the_token(peer: str, encrypted: bool, status: int) -> None:
+    proxies = Proxies.parse(["10.1.0.0/16"], encrypted=encrypted)
+    entry = Entry(host="0.0.0.0", port=0, token=TOKEN, proxies=proxies)
+    app = http_app(build(Remote("http://127.0.0.1:1")), DEFAULT_LIMITS, entry)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app, client=(peer, 40_000))) as client:
+        answer = await client.post("http://mcp.example/mcp", json=LIST, headers={"X-Forwarded-For": "127.0.0.1"})
+    assert answer.status_code == status
+    assert TOKEN not in answer.text
+
+
+@pytest.mark.scenario("SEC-003")
+async def test_a_stranger_is_listened_to_for_so_many_bytes(tasks: ServerProcess, tmp_path: Path) -> None:
+    async with McpProcess(tmp_path, tasks.url) as process, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(b"POST /mcp HTTP/1.1\r\nX: " + b"x" * (DEFAULT_LIMITS.head_bytes_max + 1))
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def test_white_space_around_a_value_is_no_part_of_it(tasks: ServerProcess, tmp_path: Path) -> None:
+    async with McpProcess(tmp_path, tasks.url) as process, asyncio.timeout(30):
+        for version, status in ((" \t2025-11-25 \t", b"200"), ("2025-11-25 x", b"400")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+            body = json.dumps(LIST)
+            head = {**HEADERS, "Host": "localhost:1", "Content-Length": str(len(body)), "Connection": "close"}
+            head["MCP-Protocol-Version"] = version
+            writer.write("\r\n".join(["POST /mcp HTTP/1.1", *map(": ".join, head.items()), "", body]).encode())
+            assert (await reader.read()).split()[1] == status
+            writer.close()
+
+
 async def test_the_servers_refusal_of_our_token_is_told(tmp_path: Path) -> None:
     async with (
         ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": UPSTREAM}) as server,
@@ -83,6 +150,13 @@ async def test_the_servers_refusal_of_our_token_is_told(tmp_path: Path) -> None:
         (["--http", "127.0.0.1:0", "--http-token-file", "/nonexistent"], {}, "the token file cannot be read"),
         (["--http", "0.0.0.0:0", "--http-token-file", "/dev/null"], {}, "is empty"),
         (["--http", "127.0.0.1:0"], {"UNBROKEN_MCP_TOKEN": "caf\xe9"}, "printable ASCII"),
+        (["--http", "0.0.0.0:0"], {"UNBROKEN_MCP_TOKEN": TOKEN}, "--http-tls-cert"),
+        (["--http", "0.0.0.0:0"], {"UNBROKEN_MCP_TOKEN": TOKEN}, "--http-behind-proxy"),
+        (["--http", "127.0.0.1:0", "--http-behind-proxy", "127.0.0.1"], {}, "can be reached from other machines"),
+        (["--http", "127.0.0.1:0", "--http-behind-proxy", "everybody"], {}, "no network"),
+        (["--http", "0.0.0.0:0", "--http-tls-cert", "/none.pem"], {"UNBROKEN_MCP_TOKEN": TOKEN}, "certificate"),
+        (["--http", "127.0.0.1:0", "--http-tls-key", "/none.pem"], {}, "nothing without its certificate"),
+        (["--http-behind-proxy", "127.0.0.1"], {}, "--http HOST:PORT, which is not there"),
     ],
 )
 async def test_what_cannot_be_served_is_refused_at_the_start(

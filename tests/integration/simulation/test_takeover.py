@@ -209,16 +209,35 @@ def test_a_clock_that_is_set_back_does_not_keep_the_dead(back: float) -> None:
     in_virtual_time(scene)
 
 
-@pytest.mark.parametrize("after", [0.0, 0.3, 0.6])
-def test_a_producer_that_could_not_renew_because_the_store_was_away_is_not_reaped(after: float) -> None:
+@pytest.mark.parametrize("before", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("away", [0.7, 1.1, 10.0])
+def test_a_producer_that_could_not_renew_because_the_store_was_away_is_not_reaped(before: float, away: float) -> None:
     async def scene(processes: Processes) -> None:
         server = await processes.start("server")
         stream = (await server.streams.create(ME, "held", NewStream())).stream
+        await asyncio.sleep(before)
         await server.states.lease(stream, "p", 1, 2)
-        await asyncio.sleep(after)
         processes.trouble.error, processes.trouble.failing = StoreUnavailableError, 1_000_000
-        await asyncio.sleep(10)
+        with pytest.raises(StoreUnavailableError):
+            await server.states.lease(stream, "p", 1, 2)
+        await asyncio.sleep(away)
         processes.trouble.failing = 0
+        await asyncio.sleep(1.9)
+        await server.states.lease(stream, "p", 1, 2)
+        assert (await server.streams.get(ME, "held", may=Verb.READ)).state is StreamState.RUNNING
+
+    in_virtual_time(scene)
+
+
+@pytest.mark.parametrize("down", [0.5, 1.5, 1.9, 10.0])
+def test_a_producer_that_could_not_renew_because_the_server_was_down_is_not_reaped(down: float) -> None:
+    async def scene(processes: Processes) -> None:
+        server = await processes.start("before")
+        stream = (await server.streams.create(ME, "held", NewStream())).stream
+        await server.states.lease(stream, "p", 1, 2)
+        processes.kill("before")
+        await asyncio.sleep(down)
+        server = await processes.start("after")
         await asyncio.sleep(1.9)
         await server.states.lease(stream, "p", 1, 2)
         assert (await server.streams.get(ME, "held", may=Verb.READ)).state is StreamState.RUNNING

@@ -62,8 +62,9 @@ def test_what_cannot_be_safe_is_refused(change: dict[str, object], wanted: str) 
 
 def test_a_certificate_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="certificate"):
-        check_certificate(settings_of({"tls_cert": str(tmp_path / "none.pem")}))
-    check_certificate(settings_of({"tls_cert": str(make_certificate(tmp_path / "server.pem"))}))
+        check_certificate(tmp_path / "none.pem", None)
+    check_certificate(make_certificate(tmp_path / "server.pem"), None)
+    check_certificate(None, None)
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "HS256"])
