@@ -60,7 +60,7 @@ SIMULATED_MUTATIONS: Final = (
         "src/unbroken/protocol/client.py",
         "at_most=min(self._leases.values(), default=inf) / RENEWALS",
         "at_most=inf",
-        ("tests/integration/simulation/test_simulation.py",),
+        ("tests/unit/client/test_reconnect.py",),
     ),
     Mutation(
         "an append keeps the number of the one before",

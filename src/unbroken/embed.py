@@ -34,7 +34,7 @@ from unbroken.runs.task import Task, Tasks, load_tasks, task
 from unbroken.server.app import build_routes, build_services, open_store
 from unbroken.server.departure import unless
 from unbroken.server.engine import Engine
-from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.middleware import ProblemMiddleware
 from unbroken.server.signals import on_stop_signal
 from unbroken.server.takeover import CARRIED, Carried
 from unbroken.store.base import Durability, StreamingMessageRepository

@@ -34,7 +34,7 @@ from unbroken.server import durable_streams, health, http, page
 from unbroken.server.auditing import connect_audit
 from unbroken.server.engine import Engine
 from unbroken.server.manager import WebSocketConnectionManager
-from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.middleware import ProblemMiddleware
 from unbroken.server.proxied import ProxiedMiddleware
 from unbroken.server.services import Services
 from unbroken.server.websocket import UnknownEndpoint, WebSocketEndpoint

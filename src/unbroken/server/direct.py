@@ -7,18 +7,17 @@ them. Only the frame around our outgoing pieces is our own; it is used only wher
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from unbroken.server.guard import Inbound
 from unbroken.server.takeover import tested_uvicorn
 
 if TYPE_CHECKING:
-    import asyncio
-
     from starlette.types import Receive, Scope, Send
     from uvicorn.protocols.http.flow_control import FlowControl
 
-__all__ = ["Direct", "begin_body", "piece"]
+__all__ = ["Direct", "begin_body", "cut_off", "piece"]
 
 TESTED: Final = frozenset(
     {
@@ -77,6 +76,17 @@ async def begin_body(scope: Scope, receive: Receive, send: Send, first: bytes) -
     finally:
         cycle.transport = transport
     return Direct(cycle) if witness.seen == piece(first) else None
+
+
+async def cut_off(scope: Scope, receive: Receive) -> None:
+    """Close the request's connection: what its peer has not taken by now is lost.
+
+    Where the server is not one that was tested nothing happens: it closes the connection when the peer has taken the rest.
+    """
+    cycle = _cycle(scope, receive)
+    if cycle is not None:
+        cycle.transport.abort()
+        await asyncio.sleep(0)  # until uvicorn knows, which takes a response without an end for a mistake otherwise
 
 
 class _Witness:

@@ -40,7 +40,7 @@ def routes(services: Services, *, takeover: bool = True) -> list[BaseRoute]:
             "GET": http_messages.message_reader(services, takeover=takeover),
             "POST": http_messages.append_messages,
         },
-        "/v1/content/{name:path}": {"GET": http_content.read_content},
+        "/v1/content/{name:path}": {"GET": http_content.content_reader(services)},
         "/v1/close/{name:path}": {"POST": http_streams.close_stream},
         "/v1/cancel/{name:path}": {"POST": http_streams.cancel_stream},
         "/v1/lease/{name:path}": {"POST": http_streams.lease_stream},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +17,12 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.house import ALICE, LIMITS, House, house
 from tests.support.idp import signer
-from tests.support.speeds import Speed, running_server
+from tests.support.speeds import Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
-from unbroken.identity import Principal
+from unbroken.identity import Principal, Verb
+from unbroken.messages import NewMessage
+from unbroken.requests import NewStream
 
 pytestmark = pytest.mark.anyio
 
@@ -111,6 +115,92 @@ async def test_events_of_durable_streams_end(ending: Ending) -> None:
             async for _ in response.aiter_lines():
                 pass
         assert (await made.client.get(url, headers=made.headers(token))).status_code == 401
+
+
+class Stalled:
+    """A reader that takes the head of a response, and nothing of its body."""
+
+    def __init__(self, server: Running, reader: asyncio.StreamReader) -> None:
+        self._server = server
+        self._reader = reader
+
+    async def cut_off(self) -> bytes:
+        """Wait until the server has closed its last connection, unasked; what there is to read afterwards."""
+        while self._server.server.server_state.connections:
+            await asyncio.sleep(0.005)
+        found = b""
+        with suppress(ConnectionResetError):
+            while part := await self._reader.read(65_536):
+                found += part
+        return found
+
+
+@asynccontextmanager
+async def stalled(server: Running, path: str, headers: dict[str, str]) -> AsyncIterator[Stalled]:
+    """In the block the response has begun."""
+    lines = [f"{name}: {value}" for name, value in {"Host": f"127.0.0.1:{server.port}", **headers}.items()]
+    async with asyncio.timeout(60):
+        small = socket.socket()
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        small.connect(("127.0.0.1", server.port))
+        reader, writer = await asyncio.open_connection(sock=small, limit=4_096)
+        writer.write("\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        try:
+            yield Stalled(server, reader)
+        finally:
+            writer.close()
+
+
+LARGE = 12
+"""Messages of a megabyte: more than two sockets hold."""
+
+
+async def fill(server: Running) -> None:
+    for _ in range(LARGE):
+        await server.services.streams.append(
+            await server.services.streams.get(ALICE, "a", may=Verb.APPEND), [NewMessage(text="x" * 1_000_000)]
+        )
+
+
+@pytest.mark.parametrize("path", ["/v1/content/a", "/v1/messages/a?live=sse"])
+@ENDINGS
+async def test_who_takes_nothing_is_cut_off_with_the_credential_too(
+    path: str, ending: Ending, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house() as made:
+        await fill(made.server)
+        token = made.token()
+        async with stalled(made.server, path, made.headers(token)) as viewer:
+            while not made.server.services.live:
+                await asyncio.sleep(0.005)
+            await ending(made, token)
+            while made.server.services.live:
+                await asyncio.sleep(0.005)
+            await made.client.aclose()
+            rest = await viewer.cut_off()
+        assert len(rest) < LARGE * 1_000_000
+        assert not rest.endswith(b"0\r\n\r\n"), "it says that it was all"
+    assert "without completing" not in caplog.text
+
+
+async def test_a_download_that_nobody_takes_is_given_up_and_counts_as_a_connection() -> None:
+    limits = replace(LIMITS, silence_seconds_max=0.5, owner_connections_max=1)
+    async with running_server(Speed.STANDALONE, limits=limits, access=Access(identify=alice)) as server:
+        await server.services.streams.create(ALICE, "a", NewStream())
+        await fill(server)
+        async with stalled(server, "/v1/content/a", {}) as viewer:
+            async with httpx2.AsyncClient(base_url=server.url) as client:
+                refused = await client.get("/v1/content/a")
+            assert (refused.status_code, refused.json()["facts"]["limit"]) == (429, "owner_connections_max")
+            assert len(await viewer.cut_off()) < LARGE * 1_000_000
+        async with httpx2.AsyncClient(base_url=server.url) as client:
+            whole = await client.get("/v1/content/a")
+        assert len(whole.content) == LARGE * 1_000_000
+
+
+async def alice(_connection: HTTPConnection) -> Principal:
+    return ALICE
 
 
 @pytest.mark.parametrize("speed", list(Speed))

@@ -13,7 +13,7 @@ from tests.support.inprocess import Served, served, serving, store_of
 from unbroken.auth.access import Access
 from unbroken.limits import Limits
 from unbroken.server.durable_streams import routes
-from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.middleware import ProblemMiddleware
 
 pytestmark = pytest.mark.anyio
 TEXT = {"Content-Type": "text/plain"}

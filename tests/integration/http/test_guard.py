@@ -21,7 +21,7 @@ from unbroken.auth.access import Access
 from unbroken.errors import CorruptError, OverloadedError
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.server.app import build_routes, build_services
-from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.middleware import ProblemMiddleware
 from unbroken.server.services import Services
 from unbroken.store.memory import MemoryStore
 

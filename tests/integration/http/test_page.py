@@ -15,7 +15,7 @@ from unbroken.auth.access import Access
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.server import page
 from unbroken.server.app import build_services
-from unbroken.server.problems import ProblemMiddleware
+from unbroken.server.middleware import ProblemMiddleware
 from unbroken.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
