@@ -1,29 +1,51 @@
 """Owns the stores that the contract suite runs over. A test that takes `store` runs once for each of them.
 
-With `UNBROKEN_TEST_ENCRYPTED=1` in the environment the SQLite ones are encrypted: the same suite, once more.
+With `UNBROKEN_TEST_ENCRYPTED=1` in the environment the SQLite ones are encrypted: the same suite, once more. Then a test that
+leaves a database in the clear fails; the run ends with the names of those that may, and why.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from tests.integration.store.opening import ENCRYPTED, keyed, left_in_the_clear
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.store.base import Durability, StreamingMessageRepository
-from unbroken.store.keys import MasterKeys, new_master_key
 from unbroken.store.memory import MemoryStore
 from unbroken.store.sqlite import SQLiteStore
 
 MakeStore = Callable[[Limits], Awaitable[StreamingMessageRepository]]
 
 
-def encrypt(store: SQLiteStore) -> None:
-    """Where that is asked for."""
-    if os.environ.get("UNBROKEN_TEST_ENCRYPTED"):
-        store.encrypt_with(MasterKeys.parse(new_master_key()))
+PLAIN: Final = {
+    "test_names_become_their_owners_and_nothing_else_changes": "its schema is older than encryption",
+}
+"""Tests with a database that no store has opened, so that nothing in it is encrypted, and why that is right."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that the suite ran encrypted, and what of it did not."""
+    if ENCRYPTED:
+        terminalreporter.section("SQLite stores were encrypted")
+        for name, reason in PLAIN.items():
+            terminalreporter.line(f"not in {name}: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def _encrypted_indeed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where the suite runs encrypted, no database that a test leaves is in the clear, unless `PLAIN` says why."""
+    if not ENCRYPTED:
+        yield
+        return
+    directory = request.getfixturevalue("tmp_path")
+    yield
+    found = left_in_the_clear(directory)
+    name = request.node.originalname
+    assert (found != []) is (name in PLAIN), f"in the clear: {found}; wrap the store in keyed(…), or name it in PLAIN"
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -34,8 +56,7 @@ async def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
     async def make(limits: Limits) -> StreamingMessageRepository:
         store: StreamingMessageRepository = MemoryStore(limits)
         if request.param == "sqlite":
-            store = SQLiteStore(tmp_path / f"{len(made)}.db", durability=Durability.PROCESS, limits=limits)
-            encrypt(store)
+            store = keyed(SQLiteStore(tmp_path / f"{len(made)}.db", durability=Durability.PROCESS, limits=limits))
         made.append(store)
         await store.open()
         return store
@@ -60,8 +81,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def sqlite(path: Path) -> AsyncIterator[SQLiteStore]:
     """An open SQLite store on `path`."""
-    store = SQLiteStore(path, durability=Durability.PROCESS)
-    encrypt(store)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await store.open()
     yield store
     await store.close()

@@ -10,6 +10,7 @@ from typing import cast
 import apsw
 import pytest
 
+from tests.integration.store.opening import keyed
 from tests.support.builders import NOW_MS, create, read_all
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.protocol.chain import chain
@@ -22,7 +23,7 @@ LIMITS = replace(DEFAULT_LIMITS, compact_chunk_bytes=1_000)
 
 async def test_a_large_commit_is_stored_in_chunks_of_bounded_size(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS))
     await store.open()
     stream = await create(store, "a")
     messages = [b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 201)]
@@ -49,7 +50,7 @@ async def test_a_large_commit_is_stored_in_chunks_of_bounded_size(tmp_path: Path
 
 async def test_one_append_larger_than_a_chunk_is_stored_in_several(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS))
     await store.open()
     stream = await create(store, "a")
     messages = [b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 101)]
@@ -68,7 +69,7 @@ async def test_one_append_larger_than_a_chunk_is_stored_in_several(tmp_path: Pat
 
 async def test_a_stream_created_with_many_messages_is_stored_in_chunks(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS))
     await store.open()
     messages = tuple(b'{"kind":"message","time":1,"text":"%d"}' % n for n in range(1, 101))
     stream = await create(store, "a", messages=messages)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.store.opening import keyed
 from tests.support.builders import ALICE, NOW_MS, append, appending, create, encoded, read_all
 from unbroken.errors import ConflictError, StoreUnavailableError
 from unbroken.limits import DEFAULT_LIMITS
@@ -117,7 +118,7 @@ async def test_threads_with_a_store_each_share_one_file(sqlite: SQLiteStore, pat
     failures: list[BaseException] = []
 
     async def work(name: str) -> None:
-        store = SQLiteStore(path, durability=Durability.PROCESS)
+        store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
         await store.open()
         try:
             own = await create(store, f"own/{name}")
@@ -170,7 +171,7 @@ async def test_processes_share_one_file(sqlite: SQLiteStore, path: Path) -> None
 
 
 async def test_many_stores_open_one_new_file_at_the_same_time(path: Path) -> None:
-    stores = [SQLiteStore(path, durability=Durability.PROCESS) for _ in range(6)]
+    stores = [keyed(SQLiteStore(path, durability=Durability.PROCESS)) for _ in range(6)]
     await asyncio.gather(*(store.open() for store in stores))
     streams = [await create(store, f"{n}") for n, store in enumerate(stores)]
     assert len({stream.epoch for stream in streams}) == len(streams)

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
 
+from tests.integration.store.opening import behind, flipped, keyed, stored_body
 from tests.support.builders import ALICE, append, appending, create, done, encoded, numbered, read_all, texts
 from tests.support.database import connect
 from tests.support.sqlite_program import LOCKER, program
@@ -28,6 +29,7 @@ from unbroken.errors import (
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamId
 from unbroken.store.base import Appended, CreateStream, DeleteStream, Durability, Fork, Producer, Rejected
+from unbroken.store.chunks import ChunkRow, decode_chunk
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection, check_sqlite
 from unbroken.store.sqlite.failures import translated
@@ -38,7 +40,7 @@ WRITER = Path(__file__).with_name("writing_process.py")
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def execute(path: Path, sql: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+def execute(path: Path, sql: str, values: tuple[object, ...] | dict[str, object] = ()) -> list[tuple[object, ...]]:
     """Run a statement on a connection of our own, behind the store's back."""
     connection = connect(path)
     try:
@@ -52,8 +54,8 @@ import sqlite3, sys
 reader = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 for _ in sys.stdin:
     (head,), = reader.execute("SELECT head FROM stream").fetchall()
-    (body,), = reader.execute("SELECT body FROM chunk ORDER BY id DESC LIMIT 1").fetchall()
-    print(head, body.decode(), flush=True)
+    row, = reader.execute("SELECT id, n, flags, crc, hash, body, marks FROM chunk ORDER BY id DESC LIMIT 1").fetchall()
+    print(head, *(value.hex() if isinstance(value, bytes) else value for value in row), flush=True)
 """
 
 
@@ -62,20 +64,23 @@ async def test_what_write_acknowledges_an_independent_reader_sees_at_that_moment
     sqlite: SQLiteStore, path: Path
 ) -> None:
     stream = await create(sqlite, "a")
-    with program(READER, path) as ask:
+    with program(READER, path) as ask, closing(behind(path)) as own:
         for n in range(1, 50):
             await append(sqlite, stream, numbered(n, n))
-            assert await asyncio.to_thread(ask, "now") == f"{n} {encoded(str(n)).decode()}"
+            head, *numbers, chain_hash, body, marks = (await asyncio.to_thread(ask, "now")).split()
+            key, count, flags, crc = map(int, numbers)
+            row = ChunkRow(key, count, flags, crc, *map(bytes.fromhex, (chain_hash, body, marks)))
+            assert (int(head), decode_chunk(row, own.keys).body) == (n, encoded(str(n)))
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        "body = CAST(replace(CAST(body AS TEXT), '\"3\"', '\"8\"') AS BLOB)",
+        "body = :flipped",
         "crc = crc + 1",
         "n = n + 1",
-        "flags = 1",
-        "flags = 2",
+        "flags = flags | 1",
+        "flags = (flags | 2) - (flags & 2)",
         "hash = zeroblob(32)",
         "id = id + 100",
     ],
@@ -84,7 +89,8 @@ async def test_a_damaged_row_is_named_and_never_served(sqlite: SQLiteStore, path
     stream, healthy = await create(sqlite, "a"), await create(sqlite, "b", messages=numbered(1, 2))
     await append(sqlite, stream, numbered(1, 2))
     await append(sqlite, stream, numbered(3, 4))
-    execute(path, f"UPDATE chunk SET {damage} WHERE id = (SELECT max(id) FROM chunk WHERE id < ?)", (healthy.id << 32,))
+    values = {"flipped": flipped(stored_body(path, stream.id, 4)), "id": stream.id << 32 | 4}
+    execute(path, f"UPDATE chunk SET {damage} WHERE id = :id", values)
     with pytest.raises(CorruptError) as caught:
         await sqlite.read(stream.id, Seq(0), messages_max=100, bytes_max=1 << 20)
     assert caught.value.detail["stream"] == stream.id
@@ -117,12 +123,14 @@ async def test_a_missing_row_is_noticed(sqlite: SQLiteStore, path: Path) -> None
 async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     await asyncio.to_thread(path.write_bytes, b"this is not a database" * 1000)
     with pytest.raises(CorruptError):
-        await SQLiteStore(path).open()
+        await keyed(SQLiteStore(path)).open()
     assert await asyncio.to_thread(path.read_bytes) == b"this is not a database" * 1000
 
 
 async def test_a_full_database_refuses_appends_serves_reads_and_goes_on_when_there_is_room(path: Path) -> None:
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=replace(DEFAULT_LIMITS, store_bytes_max=1 << 20))
+    store = keyed(
+        SQLiteStore(path, durability=Durability.PROCESS, limits=replace(DEFAULT_LIMITS, store_bytes_max=1 << 20))
+    )
     await store.open()
     stream, ballast = await create(store, "a"), await create(store, "ballast", messages=[encoded("b" * 300_000)])
     seq = 0
@@ -145,7 +153,7 @@ async def test_a_full_database_refuses_appends_serves_reads_and_goes_on_when_the
 
 async def test_a_locked_database_costs_a_bounded_wait_and_nothing_else(sqlite: SQLiteStore, path: Path) -> None:
     limits = replace(DEFAULT_LIMITS, store_busy_seconds_max=0.2)
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits))
     await store.open()
     stream = await create(store, "a", messages=numbered(1, 1))
     op = appending(stream, numbered(2, 2), producer=Producer("p", 1, 0))
@@ -200,13 +208,13 @@ async def test_an_up_to_date_database_opens_while_another_process_writes_and_a_n
 ) -> None:
     stream = await create(sqlite, "a", messages=numbered(1, 1))
     limits = replace(DEFAULT_LIMITS, store_busy_seconds_max=0.2)
-    opened = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    opened = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits))
     with program(WRITING_LOCKER, path) as ask:
         assert await asyncio.to_thread(ask, "") == "locked"
         await opened.open()
         assert await read_all(opened, stream.id) == ["1"]
     await opened.close()
-    fresh = SQLiteStore(tmp_path / "fresh.db", limits=limits)
+    fresh = keyed(SQLiteStore(tmp_path / "fresh.db", limits=limits))
     with program(LOCKER.format(kind="IMMEDIATE"), tmp_path / "fresh.db") as ask:
         assert await asyncio.to_thread(ask, "") == "locked"
         async with asyncio.timeout(20):
@@ -218,7 +226,7 @@ async def test_an_up_to_date_database_opens_while_another_process_writes_and_a_n
 
 async def test_closing_does_not_wait_for_space_to_come_back_and_lets_go_of_the_file(path: Path) -> None:
     limits = replace(DEFAULT_LIMITS, delete_step_chunks_max=1)
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits))
     numbers = [await fill_delete_and_close(store, path) for _ in range(2)]
     await store.open()
     while execute(path, "SELECT count(*) FROM chunk") != [(0,)]:
@@ -257,7 +265,7 @@ def faults() -> Iterator[FaultDisk]:
 async def test_a_failing_commit_is_told_for_what_it_is_and_a_retry_takes_effect_once(
     faults: FaultDisk, path: Path, operation: DiskOperation, harm: DiskHarm, meaning: type[Exception]
 ) -> None:
-    store = SQLiteStore(path, durability=Durability.DISK)
+    store = keyed(SQLiteStore(path, durability=Durability.DISK))
     await store.open()
     stream = await create(store, "a", messages=numbered(1, 1))
     op = appending(stream, numbered(2, 2), producer=Producer("p", 1, 0))
@@ -276,7 +284,7 @@ async def test_a_failing_commit_is_told_for_what_it_is_and_a_retry_takes_effect_
     assert (again.first, again.duplicate) == (2, True)
     assert await read_all(store, stream.id) == ["1", "2"]
     await store.close()
-    reopened = SQLiteStore(path)
+    reopened = keyed(SQLiteStore(path))
     await reopened.open()
     assert await read_all(reopened, stream.id) == ["1", "2"]
     await reopened.close()
@@ -286,7 +294,7 @@ async def test_a_failing_checkpoint_loses_nothing_and_is_made_up_for(
     faults: FaultDisk, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = replace(DEFAULT_LIMITS, store_wal_bytes=4096 * 4)
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits))
     await store.open()
     stream = await create(store, "a")
     syncs, database = frozenset({DiskOperation.SYNC}), frozenset({DiskFile.DATABASE})
@@ -302,7 +310,7 @@ async def test_a_failing_checkpoint_loses_nothing_and_is_made_up_for(
     await store.close()
     assert "a checkpoint is put off" in caplog.text
     assert await asyncio.to_thread(size_of, path.with_name(path.name + "-wal")) == 0
-    reopened = SQLiteStore(path)
+    reopened = keyed(SQLiteStore(path))
     await reopened.open()
     assert await read_all(reopened, stream.id) == [str(m) for m in range(1, n + 1)]
     await reopened.close()
@@ -310,7 +318,7 @@ async def test_a_failing_checkpoint_loses_nothing_and_is_made_up_for(
 
 async def test_the_write_ahead_log_does_not_grow_for_ever(path: Path) -> None:
     limits = replace(DEFAULT_LIMITS, store_wal_bytes=1 << 20)
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=limits)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits))
     await store.open()
     stream = await create(store, "a")
     for _ in range(800):
@@ -333,7 +341,7 @@ async def test_everything_acknowledged_survives_kill_9(sqlite: SQLiteStore, path
         acknowledged = await asyncio.to_thread(write_and_kill, path, f"p{round_number}", 40 * (round_number + 1))
         found = await read_all(sqlite, stream.id)
         assert len(found) >= acknowledged
-        fresh = SQLiteStore(path, durability=Durability.PROCESS)
+        fresh = keyed(SQLiteStore(path, durability=Durability.PROCESS))
         await fresh.open()
         assert await read_all(fresh, stream.id) == found
         await append(fresh, stream, [encoded(f"after {round_number}")])
@@ -378,13 +386,13 @@ def test_an_sqlite_that_can_damage_its_log_is_refused(version: int, *, fits: boo
 async def test_a_place_that_cannot_be_written_is_told_clearly(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreUnavailableError, match="cannot be made"):
-        await SQLiteStore(tmp_path / "file" / "unbroken.db").open()
+        await keyed(SQLiteStore(tmp_path / "file" / "unbroken.db")).open()
     with pytest.raises(StoreUnavailableError):
-        await SQLiteStore(tmp_path).open()
+        await keyed(SQLiteStore(tmp_path)).open()
 
 
 async def test_a_store_that_is_not_open_says_so(path: Path) -> None:
-    store = SQLiteStore(path)
+    store = keyed(SQLiteStore(path))
     with pytest.raises(StoreUnavailableError, match="not open"):
         await store.write([])
     await store.open()
@@ -394,7 +402,7 @@ async def test_a_store_that_is_not_open_says_so(path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="not open"):
         await store.heads([])
     with pytest.raises(ValueError, match="quorum"):
-        SQLiteStore(path, durability=Durability.QUORUM)
+        keyed(SQLiteStore(path, durability=Durability.QUORUM))
 
 
 async def test_the_file_is_its_owners_alone(sqlite: SQLiteStore, path: Path) -> None:

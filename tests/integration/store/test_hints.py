@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.store.opening import keyed
 from tests.support.builders import ALICE, append, create, numbered, read_all
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_writes_of_others_are_hinted_at_and_own_writes_are_not(sqlite: SQLiteStore, path: Path) -> None:
-    other = SQLiteStore(path, durability=Durability.PROCESS)
+    other = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await other.open()
     own = await create(sqlite, "own")
     hints = sqlite.hints()
@@ -41,7 +42,7 @@ async def test_writes_of_others_are_hinted_at_and_own_writes_are_not(sqlite: SQL
 
 async def test_the_writer_never_trusts_what_it_knew_before_another_wrote(sqlite: SQLiteStore, path: Path) -> None:
     stream = await create(sqlite, "a", messages=numbered(1, 1))
-    other = SQLiteStore(path, durability=Durability.PROCESS)
+    other = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await other.open()
     for n in range(2, 20, 2):
         await append(other, stream, numbered(n, n), expected_head=Seq(n - 1))
@@ -51,7 +52,7 @@ async def test_the_writer_never_trusts_what_it_knew_before_another_wrote(sqlite:
 
 
 async def test_hints_end_with_the_store(path: Path) -> None:
-    store = SQLiteStore(path, durability=Durability.PROCESS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await store.open()
     await create(store, "a")
     hints = store.hints()

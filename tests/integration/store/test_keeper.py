@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.store.opening import keyed
 from tests.integration.store.test_tampering import Forger, edit, rewrite, zero_head
 from tests.support.parts import ManualClock, Parts, running_parts, texts
 from unbroken.checkpoints.book import FILE_NAME, Book, Entry, read_book
@@ -57,7 +58,7 @@ class Kept:
 
 @asynccontextmanager
 async def kept(path: Path, limits: Limits) -> AsyncIterator[Kept]:
-    store, clock = SQLiteStore(path, durability=Durability.PROCESS, limits=limits), ManualClock()
+    store, clock = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits)), ManualClock()
     async with running_parts(store, limits=limits, clock=clock) as parts:
         directory = path.parent / "notes"
         keeper = CheckpointKeeper(store, parts.log, Book(directory, FAKE), limits=limits, clock=clock)

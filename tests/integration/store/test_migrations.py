@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from tests.integration.store.opening import keyed
 from tests.support.builders import ALICE, create, numbered, read_all
 from unbroken.errors import StoreUnsupportedError
 from unbroken.limits import DEFAULT_LIMITS
@@ -37,7 +38,7 @@ def connect(path: Path) -> Connection:
 
 async def test_opening_records_what_was_applied_once_and_for_all(path: Path) -> None:
     for _ in range(2):
-        store = SQLiteStore(path, durability=Durability.PROCESS)
+        store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
         await store.open()
         await store.close()
     connection = connect(path)
@@ -97,7 +98,7 @@ async def test_a_migration_that_is_killed_is_undone(path: Path) -> None:
         raise KeyboardInterrupt
     assert connection.all("SELECT name FROM sqlite_schema") == []
     connection.close()
-    store = SQLiteStore(path, durability=Durability.PROCESS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await store.open()
     await create(store, "a")
     await store.close()
@@ -168,7 +169,7 @@ async def test_a_database_of_the_first_schema_gains_runs_and_keeps_everything(pa
         )
     connection.close()
     for _ in range(kills + 1):
-        store = SQLiteStore(path, durability=Durability.PROCESS)
+        store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
         await store.open()
         found = await store.get(ALICE, "old")
         assert found is not None

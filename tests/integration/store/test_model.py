@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from tests.integration.store.model import ENDED, Model, ModelStream, Outcome
+from tests.integration.store.opening import keyed, left_in_the_clear
 from tests.support.builders import ALICE, NOW_MS, encoded
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Epoch, Seq, StreamId, StreamState, split_encoded
@@ -366,9 +367,29 @@ class MemoryMachine(StoreMachine):
 class SQLiteMachine(StoreMachine):
     @staticmethod
     def make(path: Path) -> StreamingMessageRepository:
-        return SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS, workers=InlineWorker, compress=True)
+        return keyed(sqlite_store(path))
+
+
+class EncryptedMachine(StoreMachine):
+    def teardown(self) -> None:
+        assert left_in_the_clear(Path(self.directory.name)) == []
+        super().teardown()
+
+    @staticmethod
+    def make(path: Path) -> StreamingMessageRepository:
+        return keyed(sqlite_store(path), encrypted=True)
+
+
+def sqlite_store(path: Path) -> SQLiteStore:
+    return SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS, workers=InlineWorker, compress=True)
 
 
 @pytest.mark.parametrize("machine", [MemoryMachine, SQLiteMachine])
 def test_the_stores_do_what_the_model_does(machine: Any) -> None:
     run_state_machine_as_test(machine, settings=settings(stateful_step_count=60, phases=PHASES))
+
+
+def test_an_encrypted_store_does_too() -> None:
+    """With few examples; the whole suite runs encrypted with UNBROKEN_TEST_ENCRYPTED=1."""
+    few = settings(stateful_step_count=60, phases=PHASES, max_examples=15)
+    run_state_machine_as_test(EncryptedMachine, settings=few)

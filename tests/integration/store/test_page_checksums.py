@@ -10,6 +10,7 @@ from random import Random
 import apsw
 import pytest
 
+from tests.integration.store.opening import keyed, stored_body
 from tests.support.builders import append, create, encoded, read_all
 from unbroken.errors import CorruptError, StoreUnsupportedError
 from unbroken.limits import DEFAULT_LIMITS
@@ -26,7 +27,7 @@ SEED = 20261126
 
 async def filled(path: Path) -> dict[StreamId, list[str]]:
     """A closed database with three streams; what each of them holds."""
-    store = SQLiteStore(path, durability=Durability.PROCESS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await store.open()
     held: dict[StreamId, list[str]] = {}
     for name in "abc":
@@ -40,7 +41,7 @@ async def filled(path: Path) -> dict[StreamId, list[str]]:
 
 async def served(path: Path, streams: dict[StreamId, list[str]]) -> dict[StreamId, list[str] | CorruptError]:
     """What a fresh store gives of each stream: its texts, or that it is damaged."""
-    store = SQLiteStore(path, limits=replace(DEFAULT_LIMITS, store_readers=1))
+    store = keyed(SQLiteStore(path, limits=replace(DEFAULT_LIMITS, store_readers=1)))
     found: dict[StreamId, list[str] | CorruptError] = {}
     try:
         await store.open()
@@ -54,6 +55,12 @@ async def served(path: Path, streams: dict[StreamId, list[str]]) -> dict[StreamI
     finally:
         await store.close()
     return found
+
+
+def page_amid(body: bytes, file: bytes) -> int:
+    """Where a page begins that holds something from the second half of a stored body and nothing else has."""
+    pieces = [body[at : at + 64] for at in range(len(body) // 2, len(body) - 64, 32)]
+    return next(file.index(piece) for piece in pieces if file.count(piece) == 1) // PAGE * PAGE
 
 
 @pytest.mark.scenario("TC-EDGE-008")
@@ -77,7 +84,7 @@ async def test_only_what_lies_on_an_overwritten_page_is_refused(tmp_path: Path) 
     path = tmp_path / "unbroken.db"
     held = await filled(path)
     sound = await asyncio.to_thread(path.read_bytes)
-    place = sound.rindex(b"b 150 ") // PAGE * PAGE
+    place = page_amid(stored_body(path, sorted(held)[1], 160), sound)
     await asyncio.to_thread(path.write_bytes, sound[:place] + b"\xff" * PAGE + sound[place + PAGE :])
     found = await served(path, held)
     refused = [found[stream] for stream in held if isinstance(found[stream], CorruptError)]
@@ -94,8 +101,8 @@ async def test_a_database_with_checksums_is_refused_where_they_cannot_be_kept(
     await filled(path)
     monkeypatch.setattr(connection, "checking_vfs", lambda: None)
     with pytest.raises(StoreUnsupportedError, match="checksums"):
-        await SQLiteStore(path).open()
-    plain = SQLiteStore(tmp_path / "plain.db", durability=Durability.PROCESS)
+        await keyed(SQLiteStore(path)).open()
+    plain = keyed(SQLiteStore(tmp_path / "plain.db", durability=Durability.PROCESS))
     await plain.open()
     stream = await create(plain, "a", messages=[encoded("x")])
     await plain.close()

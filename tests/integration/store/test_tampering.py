@@ -17,23 +17,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
-from tests.support.database import connect
-from tests.support.parts import ManualClock, running_parts, texts
+from tests.integration.store.opening import ENCRYPTED, KEY_LINE, behind, flipped, keyed
+from tests.support.parts import ALICE, ManualClock, running_parts, texts
 from unbroken.checkpoints.book import FILE_NAME, Book
 from unbroken.checkpoints.keeper import CheckpointKeeper
 from unbroken.checkpoints.notes import generate, load_signer
 from unbroken.cli.app import execute
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import NewMessage, Seq, StreamId, StreamState, join_encoded, split_encoded
+from unbroken.messages import NewMessage, Seq, StreamState, join_encoded, split_encoded
 from unbroken.protocol.chain import LEAF_MARK_BYTES, erased, leaf_marks, links
 from unbroken.protocol.salts import Salts
 from unbroken.requests import AppendOptions
 from unbroken.store.base import Batch, Close, Durability, Producer
-from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
+from unbroken.store.chunks import encode_chunk
+from unbroken.store.sealing import StreamKey
 from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.reader import Reader
+from unbroken.store.sqlite.rows import sealed_salts
+from unbroken.store.sqlite.tables import stored_batches
 
 pytestmark = pytest.mark.scenario("INTEG-001")
 
@@ -69,7 +72,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 async def write(place: Place) -> None:
-    store, clock = SQLiteStore(place.database, durability=Durability.PROCESS, limits=LIMITS), ManualClock()
+    store, clock = keyed(SQLiteStore(place.database, durability=Durability.PROCESS, limits=LIMITS)), ManualClock()
     async with running_parts(store, limits=LIMITS, clock=clock) as parts:
         book = Book(place.notes.parent, load_signer(place.directory / "key"))
         book.open()
@@ -110,7 +113,10 @@ class Found:
 
 
 @pytest.fixture
-def verify(capsys: pytest.CaptureFixture[str]) -> Callable[..., Found]:
+def verify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+    if ENCRYPTED:
+        monkeypatch.setenv("UNBROKEN_ENCRYPTION_KEY", KEY_LINE)
+
     def run(place: Place, *arguments: str, checkpoints: bool = False) -> Found:
         trusted = ["--checkpoints", str(place.notes.parent), "--key", place.key] if checkpoints else []
         command = ["verify", "--all", "--json", "--store", f"sqlite:///{place.database}", *trusted, *arguments]
@@ -129,35 +135,35 @@ Verify = Callable[..., Found]
 
 
 class Forger:
-    """Somebody who may write the file, and knows how it is made."""
+    """Somebody who may write the file, knows how it is made, and has the key where it is encrypted."""
 
     def __init__(self, path: Path, name: str = "a") -> None:
-        self.db: apsw.Connection = connect(path)
-        row = next(self.db.execute("SELECT id, base_hash, salts FROM stream WHERE name = ?", (name,)))
-        self.stream, self.genesis, self.salts = StreamId(row[0]), bytes(row[1]), Salts(row[2])
+        self.db = behind(path)
+        info = Reader(self.db).get(ALICE, name)
+        assert info is not None
+        self.stream, self.genesis, self.salts = info.id, info.genesis, Salts(info.salts)
 
     def batches(self) -> list[Batch]:
-        rows = self.db.execute(
-            "SELECT id, n, flags, crc, hash, body, marks FROM chunk WHERE id >> 32 = ? ORDER BY id", (self.stream,)
-        )
-        return [decode_chunk(ChunkRow(*row)) for row in rows]
+        return list(stored_batches(self.db, self.stream, Seq(0)))
 
     def keep(self, batches: Sequence[Batch], *, head: bool = True) -> None:
         """Put these in the place of all, with sound checksums, and the stream's head where they lead."""
-        self.db.execute("DELETE FROM chunk WHERE id >> 32 = ?", (self.stream,))
-        rows = [encode_chunk(self.stream, batch) for batch in batches]
-        self.db.executemany(
-            "INSERT INTO chunk (id, n, flags, crc, hash, body, marks) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
-        )
+        self.db.run("DELETE FROM chunk WHERE id >> 32 = ?", (self.stream,))
+        rows = [encode_chunk(self.stream, batch, key=self.key) for batch in batches]
+        self.db.many("INSERT INTO chunk (id, n, flags, crc, hash, body, marks) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         if head:
             last = (batches[-1].last, batches[-1].hash) if batches else (0, self.genesis)
-            self.db.execute("UPDATE stream SET head = ?, hash = ? WHERE id = ?", (*last, self.stream))
+            self.db.run("UPDATE stream SET head = ?, hash = ? WHERE id = ?", (*last, self.stream))
 
     def write_anew(self, messages: list[bytes]) -> None:
         """A whole new log, all of whose hashes are right, stored as one."""
         value, leaves = links(self.genesis, 1, messages, self.salts)
         body = join_encoded(messages)
         self.keep([Batch(Seq(1), Seq(len(messages)), body, value, marks=leaf_marks(leaves))] if messages else [])
+
+    @property
+    def key(self) -> StreamKey | None:
+        return self.db.keys.reading(self.stream)
 
     @property
     def messages(self) -> list[bytes]:
@@ -220,11 +226,11 @@ def swap(forger: Forger) -> None:
 
 
 def zero_head(forger: Forger) -> None:
-    forger.db.execute("UPDATE stream SET hash = zeroblob(32) WHERE id = ?", (forger.stream,))
+    forger.db.run("UPDATE stream SET hash = zeroblob(32) WHERE id = ?", (forger.stream,))
 
 
 def other_name(forger: Forger) -> None:
-    forger.db.execute("UPDATE stream SET name = 'b' WHERE id = ?", (forger.stream,))
+    forger.db.run("UPDATE stream SET name = 'b' WHERE id = ?", (forger.stream,))
 
 
 def cut_rows(forger: Forger) -> None:
@@ -322,14 +328,15 @@ def test_a_stream_under_another_name_and_one_that_is_not_there(place: Place, ver
     assert (found.code, found.bad("b")[:2]) == (TAMPERED, (1, 1))
     forger = Forger(place.database, "ended")
     for table, column in (("chunk", "id >> 32"), ("stream", "id")):
-        forger.db.execute(f"DELETE FROM {table} WHERE {column} = ?", (forger.stream,))
+        forger.db.run(f"DELETE FROM {table} WHERE {column} = ?", (forger.stream,))
     found = verify(place, checkpoints=True)
     assert found.rest == [{"checkpoints": "streams that are not there", "count": 1, "ok": True}]
 
 
 def test_a_page_that_another_program_wrote_is_named(place: Place, verify: Verify) -> None:
     with closing(sqlite3.connect(place.database, isolation_level=None)) as plain:
-        plain.execute("UPDATE chunk SET body = CAST(replace(CAST(body AS TEXT), 'no 003', 'no 999') AS BLOB)")
+        plain.create_function("flipped", 1, flipped)
+        plain.execute("UPDATE chunk SET body = flipped(body)")
     found = verify(place)
     assert found.code == TAMPERED
     assert any("page" in row and not row["ok"] for row in found.rest)
@@ -342,8 +349,8 @@ def test_what_was_erased_is_counted_and_everything_holds(place: Place, verify: V
     _, leaves = links(forger.genesis, 1, messages, forger.salts)
     messages[1], messages[2] = erased(leaves[1], 1), erased(leaves[2], 1)
     forger.keep([replace(batches[0], body=join_encoded(messages)), *batches[1:]])
-    salts = forger.salts.without(2, 3).encoded
-    forger.db.execute("UPDATE stream SET salts = ? WHERE id = ?", (salts, forger.stream))
+    salts = sealed_salts(forger.salts.without(2, 3).encoded, forger.key)
+    forger.db.run("UPDATE stream SET salts = ? WHERE id = ?", (salts, forger.stream))
     found = verify(place, checkpoints=True)
     assert found.code == 0
     assert (found.streams["a"]["erased"], found.streams["a"]["covered"]) == (2, 16)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.store.opening import behind, keyed
 from tests.support.database import connect
 from tests.support.parts import ALICE, Parts, running_parts, texts
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Seq, StreamId, StreamInfo, StreamState
+from unbroken.messages import Seq, StreamInfo, StreamState
 from unbroken.requests import AppendOptions, NewStream
 from unbroken.store.base import Close, Durability, Fork
 from unbroken.store.chunks import ChunkRow, decode_chunk, encode_chunk
@@ -26,7 +27,7 @@ LIMITS = replace(DEFAULT_LIMITS, read_messages_max=7, read_bytes_max=2_000)
 @pytest.fixture
 async def parts(path: Path) -> AsyncIterator[Parts]:
     """A real database, read in steps that are smaller than what is stored at once."""
-    store = SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=LIMITS))
     async with running_parts(store, limits=LIMITS) as parts:
         yield parts
 
@@ -42,19 +43,19 @@ async def written(parts: Parts, name: str, *sizes: int) -> StreamInfo:
 
 
 def change(path: Path, stream: StreamInfo, seq: int, *, marked: bool = False) -> None:
-    """Overwrite a message in the file, and mend the checksum, as somebody skilled could.
+    """Overwrite a message in the file, and mend the checksum, as somebody skilled could who has the key, if there is one.
 
     Unless `marked`, the marks are not there: the rows are from before there were any.
     """
-    connection = connect(path)
+    connection = behind(path)
     old, new = f"no {seq:04}.".encode(), b"no other"
     columns = "id, n, flags, crc, hash, body, marks"
-    for values in list(connection.execute(f"SELECT {columns} FROM chunk WHERE id >> 32 = ?", (stream.id,))):
-        batch = decode_chunk(ChunkRow(*values))
+    for values in connection.all(f"SELECT {columns} FROM chunk WHERE id >> 32 = ?", (stream.id,)):
+        batch = decode_chunk(ChunkRow(*values), connection.keys)  # type: ignore[arg-type]
         if old in batch.body:
             changed = replace(batch, body=batch.body.replace(old, new), marks=batch.marks if marked else b"")
-            row = encode_chunk(StreamId(stream.id), changed)
-            connection.execute(
+            row = encode_chunk(stream.id, changed, key=connection.keys.writing(stream.id))
+            connection.run(
                 "UPDATE chunk SET crc = ?, body = ?, flags = ?, marks = ? WHERE id = ?",
                 (row.crc, row.body, row.flags, row.marks, row.key),
             )

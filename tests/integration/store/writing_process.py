@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from tests.integration.store.opening import keyed
 from tests.support.builders import ALICE, appending, encoded
 from unbroken.errors import StoreUnavailableError
 from unbroken.store.base import Append, Appended, Durability, Producer
@@ -30,7 +31,7 @@ async def patiently(store: SQLiteStore, op: Append) -> Appended:
 
 
 async def main(path: str, name: str, producer: str, count: int) -> None:
-    store = SQLiteStore(path, durability=Durability.PROCESS)
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS))
     await store.open()
     stream = await store.get(ALICE, name)
     assert stream is not None
