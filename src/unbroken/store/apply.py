@@ -7,6 +7,7 @@ decided here (names, sessions, forks, what deleting takes along), so that all st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -124,8 +125,11 @@ class Tables(Protocol):
 
 
 def apply(tables: Tables, op: WriteOp) -> WriteResult:
-    """Carry out one operation as a whole, or reject it as a whole."""
-    return _HANDLERS[type(op)](tables, op)
+    """Carry out one operation as a whole, or reject it as a whole, also where what it is about cannot be read."""
+    try:
+        return _HANDLERS[type(op)](tables, op)
+    except CorruptError as error:  # whatever a handler looks up, it looks up before it changes anything
+        return Rejected(error)
 
 
 def _append(tables: Tables, op: Append) -> WriteResult:
@@ -345,25 +349,27 @@ def _delete(tables: Tables, op: DeleteStream) -> WriteResult:
 
 def _release(tables: Tables, source: StreamId | None) -> None:
     """After a fork is gone: remove sources that only it kept, then give back what it alone still read."""
-    while source is not None:
-        entry = tables.by_id(source)
-        assert entry is not None, "a fork's source stays as long as the fork"
-        if not entry.fixed.deleted or tables.forks(source):
-            _reclaim_lineage(tables, entry)
-            return
-        tables.remove(entry)
-        source = entry.fixed.forked_from
+    with suppress(CorruptError):  # a source that cannot be read keeps its space
+        while source is not None:
+            entry = tables.by_id(source)
+            assert entry is not None, "a fork's source stays as long as the fork"
+            if not entry.fixed.deleted or tables.forks(source):
+                _reclaim_lineage(tables, entry)
+                return
+            tables.remove(entry)
+            source = entry.fixed.forked_from
 
 
 def _reclaim_lineage(tables: Tables, entry: Entry) -> None:
     """Give back what nobody reads any more, in this stream and in those that it branches off from."""
     current: Entry | None = entry
-    while current is not None:
-        upto = Seq(_oldest_needed(tables, current) - 1)
-        if upto > current.base_seq:
-            tables.reclaim(current, upto)
-        source = current.fixed.forked_from
-        current = None if source is None else tables.by_id(source)
+    with suppress(CorruptError):  # nobody knows what a fork still needs that cannot be read
+        while current is not None:
+            upto = Seq(_oldest_needed(tables, current) - 1)
+            if upto > current.base_seq:
+                tables.reclaim(current, upto)
+            source = current.fixed.forked_from
+            current = None if source is None else tables.by_id(source)
 
 
 def _oldest_needed(tables: Tables, entry: Entry) -> Seq:

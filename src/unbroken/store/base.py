@@ -211,6 +211,9 @@ class StreamingMessageRepository(CredentialRepository, Protocol):
     Every method may raise `StoreUnavailableError` (bounded wait is over), `StoreFullError` (no room; reads go on),
     `UnknownOutcomeError` (only `write`) and `CorruptError` (a checksum does not match; never served as good data).
     Cancelling an awaiting caller never leaves a half-done write: the write either happens as a whole or not at all.
+
+    A stream whose sealed facts cannot be opened harms no other: an operation on it is `Rejected` as corrupt; `heads` and
+    `all_streams` tell it without those facts; `active_runs`, `leased` and `expired` leave it out.
     """
 
     @property

@@ -94,10 +94,7 @@ def decode_chunk(row: ChunkRow, keys: KeySource | None = None, *, sealed: bool =
     if sealed:
         return Batch(Seq(last - row.n + 1), last, body, row.hash, marks=marks)
     if row.flags & SEALED:
-        key = None if keys is None else keys.reading(stream)
-        if key is None:
-            raise CorruptError(f"stream {stream} is encrypted, and there is no key", stream=stream, seq=last)
-        body = key.open(body, _what(last, row.n, row.flags, row.hash + marks))
+        body = _opened(row, keys)
     try:
         body = zlib.decompress(body) if row.flags & ZLIB else body
     except zlib.error:
@@ -105,6 +102,19 @@ def decode_chunk(row: ChunkRow, keys: KeySource | None = None, *, sealed: bool =
             f"the chunk of stream {stream} that ends with message {last} cannot be read", stream=stream, seq=last
         ) from None
     return Batch(Seq(last - row.n + 1), last, body, row.hash, marks=marks)
+
+
+def _opened(row: ChunkRow, keys: KeySource | None) -> bytes:
+    """The body of a row that is sealed; `CorruptError` as of `decode_chunk`."""
+    stream, last = StreamId(row.key >> SEQ_BITS), key_seq(row.key)
+    try:
+        key = None if keys is None else keys.reading(stream)
+        if key is None:
+            raise CorruptError(f"stream {stream} is encrypted, and there is no key", stream=stream)
+        return key.open(row.body, _what(last, row.n, row.flags, row.hash + (row.marks or b"")))
+    except CorruptError as error:
+        error.detail.setdefault("seq", last)
+        raise
 
 
 def _what(last: int, n: int, flags: int, hashes: bytes) -> bytes:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.store.opening import keyed
+from tests.integration.store.opening import ENCRYPTED, keyed
 from tests.integration.store.test_tampering import Forger, edit, rewrite, zero_head
+from tests.support.database import connect
 from tests.support.parts import ManualClock, Parts, running_parts, texts
 from unbroken.checkpoints.book import FILE_NAME, Book, Entry, read_book
 from unbroken.checkpoints.checkpoint import Checkpoint
@@ -57,8 +58,9 @@ class Kept:
 
 
 @asynccontextmanager
-async def kept(path: Path, limits: Limits) -> AsyncIterator[Kept]:
-    store, clock = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits)), ManualClock()
+async def kept(path: Path, limits: Limits, *, encrypted: bool = ENCRYPTED) -> AsyncIterator[Kept]:
+    store = keyed(SQLiteStore(path, durability=Durability.PROCESS, limits=limits), encrypted=encrypted)
+    clock = ManualClock()
     async with running_parts(store, limits=limits, clock=clock) as parts:
         directory = path.parent / "notes"
         keeper = CheckpointKeeper(store, parts.log, Book(directory, FAKE), limits=limits, clock=clock)
@@ -189,3 +191,21 @@ async def test_nothing_is_written_behind_what_does_not_hold(path: Path, caplog: 
         await it.append(stream, "4", end=True)
         assert "no checkpoints are made" in caplog.text
     assert file.read_bytes() == changed
+
+
+async def test_a_stream_whose_key_is_gone_keeps_no_other_from_its_checkpoint(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(path, SELDOM, encrypted=True) as it:
+        lost, other = await it.parts.stream(), await it.parts.stream("other")
+        await it.append(lost, "1")
+        await it.append(other, "2")
+        it.killed = True
+    connection = connect(path)
+    connection.execute("DELETE FROM stream_key WHERE stream_id = ?", (lost.id,))
+    connection.close()
+    async with asyncio.timeout(60), kept(path, SELDOM, encrypted=True) as it:
+        assert [(one.epoch, one.seq) for one in it.checkpoints()] == [(other.epoch, 1)]
+        await it.append(other, "3")
+    assert seqs(it.checkpoints()) == [(0, 1, None), (0, 2, None)]
+    assert "no checkpoint is made of the stream a any more" in caplog.text

@@ -10,6 +10,7 @@ from unbroken.errors import CorruptError
 from unbroken.messages import Seq, StreamId, join_encoded
 from unbroken.store.base import Batch
 from unbroken.store.chunks import ZLIB, ChunkRow, chunk_key, decode_chunk, encode_chunk, key_seq, slice_batch
+from unbroken.store.sealing import StreamKey
 
 STREAMS = st.integers(1, 2**31 - 1).map(StreamId)
 MESSAGES = st.lists(st.binary(min_size=1, max_size=40).filter(lambda m: b"\n" not in m), min_size=1, max_size=20)
@@ -66,3 +67,22 @@ def test_a_slice_is_what_lies_behind_the_cursor(messages: list[bytes], data: st.
     kept = messages[max(0, after - first + 1) :]
     assert (sliced.first, sliced.last, sliced.body) == (max(first, after + 1), batch.last, join_encoded(kept))
     assert (sliced.hash, sliced.marks) == (HASH, b"".join(marks[max(0, after - first + 1) :]))
+
+
+def test_what_cannot_be_decrypted_is_named() -> None:
+    row = encode_chunk(StreamId(7), Batch(Seq(1), Seq(2), b"a,\nb", HASH), key=StreamKey(bytes(32), 7, 3))
+    for key in (StreamKey(bytes([1] * 32), 7, 3), None):
+        with pytest.raises(CorruptError) as caught:
+            decode_chunk(row, Keys(key))
+        assert caught.value.detail == {"stream": 7, "seq": 2}
+    assert decode_chunk(row, Keys(StreamKey(bytes(32), 7, 3))).body == b"a,\nb"
+
+
+class Keys:
+    """Has one key for every stream, or none."""
+
+    def __init__(self, key: StreamKey | None) -> None:
+        self._key = key
+
+    def reading(self, _stream: int) -> StreamKey | None:
+        return self._key

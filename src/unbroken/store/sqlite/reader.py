@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -20,13 +21,15 @@ from unbroken.store.base import Batch, Page, Read, StreamFilter
 from unbroken.store.entry import Entry
 from unbroken.store.listing import Range, covered, page, parse_position, parse_token, prefix_end, ranges, read_streams
 from unbroken.store.sqlite.connection import Connection, Row, Value
-from unbroken.store.sqlite.rows import entry_from_row, session_from_row
+from unbroken.store.sqlite.rows import entry_from_row, entry_without_texts, session_from_row
 from unbroken.store.sqlite.tables import QUERIES, stored_batches
 
 __all__ = ["Reader"]
 
 
 T = TypeVar("T")
+ALL: Final = -1
+"""As a LIMIT."""
 
 
 class Reader:
@@ -60,8 +63,9 @@ class Reader:
 
     def heads(self, streams: Sequence[StreamId]) -> dict[StreamId, StreamInfo]:
         with self._db.snapshot():
-            found = [(stream, self.by_id(stream)) for stream in streams]
-        return {stream: entry.info for stream, entry in found if entry is not None and not entry.fixed.deleted}
+            rows = [self._db.one(QUERIES["stream_by_id"], (stream,)) for stream in streams]
+            found = [self._whatever_opens(row) for row in rows if row is not None]
+        return {info.id: info for info in found if not info.deleted}
 
     def read(self, stream: StreamId, after: Seq, messages_max: int, bytes_max: int) -> Read:
         with _named(stream), self._db.snapshot():
@@ -122,16 +126,34 @@ class Reader:
             return read_streams(self, entries, position, messages_max=messages_max, bytes_max=bytes_max)
 
     def active_runs(self, after: StreamId, limit: int) -> list[StreamInfo]:
-        return self._streams("stream_active_runs", (after, limit))
+        return self._that_open("stream_active_runs", after, limit)
 
     def all_streams(self, after: StreamId, limit: int) -> list[StreamInfo]:
-        return self._streams("streams_shown", (after, limit))
+        with self._db.snapshot():
+            return [self._whatever_opens(row) for row in self._db.all(QUERIES["streams_shown"], (after, limit))]
 
     def leased(self, before_ms: int, limit: int) -> list[StreamInfo]:
-        return self._streams("stream_leased", (before_ms, limit))
+        return self._that_open("stream_leased", before_ms, limit)
 
     def expired(self, now_ms: int, limit: int) -> list[StreamInfo]:
-        return self._streams("stream_expired", (now_ms, limit))
+        return self._that_open("stream_expired", now_ms, limit)
+
+    def _whatever_opens(self, row: Row) -> StreamInfo:
+        """The stream in a row; where what is sealed cannot be opened, without it, so that the others of a list are told."""
+        try:
+            return entry_from_row(row, self._db.keys).info
+        except CorruptError:
+            return entry_without_texts(row).info
+
+    def _that_open(self, query: str, bound: int, limit: int) -> list[StreamInfo]:
+        """The first streams of a list; one that cannot be opened is left out: nothing can be done with it."""
+        with self._db.snapshot():
+            return list(islice(self._opened(self._db.each(QUERIES[query], (bound, ALL))), limit))
+
+    def _opened(self, rows: Iterator[Row]) -> Iterator[StreamInfo]:
+        for row in rows:
+            with suppress(CorruptError):
+                yield entry_from_row(row, self._db.keys).info
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """Do `work`, which reads no stream, in one snapshot."""

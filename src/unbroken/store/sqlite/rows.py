@@ -6,6 +6,7 @@ opened here, where there are keys. No SQL runs here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, cast
 
 from unbroken.messages import Epoch, Seq, SessionInfo, SessionState, StreamId, StreamInfo, StreamState
@@ -19,6 +20,7 @@ __all__ = [
     "advance_row",
     "change_row",
     "entry_from_row",
+    "entry_without_texts",
     "sealed_salts",
     "session_from_row",
     "session_row",
@@ -89,6 +91,20 @@ def entry_from_row(row: Row, keys: KeySource) -> Entry:
         erased=values[35],
     )
     return Entry(info, Seq(values[30]), values[31])
+
+
+def entry_without_texts(row: Row) -> Entry:
+    """The stream in a row whose sealed facts cannot be opened: as if it had none of them."""
+    entry = entry_from_row(row, _NoKeys())
+    info = replace(entry.info, metadata="{}", reason="{}", run=None, salts=b"")
+    return Entry(info, entry.base_seq, entry.base_hash)
+
+
+class _NoKeys:
+    """A `KeySource` that leaves what is sealed as it is."""
+
+    def reading(self, _stream: int) -> StreamKey | None:
+        return None
 
 
 def _sealed(text: str, what: bytes, key: StreamKey | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -21,7 +21,7 @@ from unbroken.store.entry import Entry
 from unbroken.store.migrate import load_migrations, migrate
 from unbroken.store.sealing import Keyring, StreamKey
 from unbroken.store.sqlite.connection import Connection, Row, Value
-from unbroken.store.sqlite.rows import entry_from_row
+from unbroken.store.sqlite.rows import entry_from_row, entry_without_texts
 from unbroken.store.sqlite.salvage.pages import FREE, PageFile
 from unbroken.store.sqlite.salvage.records import TABLE_LEAF, cells, page_kind
 from unbroken.store.sqlite.schema import SQLiteTarget
@@ -123,21 +123,10 @@ def _take_stream(found: Found, row: Row) -> None:
     try:
         entry = entry_from_row(row, found)
     except CorruptError:
-        entry = entry_from_row(row, _NoKeys())
-        salts = b""
-        entry = Entry(
-            replace(entry.info, metadata="{}", reason="{}", run=None, salts=salts), entry.base_seq, entry.base_hash
-        )
+        entry = entry_without_texts(row)
         found.keyless.add(entry.fixed.id)
         found.chunks.pop(entry.fixed.id, None)
     found.streams[entry.fixed.id] = entry
-
-
-class _NoKeys:
-    """A `KeySource` that leaves what is sealed as it is."""
-
-    def reading(self, _stream: int) -> StreamKey | None:
-        return None
 
 
 def _looks_like(values: list[Value], stream_columns: list[str]) -> str:
