@@ -51,6 +51,18 @@
  *
  * @typedef {{type: string, server?: string, error?: string, runnables?: Runnable[]}} Source
  *
+ * @typedef {{name: string, verbs: string[], prefix?: boolean, epoch?: number}} Grant some rights on a stream, or on all whose names begin so
+ *
+ * @typedef {object} TokenView a token as its owner sees it, without its secret
+ * @property {string} id
+ * @property {string} kind `key` or `link`
+ * @property {string} label
+ * @property {Grant[] | null} grants null: everything
+ * @property {number} created
+ * @property {number | null} expires
+ *
+ * @typedef {TokenView & {token: string}} MadeToken with its secret
+ *
  * @typedef {object} Payload a message as a producer hands it over: a kind and exactly one of text, json and data (base64)
  * @property {string} [kind]
  * @property {string} [text]

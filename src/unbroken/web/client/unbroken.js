@@ -12,6 +12,7 @@ import { HttpTransport } from "./http_transport.js";
 import { randomId } from "./random.js";
 import { Runs } from "./runs.js";
 import { Session } from "./session.js";
+import { Tokens } from "./tokens.js";
 import { listenToPlatform, sleepProofClock } from "./wake.js";
 import { WebSocketTransport } from "./ws_transport.js";
 
@@ -88,6 +89,7 @@ export class Client {
   constructor(url, options) {
     this.api = new Api(url, options);
     this.runs = new Runs(this.api);
+    this.tokens = new Tokens(this.api);
     this.options = options;
     this.#session = new Session({ random: options.random ?? Math.random });
     this.#deaf = listenToPlatform({

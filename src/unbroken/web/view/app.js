@@ -16,10 +16,11 @@ import { onKey } from "./keys.js";
 import { StreamList } from "./list.js";
 import { StreamModel } from "./model.js";
 import { NewRun } from "./picker.js";
-import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, takeToken, VIEWS } from "./route.js";
+import { formatNew, formatRoute, formatSession, isLink, parseNew, parseRoute, parseSession, takeToken, VIEWS } from "./route.js";
 import { save } from "./save.js";
 import { SessionModel } from "./session.js";
 import { SessionPanel } from "./sessions.js";
+import { Share } from "./share.js";
 import { StreamPanel } from "./stream.js";
 
 /** @import { Status } from "../client/unbroken.js" */
@@ -49,7 +50,7 @@ const TOKEN_KEY = "unbroken.token";
  * @property {number} now
  */
 
-/** @typedef {"help" | {cancel: string} | null} Dialog the keys, or the question before the cancel of a stream */
+/** @typedef {"help" | {cancel: string} | {share: StreamView} | null} Dialog the keys, the question before the cancel of a stream, or its links */
 
 /** The token of a share link: it leaves the address and the history at once, and is kept for this tab as one that was entered. */
 function linkToken() {
@@ -146,6 +147,11 @@ export class App extends Component {
     this.#client.close();
   }
 
+  /** Whether the reader came by a share link, which does nothing but read. */
+  get #guest() {
+    return isLink(this.#token);
+  }
+
   /** The view of the open stream. */
   get view() {
     return parseRoute(location.hash).view ?? (this.#model?.view?.content_type.startsWith("text/markdown") ? "markdown" : "text");
@@ -224,16 +230,24 @@ export class App extends Component {
           ${error ? html`<p class="banner warn" role="alert">${error} <button class="quiet" onClick=${() => this.setState({ error: "" })} aria-label="Dismiss">${icon("close")}</button></p>` : null}
         </div>
         ${locked
-          ? html`<main id="main" tabindex="-1"><${TokenForm} wrong=${access === "wrong"} onToken=${(/** @type {string} */ token) => this.#enter(token)} /></main>`
+          ? html`<main id="main" tabindex="-1"><${TokenForm} wrong=${access === "wrong"} link=${this.#guest} onToken=${(/** @type {string} */ token) => this.#enter(token)} /></main>`
           : html`<div class="columns">
-              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} session=${this.#session?.name ?? null} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
+              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} session=${this.#session?.name ?? null} guest=${this.#guest} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
               <div class="shade" onClick=${() => this.closeDrawer()}></div>
               <main id="main" tabindex="-1">${this.#main()}</main>
             </div>`}
-        ${dialog === "help" ? html`<${Help} onClose=${() => this.open(null)} />` : null}
-        ${typeof dialog === "object" && dialog !== null ? html`<${ConfirmCancel} stream=${dialog.cancel} onCancel=${() => void this.#cancel(dialog.cancel)} onClose=${() => this.open(null)} />` : null}
+        ${this.#dialog()}
         <div class="hidden" role="status" aria-live="polite" data-testid="said">${said}</div>
       </div>`;
+  }
+
+  #dialog() {
+    const { dialog, now } = this.state;
+    const onClose = () => this.open(null);
+    if (dialog === null) return null;
+    if (dialog === "help") return html`<${Help} onClose=${onClose} />`;
+    if ("share" in dialog) return html`<${Share} client=${this.#client} view=${dialog.share} now=${now} onClose=${onClose} />`;
+    return html`<${ConfirmCancel} stream=${dialog.cancel} onCancel=${() => void this.#cancel(dialog.cancel)} onClose=${onClose} />`;
   }
 
   /** The list, with what is known better of the open stream. @param {StreamView[] | null} streams */
@@ -245,9 +259,9 @@ export class App extends Component {
 
   #main() {
     const { now } = this.state;
-    if (this.#session !== null) return html`<${SessionPanel} key=${this.#session.name} model=${this.#session} now=${now} actions=${this.#actions} />`;
+    if (this.#session !== null) return html`<${SessionPanel} key=${this.#session.name} model=${this.#session} now=${now} actions=${this.#guest ? null : this.#actions} />`;
     if (this.#new !== null) return html`<${NewRun} client=${this.#client} chosen=${this.#new} onStarted=${(/** @type {StreamView} */ view) => this.#started(view, Boolean(view.session))} />`;
-    return this.#model === null ? html`<${Welcome} />` : this.#panel(this.#model);
+    return this.#model === null ? html`<${Welcome} guest=${this.#guest} />` : this.#panel(this.#model);
   }
 
   /** @param {StreamModel} model */
@@ -257,9 +271,10 @@ export class App extends Component {
       model=${model}
       view=${this.view}
       now=${this.state.now}
-      actions=${this.#actions}
+      actions=${this.#guest ? null : this.#actions}
       onView=${(/** @type {string} */ view) => this.show(view)}
       onCancel=${() => this.open({ cancel: model.name })}
+      onShare=${(/** @type {StreamView} */ view) => this.open({ share: view })}
       onCopy=${() => void this.copy()}
       onFollow=${() => this.follow()}
       ready=${(/** @type {Log | null} */ log) => (this.#log = log)}
@@ -346,14 +361,14 @@ export class App extends Component {
   }
 
   #refused() {
-    this.setState({ access: this.#token === null ? "wanted" : "wrong" });
+    this.setState({ access: this.#token === null ? "wanted" : "wrong", dialog: null });
   }
 
   /** @param {string} token */
   #enter(token) {
     this.#token = token;
     sessionStorage.setItem(TOKEN_KEY, token);
-    this.setState({ access: "unknown" });
+    this.setState({ access: "unknown", dialog: null });
     this.#client.reconnect();
     this.#model?.close();
     this.#session?.close();
@@ -422,11 +437,12 @@ function moveToCard(step) {
   links[index]?.closest(".card")?.scrollIntoView({ block: "nearest" });
 }
 
-function Welcome() {
+/** @param {{guest: boolean}} props */
+function Welcome({ guest }) {
   return html`<section class="notice" data-testid="welcome">
     <h1>Choose a stream</h1>
     <p>It is shown as it is written, and goes on where it was after a reload, a lost network or a restart.</p>
-    <p class="start"><a class="button solid" href=${formatNew()}>${icon("plus")} New run</a></p>
+    ${guest ? null : html`<p class="start"><a class="button solid" href=${formatNew()}>${icon("plus")} New run</a></p>`}
     <p class="hint"><kbd>/</kbd> filters the list, <kbd>?</kbd> shows all keys.</p>
   </section>`;
 }

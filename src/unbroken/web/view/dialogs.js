@@ -1,10 +1,11 @@
 /**
- * Owns the three things that may stand in front of the page: the keys, the question before a cancel, the token.
+ * Owns what stands in front of the page or in its place: the keys, the question before a cancel, the token.
  *
  * Drawn by app.js. It never keeps a token: it hands it on.
  */
 
-import { Component, html } from "./html.js";
+import { html } from "./html.js";
+import { Modal } from "./modal.js";
 
 const KEYS = [
   ["j k", "next, previous message, or card of a session"],
@@ -18,24 +19,6 @@ const KEYS = [
   ["Esc", "close, or leave the field"],
   ["?", "this help"],
 ];
-
-/** A modal dialog with the platform's own focus rules. @extends {Component<{label: string, testid: string, onClose: () => void, children?: any}>} */
-class Modal extends Component {
-  /** @type {HTMLDialogElement | null} */
-  #dialog = null;
-
-  componentDidMount() {
-    this.#dialog?.showModal();
-  }
-
-  render() {
-    const { label, testid, onClose, children } = this.props;
-    const outside = (/** @type {Event} */ event) => {
-      if (event.target === this.#dialog) onClose();
-    };
-    return html`<dialog ref=${(/** @type {HTMLDialogElement | null} */ element) => (this.#dialog = element)} aria-label=${label} data-testid=${testid} onClose=${onClose} onClick=${outside}><div class="dialog">${children}</div></dialog>`;
-  }
-}
 
 /** @param {{onClose: () => void}} props */
 export function Help({ onClose }) {
@@ -55,19 +38,20 @@ export function ConfirmCancel({ stream, onCancel, onClose }) {
   <//>`;
 }
 
-/** @param {{wrong: boolean, onToken: (token: string) => void}} props */
-export function TokenForm({ wrong, onToken }) {
+/** @param {{wrong: boolean, link: boolean, onToken: (token: string) => void}} props `link`: whether what was refused is a share link */
+export function TokenForm({ wrong, link, onToken }) {
   const submit = (/** @type {any} */ event) => {
     event.preventDefault();
     const token = event.target.elements.token.value.trim();
     if (token !== "") onToken(token);
   };
+  const over = wrong && link;
   return html`<section class="notice" data-testid="token-form">
     <form onSubmit=${submit} action="." method="post">
-      <h1>This server wants a token</h1>
-      <p>It is kept in this tab until the tab is closed, and is sent in a header only.</p>
-      <label>Token <input name="token" type="password" autocomplete="off" autofocus required aria-invalid=${wrong} /></label>
-      ${wrong ? html`<p class="wrong" role="alert">The server does not accept this token.</p>` : null}
+      ${over ? html`<div role="alert" data-testid="link-over"><h1>This link is over</h1><p>Whoever shared it has revoked it, or its time has passed. Ask them for another one.</p></div>` : html`<h1>This server wants a token</h1>`}
+      <p class=${over ? "hint" : ""}>${over ? "With a token of your own you can go on. It" : "It"} is kept in this tab until the tab is closed, and is sent in a header only.</p>
+      <label>Token <input name="token" type="password" autocomplete="off" autofocus=${!over} required aria-invalid=${wrong && !link} /></label>
+      ${wrong && !link ? html`<p class="wrong" role="alert">The server does not accept this token.</p>` : null}
       <button class="solid">Continue</button>
     </form>
   </section>`;

@@ -75,6 +75,11 @@ export function clock(time) {
   return `${clockFormat.format(time)}.${String(Math.floor(time % 1000)).padStart(3, "0")}`;
 }
 
+/** A day and a time of it, in the reader's own time zone. @param {number} time milliseconds since 1970 */
+export function moment(time) {
+  return new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }).format(time);
+}
+
 /** Whether the reader is in another time zone than when this was last asked: then times that were written are to be written again. */
 export function zoneChanged() {
   const present = new Intl.DateTimeFormat(undefined, CLOCK);

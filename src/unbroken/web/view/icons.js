@@ -29,6 +29,7 @@ const LINES = {
   menu: "M2.5 4.5h11M2.5 8h11M2.5 11.5h11",
   close: "M4 4l8 8M12 4l-8 8",
   down: "M8 3v10M4 9l4 4 4-4",
+  share: "M8 10V2.5M5 5.5l3-3 3 3M4.5 8H3.5v5.5h9V8h-1",
   copy: "M6 6h7v7H6zM10 6V3H3v7h3",
 };
 

@@ -20,19 +20,20 @@ const SESSIONS_MAX = 8;
  * @param {boolean} props.more whether the server has more
  * @param {string | null} props.open
  * @param {string | null} props.session the open one
+ * @param {boolean} props.guest whether the reader can do nothing but read
  * @param {string} props.filter
  * @param {number} props.now
  * @param {(filter: string) => void} props.onFilter
  * @param {() => void} props.onMore
  * @param {() => void} props.onOpen also when the stream chosen is open already
  */
-export function StreamList({ streams, more, open, session, filter, now, onFilter, onMore, onOpen }) {
+export function StreamList({ streams, more, open, session, guest, filter, now, onFilter, onMore, onOpen }) {
   const wanted = filter.trim().toLowerCase();
   const shown = (streams ?? []).filter((view) => wanted === "" || [view.stream, view.session, view.kind, view.state].some((text) => text?.toLowerCase().includes(wanted)));
   const sessions = [...new Set(shown.flatMap((view) => view.session ?? []))].slice(0, SESSIONS_MAX);
   return html`
     <nav class="list" aria-label="Streams">
-      <a class="button wide new-run" href=${formatNew(session === null ? {} : { session })} onClick=${onOpen} data-testid="new-run">${icon("plus")} New run</a>
+      ${guest ? null : html`<a class="button wide new-run" href=${formatNew(session === null ? {} : { session })} onClick=${onOpen} data-testid="new-run">${icon("plus")} New run</a>`}
       ${sessions.length > 0 ? html`<h2>Sessions</h2><ul class="sessions">${sessions.map((name) => html`<li key=${name}><a href=${formatSession(name)} onClick=${onOpen} class=${name === session ? "open" : ""} aria-current=${name === session ? "page" : null} data-testid="session-row"><span>${icon("menu")}</span><span class="name">${name}</span></a></li>`)}</ul>` : null}
       <div class="list-head">
         <h2>Streams</h2>

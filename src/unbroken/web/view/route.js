@@ -51,6 +51,22 @@ export function formatNew(chosen = {}) {
   return `#/new${query === "" ? "" : `?${query}`}`;
 }
 
+/** The secret of a share link, which can do nothing but read. */
+const LINK = /^ubl_[A-Za-z0-9_-]{43}$/;
+
+/** Whether that is the token of a share link. @param {string | null} token */
+export function isLink(token) {
+  return token !== null && LINK.test(token);
+}
+
+/** The address that opens a stream for whoever has it: its token is behind the `#`, which browsers do not send. @param {string} page where the page is @param {string} stream @param {string} token */
+export function formatLink(page, stream, token) {
+  const url = new URL(page);
+  url.search = "";
+  url.hash = `${formatRoute(stream)}?token=${encodeURIComponent(token)}`;
+  return url.href;
+}
+
 /**
  * The token of a share link, and the address without it. Only a link's: it can do nothing but read, so that nobody can be
  * made to work under another's name.
@@ -64,7 +80,7 @@ export function takeToken(hash) {
   if (token === null) return null;
   given.delete("token");
   const rest = given.toString();
-  return { token: /^ubl_[A-Za-z0-9_-]{43}$/.test(token) ? token : null, hash: `${path}${rest === "" ? "" : `?${rest}`}` };
+  return { token: isLink(token) ? token : null, hash: `${path}${rest === "" ? "" : `?${rest}`}` };
 }
 
 /** @param {string} name */

@@ -42,7 +42,7 @@ export const RUN_WORDS = {
  * @typedef {object} Props
  * @property {RunCard} card
  * @property {number} now milliseconds since 1970
- * @property {RunActions} actions
+ * @property {RunActions | null} actions null for who can only read
  * @property {boolean} [alone] whether it stands above the run's own messages
  */
 
@@ -80,7 +80,7 @@ export class RunCardView extends Component {
       </header>
       ${alone ? null : this.#facts(card, now, false)}
       ${this.#bar(card)}
-      ${[...card.questions.values()].map((question) => html`<${Asked} key=${question.id} question=${question} over=${card.ended} onAnswer=${(/** @type {unknown} */ response) => actions.answer(view.stream, question.id, response)} />`)}
+      ${[...card.questions.values()].map((question) => html`<${Asked} key=${question.id} question=${question} over=${card.ended} onAnswer=${actions === null ? null : (/** @type {unknown} */ response) => actions.answer(view.stream, question.id, response)} />`)}
       ${card.endedBadly ? html`<${BadEnd} card=${card} />` : null}
       ${!alone && card.output !== "" && card.result === null ? html`<pre class="card-output" aria-label="newest output">${tail(card.output)}</pre>` : null}
       ${this.#files(card, actions)}
@@ -110,11 +110,14 @@ export class RunCardView extends Component {
       <p class="card-progress"><span class="card-message" data-testid="progress-message">${progress.message}</span><span>${progressWords(progress)}</span></p>`;
   }
 
-  /** @param {RunCard} card @param {RunActions} actions */
+  /** @param {RunCard} card @param {RunActions | null} actions */
   #files(card, actions) {
     if (card.files.length === 0) return null;
     return html`<ul class="card-files" aria-label="Files">
-      ${card.files.map((file) => html`<li key=${file.stream}><button class="quiet" onClick=${() => actions.download(file.stream, file.name)} data-testid="file">${icon("down")} <bdi>${file.name}</bdi> <span class="optional">${bytes(file.size)}</span></button></li>`)}
+      ${card.files.map((file) => {
+        const words = html`<bdi>${file.name}</bdi> <span class="optional">${bytes(file.size)}</span>`;
+        return html`<li key=${file.stream}>${actions === null ? words : html`<button class="quiet" onClick=${() => actions.download(file.stream, file.name)} data-testid="file">${icon("down")} ${words}</button>`}</li>`;
+      })}
     </ul>`;
   }
 
@@ -131,12 +134,12 @@ export class RunCardView extends Component {
     </div>`;
   }
 
-  /** @param {RunCard} card @param {RunActions} actions @param {boolean} alone */
+  /** @param {RunCard} card @param {RunActions | null} actions @param {boolean} alone */
   #tools(card, actions, alone) {
     const { view, state } = card;
     const { busy } = this.state;
     const pausable = view.state === "running" || view.state === "paused";
-    if (card.ended && !card.endedBadly) return null;
+    if (actions === null || (card.ended && !card.endedBadly)) return null;
     return html`<div class="card-tools">
       ${card.endedBadly ? html`<button disabled=${busy} onClick=${() => this.#do(() => actions.retry(view.stream))} data-testid="retry">${icon("reconnecting")} Run again</button>` : null}
       ${!card.ended && pausable && state !== "cancelling" ? html`<button class="quiet" disabled=${busy} onClick=${() => this.#do(() => actions.pause(view.stream, view.state !== "paused"))} data-testid="pause">${icon(view.state === "paused" ? "play" : "paused")} ${view.state === "paused" ? "Go on" : "Pause"}</button>` : null}
@@ -184,7 +187,7 @@ function BadEnd({ card }) {
   </div>`;
 }
 
-/** A question with its form, or with the answer that was given. @param {{question: Question, over: boolean, onAnswer: (response: unknown) => Promise<void>}} props */
+/** A question with its form, or with the answer that was given. @param {{question: Question, over: boolean, onAnswer: ((response: unknown) => Promise<void>) | null}} props */
 function Asked({ question, over, onAnswer }) {
   const { answer, message, schema } = question;
   if (answer !== null) {
@@ -195,7 +198,7 @@ function Asked({ question, over, onAnswer }) {
   }
   return html`<div class="asked ${over ? "" : "open"}" data-testid="question">
     <p class="asked-words">${message || "It asks for something."}</p>
-    ${over ? html`<p class="optional">The run has ended without an answer.</p>` : html`<${SchemaForm} schema=${schema} label="Answer" action="Answer" strict=${true} onSend=${onAnswer} />`}
+    ${over ? html`<p class="optional">The run has ended without an answer.</p>` : onAnswer === null ? html`<p class="optional">Its owner has not answered yet.</p>` : html`<${SchemaForm} schema=${schema} label="Answer" action="Answer" strict=${true} onSend=${onAnswer} />`}
   </div>`;
 }
 

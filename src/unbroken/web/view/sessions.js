@@ -17,7 +17,7 @@ import { RunCardView } from "./runcard.js";
 /** How many of the streams without a card are linked. */
 const OTHERS_MAX = 100;
 
-/** @param {{model: SessionModel, now: number, actions: RunActions}} props */
+/** @param {{model: SessionModel, now: number, actions: RunActions | null}} props */
 export function SessionPanel({ model, now, actions }) {
   const { cards, others, error, phase, name } = model;
   return html`<section class="session" data-testid="session" data-phase=${phase}>

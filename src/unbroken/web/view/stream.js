@@ -12,6 +12,7 @@ import { hasEnded } from "./model.js";
 import { formatSession, VIEWS } from "./route.js";
 import { RUN_WORDS, RunCardView } from "./runcard.js";
 
+/** @import { StreamView } from "../client/types.js" */
 /** @import { StreamModel } from "./model.js" */
 /** @import { RunActions } from "./runcard.js" */
 
@@ -48,30 +49,34 @@ class Surface extends Component {
  * @param {StreamModel} props.model
  * @param {string} props.view
  * @param {number} props.now
- * @param {RunActions} props.actions
+ * @param {RunActions | null} props.actions null for who came by a share link, and can do nothing but read
  * @param {(view: string) => void} props.onView
  * @param {() => void} props.onCancel
+ * @param {(view: StreamView) => void} props.onShare
  * @param {() => void} props.onCopy
  * @param {() => void} props.onFollow
  * @param {(log: Log | null) => void} props.ready
  */
-export function StreamPanel({ model, view, now, actions, onView, onCancel, onCopy, onFollow, ready }) {
+export function StreamPanel({ model, view, now, actions, onView, onCancel, onShare, onCopy, onFollow, ready }) {
   if (model.phase === "missing") return html`<${Notice} title="There is no such stream" words=${`“${model.name}” does not exist, or it is not yours. Should it begin, it is shown here.`} />`;
   if (model.phase === "failed") return html`<${Notice} title="This stream cannot be shown" words=${model.error?.message ?? ""} />`;
   const stream = model.view;
+  const guest = actions === null;
   return html`
     <section class="stream" data-testid="stream" data-phase=${model.phase}>
       <header class="stream-head">
         <div class="stream-title">
           <h1 title=${model.name}>${model.name}</h1>
           ${stream === null ? null : html`<${State} state=${model.card?.state ?? stream.state} words=${model.card === null ? stateWord(stream.state) : RUN_WORDS[model.card.state]} />`}
+          ${guest ? html`<span class="chip read-only" title="You came by a link that shows this stream and does nothing else" data-testid="guest">read only</span>` : null}
+          ${stream === null || guest ? null : html`<button class="quiet share" onClick=${() => onShare(stream)} title="A link for somebody to watch" aria-label="Share" data-testid="share">${icon("share")}<span>Share</span></button>`}
         </div>
         <div class="stream-tools">
           <div class="views" role="group" aria-label="View">
             ${VIEWS.map((name) => html`<button key=${name} class=${name === view ? "chosen" : ""} aria-pressed=${name === view} onClick=${() => onView(name)} data-testid=${`view-${name}`}>${name}</button>`)}
           </div>
           <button class="quiet" onClick=${onCopy} title="Copy (c)" aria-label="Copy">${icon("copy")}</button>
-          ${stream === null || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} title=${stream.cancel_requested_by ? `asked for by ${stream.cancel_requested_by}` : null} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
+          ${stream === null || guest || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} title=${stream.cancel_requested_by ? `asked for by ${stream.cancel_requested_by}` : null} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
         </div>
       </header>
       ${model.card === null ? null : html`<div class="card-place" role="region" aria-label="The run"><${RunCardView} card=${model.card} now=${now} actions=${actions} alone=${true} /></div>`}
