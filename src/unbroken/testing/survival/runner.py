@@ -148,11 +148,10 @@ class _Run:
     async def _traffic(self, stage: Stage) -> None:
         """Everybody at work, until the end, or until nothing happens any more, or it has taken too long."""
         bounds = self._bounds
-        ends = asyncio.get_running_loop().time() + bounds.scenario_seconds
-        bound = asyncio.timeout_at(ends)
+        bound = asyncio.timeout(bounds.quiet_seconds)
         try:
             async with bound, asyncio.TaskGroup() as group:
-                moving = group.create_task(self._put_off(bound, ends, stage.progress))
+                moving = group.create_task(self._put_off(bound, stage.progress))
                 watching = [
                     group.create_task(watcher.run(last_is_end=not stage.tells_end))
                     for watcher in stage.first_watchers()
@@ -172,19 +171,23 @@ class _Run:
                 for task in (*watching, moving):
                     task.cancel()
         except TimeoutError:
-            self._slow = bound.when() == ends
             said = (
                 f"{bounds.scenario_seconds:g} s" if self._slow else f"{bounds.quiet_seconds:g} s without any progress"
             )
             self._notes.append(f"not finished within {said}")
 
-    async def _put_off(self, bound: asyncio.Timeout, ends: float, progress: Progress) -> None:
-        """For as long as something happens, or the kit itself starts the server, the bound is not before `ends`."""
+    async def _put_off(self, bound: asyncio.Timeout, progress: Progress) -> None:
+        """As long as something happens, or the kit itself starts the server, nothing is stuck: the bound is put off.
+
+        What still happens when the scenario's time is over is slow, and the bound is now.
+        """
         loop, moved = asyncio.get_running_loop(), -1
+        ends = loop.time() + self._bounds.scenario_seconds
         while not bound.expired():
             if progress.moved != moved or progress.restarting:
-                moved = progress.moved
-                bound.reschedule(min(ends, loop.time() + self._bounds.quiet_seconds))
+                moved, now = progress.moved, loop.time()
+                self._slow = now >= ends
+                bound.reschedule(now if self._slow else now + self._bounds.quiet_seconds)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _arriving(self, progress: Progress, watching: Sequence[asyncio.Task[None]]) -> None:
