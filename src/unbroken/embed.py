@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ from unbroken.runs.items import Item
 from unbroken.runs.local import LocalRuns
 from unbroken.runs.spec import RunOptions, RunRequest
 from unbroken.runs.task import Task, Tasks, load_tasks, task
-from unbroken.server.app import build_routes, build_services, open_store
+from unbroken.server.app import build_routes, build_services, keeper_of, open_store
 from unbroken.server.departure import unless
 from unbroken.server.engine import Engine
 from unbroken.server.middleware import ProblemMiddleware
@@ -106,6 +107,7 @@ class Unbroken:
         )
         self._redactor: Redactor | None = None
         self._wrapping: Wrapping | None = None
+        self._checkpoints: tuple[Path, Path] | None = None
         self._limits = limits
         self._clock = clock
         self._principal = Principal()
@@ -121,6 +123,8 @@ class Unbroken:
         services = build_services(store, self._access, limits=self._limits, clock=self._clock, catalog=catalog)
         if self._redactor is not None:
             services.use_redactor(self._redactor)
+        if self._checkpoints is not None:
+            services.keeper = keeper_of(services, *self._checkpoints)
         return _Parts(services, len(self._tasks))
 
     # --- putting it into an application -------------------------------------------------------------------------------
@@ -214,13 +218,26 @@ class Unbroken:
         )
         return await parts.runs.start(self._principal, name, source, new)
 
-    def protect(self, *, redactor: Redactor | None = None, wrapping: Wrapping | None = None) -> None:
+    def protect(
+        self,
+        *,
+        redactor: Redactor | None = None,
+        wrapping: Wrapping | None = None,
+        checkpoints: Path | None = None,
+        checkpoint_key: Path | None = None,
+    ) -> None:
         """Before the application starts: `redactor` takes secrets out of everything before it is stored.
 
         With `wrapping` (master keys, or a key management service of yours) what is in the database's file is encrypted.
+        To the directory `checkpoints` signed checkpoints of streams are written, with the key in the file `checkpoint_key`
+        that `unbroken keygen` has made: each process needs a directory and a key of its own. `ConfigurationError` for one of
+        the two without the other, and for a file that holds no key.
         """
+        if (checkpoints is None) != (checkpoint_key is None):
+            raise ConfigurationError("checkpoints want both checkpoints= and checkpoint_key=", setting="checkpoints")
         self._redactor = redactor
         self._wrapping = wrapping
+        self._checkpoints = None if checkpoints is None or checkpoint_key is None else (checkpoints, checkpoint_key)
         self._parts = self._build()
 
     def include_tasks(self, *modules: str) -> None:

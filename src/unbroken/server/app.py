@@ -19,6 +19,9 @@ from unbroken.auth.callers import Callers
 from unbroken.auth.live import LiveViewers
 from unbroken.auth.stored import StoredTokens
 from unbroken.auth.tickets import Tickets
+from unbroken.checkpoints.book import Book
+from unbroken.checkpoints.keeper import CheckpointKeeper
+from unbroken.checkpoints.notes import load_signer
 from unbroken.clock import Clock, SystemClock
 from unbroken.erasure import Eraser
 from unbroken.errors import InvalidError
@@ -48,7 +51,7 @@ from unbroken.streams import Streams
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-__all__ = ["build_app", "build_routes", "build_services", "open_store"]
+__all__ = ["build_app", "build_routes", "build_services", "keeper_of", "open_store"]
 
 
 def open_store(
@@ -72,6 +75,15 @@ def open_store(
             store.encrypt_with(wrapping)
         return store
     raise InvalidError(f"a store is sqlite:///FILE or memory:, not {url.partition('@')[2] or url!r}", field="store")
+
+
+def keeper_of(services: Services, directory: Path, key: Path) -> CheckpointKeeper:
+    """What writes checkpoints to `directory`, signed with the key in the file `key`.
+
+    `ConfigurationError` for a file that holds none. What is in the directory is looked at when the server starts.
+    """
+    book = Book(directory, load_signer(key))
+    return CheckpointKeeper(services.store, services.log, book, limits=services.limits, clock=services.clock)
 
 
 def build_services(

@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from unbroken.checkpoints.book import Book
-from unbroken.checkpoints.keeper import CheckpointKeeper
-from unbroken.checkpoints.notes import load_signer
 from unbroken.errors import AddressError, ConfigurationError
 from unbroken.redaction.redactor import Redactor, load_rules
-from unbroken.server.app import build_app, build_services, open_store
+from unbroken.server.app import build_app, build_services, keeper_of, open_store
 from unbroken.server.auditing import configured
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
@@ -34,7 +31,6 @@ from unbroken.store.keys import MasterKeys
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from unbroken.server.services import Services
     from unbroken.settings import Settings
 
 __all__ = ["build_engine", "serve", "work"]
@@ -78,13 +74,8 @@ def build_engine(settings: Settings) -> Engine:
     if settings.audit is not None:
         services.audit.write_to(settings.audit)
     if settings.checkpoints is not None and settings.checkpoint_key is not None:
-        services.keeper = _keeper(services, settings.checkpoints, settings.checkpoint_key)
+        services.keeper = keeper_of(services, settings.checkpoints, settings.checkpoint_key)
     return Engine(services)
-
-
-def _keeper(services: Services, directory: Path, key: Path) -> CheckpointKeeper:
-    book = Book(directory, load_signer(key))
-    return CheckpointKeeper(services.store, services.log, book, limits=services.limits, clock=services.clock)
 
 
 def wrapping_of(settings: Settings) -> MasterKeys | None:

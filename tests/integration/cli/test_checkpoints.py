@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -10,7 +11,9 @@ import pytest
 
 from tests.support.commands import Commands
 from tests.support.server import ServerProcess
+from unbroken import Unbroken
 from unbroken.checkpoints.book import FILE_NAME
+from unbroken.errors import ConfigurationError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INTEG-001")]
 
@@ -36,6 +39,37 @@ async def test_checkpoints_of_a_server_that_was_killed_hold_and_cover_everything
     assert found.status == 0, found.err
     assert {row["stream"]: row["covered"] for row in found.objects} == {"a": 3, "b": 1}
     assert all(b"four" not in file.read_bytes() for file in notes.iterdir()), "no contents"
+
+
+async def test_an_application_signs_checkpoints_of_its_streams_and_of_their_ends(tmp_path: Path) -> None:
+    commands, notes, database = Commands(tmp_path / "home", ""), tmp_path / "notes", tmp_path / "chat.db"
+    key = (await commands("keygen", str(tmp_path / "key"), "--name", "example.com/chat")).text.strip()
+    unbroken = Unbroken(f"sqlite:///{database}")
+    unbroken.protect(checkpoints=notes, checkpoint_key=tmp_path / "key")
+
+    async def answer() -> AsyncIterator[str]:
+        yield "one"
+        yield "two"
+
+    for name in "ab":
+        async with unbroken.lifespan():
+            await unbroken.start(answer(), name)
+            assert [item.message.text async for item in unbroken.follow(name)] == ["one", "two"]
+    store = ("--store", f"sqlite:///{database}", "--checkpoints", str(notes), "--key", key, "--json")
+    found = await commands("verify", "--all", *store)
+    assert found.status == 0, found.err
+    assert {row["stream"]: row["covered"] for row in found.objects} == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize(("checkpoints", "key"), [("notes", None), (None, "key"), ("notes", "key")])
+async def test_an_application_that_cannot_sign_is_told_before_it_starts(
+    checkpoints: str | None, key: str | None, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError):
+        Unbroken("memory:").protect(
+            checkpoints=None if checkpoints is None else tmp_path / checkpoints,
+            checkpoint_key=None if key is None else tmp_path / key,
+        )
 
 
 async def until_noted(path: Path, text: str) -> None:
