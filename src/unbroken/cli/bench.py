@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from unbroken.cli.exits import UsageError
+from unbroken.cli.output import check_output
 
 __all__ = ["bench"]
 
@@ -51,6 +52,7 @@ def bench(
     from unbroken.bench import main
     from unbroken.bench.query_report import report_queries
 
+    check_output(json, setting="json")
     if queries:
         if rows:
             raise UsageError("--rows and --queries are two different measurements")

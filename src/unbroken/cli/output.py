@@ -10,11 +10,15 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
+from unbroken.errors import ConfigurationError
+
 __all__ = [
     "TerminalFilter",
+    "check_output",
     "clean",
     "coloured",
     "human_bytes",
@@ -176,3 +180,13 @@ def human_time(milliseconds: int | None) -> str:
     if not milliseconds:
         return "-"
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def check_output(path: Path | None, *, setting: str) -> None:
+    """Before work whose result goes into the file `path`, if one is given: `ConfigurationError` when it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}", setting=setting) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unbroken.cli.exits import Exit, UsageError
+from unbroken.cli.output import check_output
 
 if TYPE_CHECKING:
     from unbroken.testing.simulation.run import Outcome
@@ -43,6 +44,7 @@ def simulate(
         raise UsageError("--record wants --seed")
     if seeds < 1 and seconds is None and seed is None:
         raise UsageError("--seeds 0 wants --seconds")
+    check_output(record, setting="record")
     logging.disable(logging.CRITICAL)  # the server's own complaints about the faults
     if seed is not None:
         outcome = run(seed)

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from unbroken.cli.connection import Connection, read_token, run_async
 from unbroken.cli.exits import Exit, UsageError
-from unbroken.cli.output import note, print_table
+from unbroken.cli.output import check_output, note, print_table
 
 if TYPE_CHECKING:
     from unbroken.testing.survival import Row, Scenario, Scorecard, Wanted
@@ -96,6 +96,10 @@ def verify_server(
     """
     from unbroken.testing.survival import Wanted
 
+    if min(course.seconds, course.quiet, course.patience) <= 0:
+        raise UsageError("--seconds, --quiet and --patience are more than 0")
+    for name in ("json", "junit", "html"):
+        check_output(getattr(papers, name), setting=name)
     wanted = Wanted(
         url=url,
         adapter=way.adapter,

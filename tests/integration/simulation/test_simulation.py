@@ -140,3 +140,5 @@ def test_the_command_runs_seeds_and_writes_down_what_happened(tmp_path: Path) ->
     assert f"record {outcome.digest}" in one.stdout
     assert record.read_bytes().splitlines() == list(outcome.lines)
     assert run("--record", str(record)).returncode == 2
+    nowhere = run("--seed", "2", "--record", str(tmp_path / "no" / "record"))
+    assert (nowhere.returncode, nowhere.stdout, "cannot be written" in nowhere.stderr) == (78, "", True)

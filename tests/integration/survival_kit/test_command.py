@@ -113,7 +113,16 @@ async def test_mistakes_are_told_by_their_exit_codes(unbroken: Commands) -> None
         ([nobody, "--only", "nonsense"], Exit.USAGE),
         (["--command", "/no/such/program"], Exit.CONFIGURATION),
         ([], Exit.CONFIGURATION),
+        (["--command", "false"], Exit.CONFIGURATION),
+        (["--command", " "], Exit.CONFIGURATION),
         (["--start", "false"], Exit.UNAVAILABLE),
+        (["--start", "no-such-server {port}"], Exit.CONFIGURATION),
+        (["--start", "serve 'it"], Exit.CONFIGURATION),
+        (["--start", "/"], Exit.CONFIGURATION),
+        ([nobody, "--json", "/no/such/folder/card.json"], Exit.CONFIGURATION),
+        ([nobody, "--seconds", "-1"], Exit.USAGE),
+        ([nobody, "--quiet", "0"], Exit.USAGE),
     ]:
         done = await unbroken("verify-server", *arguments)
         assert done.status == status, (arguments, done.err)
+        assert "Traceback" not in done.err

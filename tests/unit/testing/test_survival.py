@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from unbroken.testing.survival import (
     scenarios,
     survive,
 )
+from unbroken.testing.survival.adapters.program import Program
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("INFRA-003")]
 
@@ -184,3 +186,23 @@ async def test_a_server_is_stuck_when_nothing_happens_any_more_and_slow_when_it_
         found = await row(stuck, "steady", monkeypatch, few)
         assert (found.broken, found.cells["arrives"].evidence[:7]) == (["live"], "stuck (")
         assert "not finished within 2 s without any progress" in found.notes
+
+
+TALKATIVE = """
+import sys
+print('{"id": 1, "ok": true, "capabilities": ["kill"]}', flush=True)
+sys.stdin.readline(), sys.stdin.readline()
+print('connecting now', flush=True)
+print('{"id": 2, "ok": true, "position": "x"}', flush=True)
+print('{"id": 2, "ok": true}', flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_what_a_program_writes_that_is_no_answer_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with asyncio.timeout(30), Program([sys.executable, "-c", TALKATIVE]) as program:
+        assert (await program.ask("create", stream="a")).ok
+    told = [record.getMessage() for record in caplog.records if "no answer" in record.getMessage()]
+    assert len(told) == 2
+    assert "connecting now" in told[0]
+    assert "$.position" in told[1]

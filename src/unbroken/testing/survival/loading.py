@@ -6,19 +6,18 @@ The command calls `loaded`. An adapter that cannot be loaded is a configuration 
 from __future__ import annotations
 
 import importlib
-import shlex
 import ssl as tls
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from unbroken.errors import ConfigurationError
-from unbroken.testing.survival.adapter import Adapter, Capability
+from unbroken.testing.survival.adapter import Adapter, Capability, LostError, RefusedError
 from unbroken.testing.survival.adapters.program import Program
-from unbroken.testing.survival.process import CommandLauncher, Launcher
+from unbroken.testing.survival.process import CommandLauncher, Launcher, words_of
 from unbroken.testing.survival.secure import secure
 from unbroken.testing.survival.stage import Target
 
@@ -98,9 +97,13 @@ def _target(
 
 @asynccontextmanager
 async def _program(command: str) -> AsyncIterator[Program]:
-    try:
-        program = Program(shlex.split(command))
-        async with program:
-            yield program
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"the adapter cannot be started: {error}") from error
+    words = words_of(command, setting="command")
+    async with AsyncExitStack() as stack:
+        try:
+            program = await stack.enter_async_context(Program(words))
+        except OSError as error:
+            reason = f"the adapter cannot be started: {words[0]}: {error.strerror}"
+            raise ConfigurationError(reason, setting="command") from None
+        except (LostError, RefusedError) as error:
+            raise ConfigurationError(f"the adapter does not say what it can: {error}", setting="command") from None
+        yield program

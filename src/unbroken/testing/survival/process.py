@@ -14,10 +14,10 @@ import ssl as tls
 from pathlib import Path
 from typing import Protocol
 
-from unbroken.errors import UnreachableError
+from unbroken.errors import ConfigurationError, UnreachableError
 from unbroken.testing.survival.secure import Secure
 
-__all__ = ["CommandLauncher", "Launcher", "listening"]
+__all__ = ["CommandLauncher", "Launcher", "listening", "words_of"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -33,20 +33,36 @@ class Launcher(Protocol):
         """End it with a signal; returns when it is gone."""
 
 
+def words_of(command: str, *, setting: str) -> list[str]:
+    """A command line as a shell reads it; `ConfigurationError` for one that names no program."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigurationError(f"this is no command line: {error}", setting=setting) from None
+    if not words:
+        raise ConfigurationError("an empty command line starts nothing", setting=setting)
+    return words
+
+
 class CommandLauncher:
     """A command line in which `{port}` and `{directory}` stand for what the kit chooses."""
 
     def __init__(self, command: str) -> None:
-        self._words = shlex.split(command)
+        self._words = words_of(command, setting="start")
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, port: int, directory: Path) -> None:
         words = [word.replace("{port}", str(port)).replace("{directory}", str(directory)) for word in self._words]
         log = await asyncio.to_thread((directory / "server.log").open, "ab")
-        with log:
+        try:
             self._process = await asyncio.create_subprocess_exec(
                 *words, cwd=directory, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        except OSError as error:
+            reason = f"the server cannot be started: {words[0]}: {error.strerror}"
+            raise ConfigurationError(reason, setting="start") from None
+        finally:
+            log.close()
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not await listening("127.0.0.1", port):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncGenerator, Sequence
@@ -21,8 +22,11 @@ from unbroken.testing.survival.adapter import Adapter, Capability, Complete, Del
 
 __all__ = ["Program", "ProgramAdapter"]
 
+logger = logging.getLogger(__name__)
+
 LINE_BYTES_MAX = 16 * 1024 * 1024
 WAITING_MAX = 10_000
+COMPLAINTS_MAX = 3
 STOP_SECONDS = 10.0
 
 
@@ -153,10 +157,14 @@ class Program:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Hand each line to whoever waits for it; at the end nobody waits any longer."""
         assert process.stdout is not None
+        wrong = 0
         while line := await process.stdout.readline():
             try:
                 answer = msgspec.json.decode(line, type=_Answer)
-            except msgspec.DecodeError:
+            except msgspec.DecodeError as error:
+                if wrong < COMPLAINTS_MAX:
+                    logger.warning("the adapter wrote a line that is no answer (%s): %.200r", error, line)
+                wrong += 1
                 continue
             if (queue := self._waiting.get(answer.id)) is not None:
                 await queue.put(answer)
