@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,13 @@ async def commands(server: ServerProcess, tmp_path: Path) -> AsyncIterator[Comma
     commands = Commands(tmp_path / "home", server.url)
     yield commands
     await commands.end()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for the tests of a file, each of which finds it as good as new by `emptied`."""
+    server = ServerProcess(tmp_path_factory.mktemp("shared"))
+    asyncio.run(server.start())
+    yield server
+    if server.running:
+        asyncio.run(server.terminate())

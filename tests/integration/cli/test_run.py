@@ -15,9 +15,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Commands, Finished, eventually, finish
+from tests.support.emptied import emptied
 from tests.support.server import ServerProcess, free_port
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def server(shared: ServerProcess) -> ServerProcess:
+    """The file's one server, as good as new."""
+    return await emptied(shared)
+
 
 TAKE_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
