@@ -18,6 +18,10 @@ _APPEND: Final = b'{"type":"append","seq":1,"messages":[{"json":' + b"[" * 100_0
 REGRESSIONS: Final[dict[str, list[Any]]] = {
     "MCP servers": [b'{"\x80mcpServers":{}}'],
     "answers": [b'{"code":"\x80"}', b'{"stream":"\x80"}'],
+    "checkpoints": [
+        samples.CHECKPOINT.replace("\ntime 1000\n", "\ntime 0999\n"),
+        samples.CHECKPOINT.replace("aGg=\nrange", "aGh=\nrange"),  # bits that stand for nothing
+    ],
     "chunks": [ChunkRow(0, 0, 1, 0, b"h" * 32, b"no zlib")],
     "key sets": [
         b'{"keys":[{"kty":"oct","alg":"HS256"},{"kty":"RSA"},{"kty":"EC","crv":"P-256"},{"kty":"OKP","crv":"Ed25519"}]}'

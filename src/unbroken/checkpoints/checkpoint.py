@@ -72,7 +72,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """The checkpoint that `text` makes; `InvalidError` where it is none of ours, or does not fit itself."""
+        """The checkpoint whose `text()` this is; `InvalidError` where it is none of ours, or does not fit itself."""
         match = _TEXT.fullmatch(text)
         if match is None:
             raise InvalidError("not a checkpoint of Unbroken")
@@ -84,7 +84,7 @@ class Checkpoint:
             raise InvalidError("a checkpoint that is not complete") from None
         if root != tree.root() or len(head) != HASH_BYTES or len(previous) != HASH_BYTES:
             raise InvalidError("a checkpoint whose root is not that of its range")
-        return cls(
+        checkpoint = cls(
             log=match["log"],
             epoch=int(match["epoch"]),
             base=int(match["base"] or 0),
@@ -95,6 +95,9 @@ class Checkpoint:
             previous=previous,
             ended=match["ended"],
         )
+        if checkpoint.text() != text:  # zeros in front of a number, bits of base64 that stand for nothing
+            raise InvalidError("a checkpoint that is written in another way than ours")
+        return checkpoint
 
 
 def _encoded(data: bytes) -> str:

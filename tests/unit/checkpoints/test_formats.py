@@ -146,6 +146,9 @@ def test_a_checkpoint_is_read_as_it_was_written(one: Checkpoint) -> None:
         ("chain ", "chein "),
         ("time", "\ntime"),
         ("range ", "range A"),
+        ("time 5", "time 05"),
+        ("\nprevious AAAA", "\nprevious =AAA"),
+        ("AAA=\n", "AAB=\n"),  # bits that stand for nothing
     ],
 )
 def test_what_is_no_checkpoint_is_refused(old: str, new: str) -> None:
