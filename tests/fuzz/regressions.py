@@ -29,7 +29,8 @@ REGRESSIONS: Final[dict[str, list[Any]]] = {
     "pages": [
         b"\x0d\x00\x00\x00\x01\x00\x10\x00\x00\x10".ljust(16, b"\0")
         + b"\x87\xff\xff\xff\x7f\x01"
-        + b"\0\0\0\x02" * 1_100
+        + b"\0\0\0\x02" * 1_100,
+        b"\x0d\x00\x00\xff\xff",
     ],
     "printed headers": [b'{"a":"\x80"}'],
     "program files": [_DEEP, b'{"programs":{"\x80":{"command":["x"]}}}'],

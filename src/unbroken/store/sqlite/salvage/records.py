@@ -28,10 +28,9 @@ def cells(page: bytes, number: int, usable: int, fetch: Fetch) -> Iterator[tuple
     """The rows on a page: (row id, values); for a table without row ids the id is 0. `fetch` gives overflow pages."""
     start = _HEADER_OF_FILE if number == 1 else 0
     kind = page[start]
-    header = 12 if kind == _INDEX_INNER else 8
+    first = start + (12 if kind == _INDEX_INNER else 8)
     count = int.from_bytes(page[start + 3 : start + 5], "big")
-    for index in range(count):
-        at = start + header + 2 * index
+    for at in range(first, min(first + 2 * count, usable - 1), 2):
         place = int.from_bytes(page[at : at + 2], "big")
         try:
             yield _cell(page, place, kind, usable, fetch)
