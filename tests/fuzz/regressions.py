@@ -35,4 +35,5 @@ REGRESSIONS: Final[dict[str, list[Any]]] = {
     "printed headers": [b'{"a":"\x80"}'],
     "program files": [_DEEP, b'{"programs":{"\x80":{"command":["x"]}}}'],
     "spill files": [samples.spilled(_APPEND), samples.spilled(b'{"type":"target","stream":"\x80","base":0}')],
+    "verifier keys": [f"{samples.SIGNER.verifier}="],
 }

@@ -55,7 +55,16 @@ def test_a_published_note_is_verified_and_none_that_was_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "name", "a+b+c", NOTE["verifier"].replace("c74f", "c74e"), NOTE["verifier"][:-4], NOTE["signer"]]
+    "text",
+    [
+        "",
+        "name",
+        "a+b+c",
+        NOTE["verifier"].replace("c74f", "c74e"),
+        NOTE["verifier"][:-4],
+        NOTE["verifier"] + "=",
+        NOTE["signer"],
+    ],
 )
 def test_what_is_no_verifier_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidError):
