@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.fuzz import service
 from tests.fuzz.parsers import PARSERS, Target
 
-__all__ = ["every_target", "fuzz"]
+__all__ = ["EXAMPLE_SECONDS_MAX", "every_target", "fuzz", "in_time"]
 
 EXAMPLE_SECONDS_MAX: Final = 30
 """An example that takes longer ends the run with a traceback: it is a defect too."""
@@ -26,6 +26,16 @@ def every_target() -> Iterator[list[Target]]:
     """All of them, while the block runs."""
     with service.running() as served:
         yield [*PARSERS, *served]
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """One example: what takes too long ends the process, and tells where it was."""
+    faulthandler.dump_traceback_later(EXAMPLE_SECONDS_MAX, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def fuzz(target: Target, *, examples: int, number: int) -> None:
@@ -43,11 +53,8 @@ def fuzz(target: Target, *, examples: int, number: int) -> None:
     )
     @given(target.inputs)
     def attempt(given: Any) -> None:
-        faulthandler.dump_traceback_later(EXAMPLE_SECONDS_MAX, exit=True)
-        try:
+        with in_time():
             target.attempt(given)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
 
     try:
         attempt()

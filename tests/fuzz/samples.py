@@ -153,7 +153,7 @@ def spilled(*payloads: bytes) -> bytes:
 SPILL: Final = spilled(*[msgspec.json.encode(record) for record in _RECORDS])
 
 MCP: Final = (
-    {"mcpServers": {"a": {"command": "x", "args": ["-y", "${HOME}"], "env": {"K": "${NONE:-d}"}, "timeout": 5}}},
+    {"mcpServers": {"a": {"command": "x", "args": ["-y", "${HOME}${env:HOME}"], "env": {"K": "${NONE:-d}"}, "timeout": 5}}},
     {"servers": {"b": {"type": "http", "url": "https://b.example/mcp", "headers": {"X": "${input:k}"}, "public": ["X"]}},
      "inputs": [{"id": "k", "type": "promptString", "default": "d", "password": True}]},
     {"mcpServers": {"c": {"url": "http://127.0.0.1:1/", "headersHelper": ["x", "y"], "trust": True}}},
