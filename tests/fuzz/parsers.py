@@ -305,7 +305,7 @@ PARSERS: Final = (
     Target("names", text_near("a/b/c", "chat/1", "ä/日"), names),
     Target("subprotocols", st.lists(text_near("unbroken.v1", "ticket.abcdef", "bearer.x"), max_size=4), subprotocols),
     Target("tokens", text_near(samples.TOKEN), tokens),
-    Target("claims", json_near(samples.CLAIMS), claims),
+    Target("claims", json_near(samples.CLAIMS, *samples.FAR_CLAIMS), claims),
     Target("key sets", json_near(samples.JWKS), key_sets),
     Target(
         "hosts and origins",

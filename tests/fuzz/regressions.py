@@ -5,6 +5,7 @@ The suite tries them first. An entry is as small as it was made; it stays when i
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from tests.fuzz import samples
@@ -22,6 +23,7 @@ REGRESSIONS: Final[dict[str, list[Any]]] = {
         samples.CHECKPOINT.replace("\ntime 1000\n", "\ntime 0999\n"),
         samples.CHECKPOINT.replace("aGg=\nrange", "aGh=\nrange"),  # bits that stand for nothing
     ],
+    "claims": [json.dumps(claims).encode() for claims in samples.FAR_CLAIMS],
     "chunks": [ChunkRow(0, 0, 1, 0, b"h" * 32, b"no zlib")],
     "key sets": [
         b'{"keys":[{"kty":"oct","alg":"HS256"},{"kty":"RSA"},{"kty":"EC","crv":"P-256"},{"kty":"OKP","crv":"Ed25519"}]}'

@@ -121,6 +121,10 @@ JWKS: Final = {
     ]
 }
 CLAIMS: Final = {"iss": "https://id.example", "aud": ["unbroken"], "sub": "u", "exp": 2, "nbf": 0, "iat": 0, "jti": "j"}
+FAR_CLAIMS: Final = tuple(
+    {**CLAIMS, name: far} for name in ("exp", "nbf", "iat") for far in (10**400, -(10**400), 2**43)
+)
+"""Times beyond every clock, and beyond every number that a float can hold."""
 
 
 def _part(data: bytes) -> bytes:

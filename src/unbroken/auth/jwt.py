@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +43,8 @@ DEFAULT_TYPES: Final = ("at+jwt", "JWT")
 RESERVED: Final = frozenset({"local", "anonymous"})
 """Subjects that no provider can speak of: what they own belongs to whoever runs the server."""
 IDENTITY_BYTES_MAX: Final = 255
+SECONDS_MAX: Final = 2**43
+"""The farthest time that is one; a comparison takes every number, also one that no float can hold and none at all (NaN)."""
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _jws: Final = PyJWS()
@@ -163,7 +164,7 @@ def _milliseconds(claims: dict[str, object], name: str) -> int | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 2**43:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -SECONDS_MAX <= value <= SECONDS_MAX:
         raise UnauthorizedError(f"the token's {name} is no time")
     return int(value * 1000)
 
