@@ -23,7 +23,7 @@ from unbroken.errors import InvalidError, ProviderUnavailableError, Unauthorized
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
-__all__ = ["ANONYMOUS", "LOCAL", "OPERATOR", "Callers", "Identify"]
+__all__ = ["ANONYMOUS", "LOCAL", "OPERATOR", "Callers", "Identify", "Scope"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ ANONYMOUS: Final = Principal(subject="anonymous")
 Identify = Callable[[HTTPConnection], "Awaitable[Principal | None] | Principal | None"]
 """An application's answer to who is asking: None when it does not know. It sees cookies, headers and its own session."""
 Scope = MutableMapping[str, Any]
+"""What ASGI says of a connection."""
 
 
 class Callers:
@@ -72,7 +73,7 @@ class Callers:
         given = header(headers, "authorization")
         ticket = None if given is None else _credential(given, "ticket")
         if ticket is not None:
-            return await self._not_revoked(self._of_ticket(ticket, headers, scope))
+            return await self.still_good(self._of_ticket(ticket, headers, scope))
         refusal: UnauthorizedError | None = None
         if given is not None:
             refusal = UnauthorizedError("the request carries no valid credential")
@@ -92,6 +93,12 @@ class Callers:
         if found is None:
             raise UnauthorizedError("the token is not valid")
         return found
+
+    async def still_good(self, found: Principal) -> Principal:
+        """`found`, unless its credential has been revoked or has ended since it was shown; raises as `principal`."""
+        if found != OPERATOR:  # nobody can take that one away
+            await self._not_revoked(found)
+        return self._in_force(found)
 
     async def _known(self, token: str) -> Principal | None:
         """Whose token that is; None for what is none of ours, `UnauthorizedError` for one that is no good any more."""

@@ -1,7 +1,7 @@
 """The decision about a WebSocket handshake: may it come from there, which version is spoken, and whose it is.
 
-The WebSocket faces call it with what the request carries. It sends nothing; a refusal is an error whose HTTP status and
-problem document the caller sends.
+The WebSocket faces call it with what the request carries: first `admit`, then `Admission.whose` where that takes its time. It
+sends nothing; a refusal is an error whose HTTP status and problem document the caller sends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unbroken.auth.access import HeaderValues, header
-from unbroken.auth.callers import Callers
+from unbroken.auth.callers import Callers, Scope
 from unbroken.identity import Principal
 from unbroken.protocol.negotiation import choose, ticket_of
 
@@ -21,11 +21,18 @@ __all__ = ["Admission", "admit"]
 class Admission:
     """A handshake that may go on: for whom, and the one subprotocol to answer with.
 
-    `principal` is None where the caller has to ask `Callers.principal`, which takes its time.
+    `principal` is None where `whose` has to be asked, which takes its time. `spent` is whose ticket it came with.
     """
 
     principal: Principal | None
     subprotocol: str
+    spent: Principal | None = None
+
+    async def whose(self, headers: HeaderValues, callers: Callers, scope: Scope | None = None) -> Principal:
+        """Who is asking; raises as `Callers.principal`. A ticket is worth nothing once its credential is."""
+        if self.principal is not None:
+            return self.principal
+        return await (callers.principal(headers, scope) if self.spent is None else callers.still_good(self.spent))
 
 
 def admit(
@@ -50,4 +57,4 @@ def admit(
     ticket = ticket_of(offered)
     if ticket is None:
         return Admission(callers.at_once(headers), subprotocol)
-    return Admission(callers.tickets.spend(ticket, header(headers, "origin")), subprotocol)
+    return Admission(None, subprotocol, spent=callers.tickets.spend(ticket, header(headers, "origin")))

@@ -136,7 +136,7 @@ class _Handshake(asyncio.Protocol):
             if admission.principal is not None:
                 self._services.quotas.handshake(admission.principal)
             else:
-                self._services.connections.begin(self._decide(request, response))
+                self._services.connections.begin(self._decide(admission, request, response))
                 self._deciding = True
                 self._transport.pause_reading()
                 return
@@ -145,12 +145,12 @@ class _Handshake(asyncio.Protocol):
         else:
             self._finish(response, admission.principal)
 
-    async def _decide(self, request: Request, response: Response) -> None:
+    async def _decide(self, admission: Admission, request: Request, response: Response) -> None:
         """Find out who is asking, as a child of the manager of connections; then answer."""
         services = self._services
         try:
             async with asyncio.timeout(services.limits.handshake_seconds_max):
-                principal = await services.callers.principal(request.headers)
+                principal = await admission.whose(request.headers, services.callers)
             services.connections.check_room()
             services.quotas.handshake(principal)
         except UnbrokenError as error:

@@ -82,9 +82,7 @@ class WebSocketEndpoint:
             server=scope.get("server"),
             peer=scope.get("unbroken.peer"),
         )
-        principal = admission.principal
-        if principal is None:
-            principal = await services.callers.principal(headers, scope)
+        principal = await admission.whose(headers, services.callers, scope)
         services.quotas.handshake(principal)
         return principal, admission.subprotocol
 

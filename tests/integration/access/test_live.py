@@ -262,6 +262,50 @@ async def test_a_ticket_is_worth_nothing_after_logging_out_and_a_connection_by_t
                 pass
 
 
+@pytest.mark.scenario("SEC-002")
+@pytest.mark.parametrize("speed", list(Speed))
+async def test_a_ticket_is_worth_nothing_once_its_credential_or_what_that_was_made_with_is_revoked_elsewhere(
+    speed: Speed,
+) -> None:
+    async with house(speed) as made:
+        tokens = made.server.services.tokens
+        key = await tokens.make(ALICE, NewToken())
+        child = await _key(made, made.headers(key.secret))
+        credentials = [key.secret, child, await _key(made, made.headers(child))]
+        credentials += [made.token(), await _key(made, made.headers(made.token()))]
+        kept = [made.token(seconds=600, jti="two"), (await tokens.make(ALICE, NewToken())).secret]
+        tickets = [[await _ticket(made, one) for _ in range(3)] for one in credentials + kept]
+        assert [await _opened(made, spare) for spare, *_ in tickets] == [101] * 7
+        await tokens.delete(ALICE, key.token.id)
+        await revoke(made, credentials[3])
+        assert [await _opened(made, ticket) for _, ticket, _ in tickets] == [401] * 5 + [101] * 2
+        assert [await _read(made, ticket) for *_, ticket in tickets] == [401] * 5 + [200] * 2
+        await made.server.until("connections", 0)
+
+
+async def _ticket(made: House, token: str) -> str:
+    answer = await made.client.post("/v1/tickets", headers=made.headers(token))
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["ticket"])
+
+
+async def _opened(made: House, ticket: str) -> int:
+    """The status of a WebSocket's handshake with the ticket."""
+    try:
+        async with made.server.peer(subprotocols=["unbroken.v1", f"ticket.{ticket}"]) as peer:
+            await peer.receive("hello")
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+async def _read(made: House, ticket: str) -> int:
+    """The status of a stream of events with the ticket."""
+    headers = {"Authorization": f"Ticket {ticket}"}
+    async with made.client.stream("GET", "/v1/messages/a?live=sse", headers=headers) as response:
+        return response.status_code
+
+
 @pytest.mark.scenario("SEC-002", "INTEG-002")
 async def test_of_many_who_show_the_same_ticket_one_gets_in() -> None:
     async with house() as made:

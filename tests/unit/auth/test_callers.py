@@ -237,3 +237,15 @@ async def test_a_ticket_opens_one_reading_request_from_where_it_was_asked_for() 
     ticket = made.tickets.issue(BOB, "https://app.example")
     with pytest.raises(UnauthorizedError):
         await spent(ticket)
+
+
+async def test_a_ticket_is_as_good_as_its_credential_is_when_it_is_spent() -> None:
+    known = Known()
+    made = callers(TOKEN, known)
+    assert await made.still_good(BOB) == BOB
+    known.gone = {BOB.credential, OPERATOR.credential}
+    assert await made.still_good(OPERATOR) == OPERATOR, "the shared token is not revoked, it is replaced"
+    with pytest.raises(UnauthorizedError, match="revoked"):
+        await made.still_good(BOB)
+    with pytest.raises(UnauthorizedError, match="expired"):
+        await made.still_good(replace(CAROL, expires_ms=clock.ms))
