@@ -11,7 +11,15 @@ from typing import Protocol, TypeVar
 from unbroken.errors import ForbiddenError, NotFoundError, UnauthorizedError
 from unbroken.identity import Principal, Verb
 
-__all__ = ["admit", "admit_session", "check_creating", "check_fresh", "check_session"]
+__all__ = [
+    "admit",
+    "admit_session",
+    "check_creating",
+    "check_fresh",
+    "check_looking",
+    "check_looking_session",
+    "check_session",
+]
 
 
 class _Found(Protocol):
@@ -29,6 +37,15 @@ def check_fresh(principal: Principal, now_ms: int) -> None:
     """`UnauthorizedError` when the time of its credential is over."""
     if principal.expires_ms is not None and principal.expires_ms <= now_ms:
         raise UnauthorizedError("the credential has expired")
+
+
+def check_looking(principal: Principal, name: str, may: Verb) -> None:
+    """Raise as `admit` does for what is not there, unless it could give something, or `ForbiddenError`, for some stream.
+
+    It is asked before the store is: what nobody looks for shows by no delay whether it is there.
+    """
+    if not principal.may_ever(may, name) and not principal.may_ever(Verb.READ, name):
+        raise _no_stream(name)
 
 
 def admit(principal: Principal, name: str, found: S | None, may: Verb) -> S:
@@ -53,6 +70,12 @@ def check_creating(principal: Principal, name: str, may: Verb) -> None:
     raise _no_stream(name)
 
 
+def check_looking_session(principal: Principal, name: str, may: Verb) -> None:
+    """As `check_looking`, for a session."""
+    if not principal.may_session(may, name) and not principal.may_session(Verb.READ, name):
+        raise _no_session(name)
+
+
 def admit_session(principal: Principal, name: str, found: T | None, may: Verb) -> T:
     """As `admit`, for a session. Only a grant of a prefix speaks of sessions, and of those whose names begin so."""
     if found is not None:
@@ -60,7 +83,7 @@ def admit_session(principal: Principal, name: str, found: T | None, may: Verb) -
             return found
         if principal.may_session(Verb.READ, name):
             raise _no_right(name, may)
-    raise NotFoundError(f"no session {name!r}", session=name)
+    raise _no_session(name)
 
 
 def check_session(principal: Principal, name: str, may: Verb) -> None:
@@ -71,6 +94,10 @@ def check_session(principal: Principal, name: str, may: Verb) -> None:
 
 def _no_stream(name: str) -> NotFoundError:
     return NotFoundError(f"no stream {name!r}", stream=name)
+
+
+def _no_session(name: str) -> NotFoundError:
+    return NotFoundError(f"no session {name!r}", session=name)
 
 
 def _forbidden(name: str, may: Verb) -> ForbiddenError:

@@ -108,3 +108,9 @@ class Principal:
         if self.grants is None:
             return True
         return any(verb in grant.verbs and grant.covers(name, epoch) for grant in self.grants)
+
+    def may_ever(self, verb: Verb, name: str) -> bool:
+        """Whether it may do `verb` with a stream `name` of any epoch: if not, none that is there can change that."""
+        if self.grants is None:
+            return True
+        return any(verb in grant.verbs and grant.covers(name, grant.epoch) for grant in self.grants)

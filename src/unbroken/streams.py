@@ -22,7 +22,15 @@ from unbroken.errors import (
     TooLargeError,
     TrimmedError,
 )
-from unbroken.gate import admit, admit_session, check_creating, check_fresh, check_session
+from unbroken.gate import (
+    admit,
+    admit_session,
+    check_creating,
+    check_fresh,
+    check_looking,
+    check_looking_session,
+    check_session,
+)
 from unbroken.identity import Principal, Verb
 from unbroken.limits import Limits
 from unbroken.log import Decided, Log
@@ -121,6 +129,7 @@ class Streams:
         check_fresh(principal, self.clock.now_ms())
         if principal.may(may, name):
             return None
+        check_looking(principal, name, may)
         found = await self.store.get(principal, name)
         if found is None:
             check_creating(principal, name, may)
@@ -169,6 +178,7 @@ class Streams:
         """
         check_name(name, self.limits)
         check_fresh(principal, self.clock.now_ms())
+        check_looking(principal, name, may)
         info = await self.store.get(principal, name)
         found = admit(principal, name, None if info is None or (info.deleted and not deleted) else info, may)
         self.on_admitted(principal, may, found)
@@ -380,6 +390,7 @@ class Streams:
         """The session, for one who may do `may` with it; raises as `get` does."""
         check_name(name, self.limits)
         check_fresh(principal, self.clock.now_ms())
+        check_looking_session(principal, name, may)
         return admit_session(principal, name, await self.store.get_session(principal, name), may)
 
     async def list_sessions(self, principal: Principal, *, limit: int, page: str | None) -> Page[SessionInfo]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.parts import ALICE, BOB, Parts, running_parts
 from unbroken.errors import ForbiddenError, NotFoundError, UnauthorizedError, UnbrokenError
-from unbroken.gate import admit, admit_session, check_creating, check_session
+from unbroken.gate import admit, admit_session, check_creating, check_looking, check_session
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.messages import Epoch
 from unbroken.requests import NewStream
@@ -63,6 +63,25 @@ def test_the_gate_lets_through_what_the_model_allows_and_tells_the_rest_what_it_
         assert outcome is None
     else:
         assert outcome is (ForbiddenError if allowed(grants, Verb.READ, name, epoch) else NotFoundError)
+
+
+@given(MANY, st.sampled_from(list(Verb)), TEXTS)
+def test_nobody_looks_where_nothing_could_be_given_and_everybody_else_does(
+    grants: tuple[Grant, ...], verb: Verb, name: str
+) -> None:
+    principal = Principal(grants=grants)
+    outcomes = set()
+    for epoch in (None, 1, 2, 3):
+        try:
+            admit(principal, name, Thing(Epoch(epoch or 7)), verb)
+            outcomes.add("given")
+        except UnbrokenError as error:
+            outcomes.add(error.code)
+    if outcomes == {"not_found"}:
+        with pytest.raises(NotFoundError):
+            check_looking(principal, name, verb)
+    else:
+        check_looking(principal, name, verb)
 
 
 @given(MANY, st.sampled_from(list(Verb)), TEXTS)

@@ -445,31 +445,3 @@ async def test_a_connection_that_may_append_at_one_epoch_never_reaches_a_later_s
                 later = await seen(services, fresh)
                 assert later is not None
                 assert later.head == reached
-
-
-async def test_the_same_is_asked_of_the_store_for_what_is_not_there_and_for_what_is_not_yours() -> None:
-    """No timing says more than the words: one look-up by name, and nothing after it."""
-
-    class Counting(MemoryStore):
-        calls: list[str] = []  # noqa: RUF012 - of one test
-
-        async def get(self, principal: Principal, name: str) -> StreamInfo | None:
-            self.calls.append("get")
-            return await super().get(principal, name)
-
-        async def get_by_id(self, stream: Any) -> StreamInfo | None:
-            self.calls.append("by id")
-            return await super().get_by_id(stream)
-
-    store = Counting()
-    async with served(store=store, access=Access(token="x" * 20)) as server:
-        info = await planted(server.services, "my/1", run=False)
-        for actor in ("another user", "an append key", "at an older epoch"):
-            credentials = await credential(server.services, actor, [info])
-            for op in [op for op in OPS if op.verb is not Verb.APPEND and not op.makes]:
-                asked = []
-                for name in ("my/1", "my/9"):
-                    store.calls.clear()
-                    await ask(server.client, op, name, credentials)
-                    asked.append(list(store.calls))
-                assert asked[0] == asked[1] == ["get"], (actor, str(op))
