@@ -80,8 +80,9 @@ class Unbroken:
     `store` is `sqlite:///FILE`, `memory:`, or a store of your own. `durability` says what an acknowledged append survives:
     `disk` (power loss too) or `process` (a crash). Browsers may call from the application's own origin and
     `allow_origins`. With `token` every request needs it; `identify` says who is asking (a function of the request's
-    `HTTPConnection`, sync or async, that gives a `Principal`, or None for nobody); without both, whoever the application
-    lets through owns everything. One instance serves one application and one event loop at a time;
+    `HTTPConnection`, sync or async, that gives a `Principal`, or None for nobody). Its `credential` names the login and never
+    comes twice (a hash of the session's cookie, not the user): what was logged out is refused for ever. Without both, whoever
+    the application lets through owns everything. One instance serves one application and one event loop at a time;
     the application may be started again after it ended, as tests do.
     """
 
@@ -334,9 +335,10 @@ class Unbroken:
         return await services.states.cancel(stream, self._principal)
 
     async def revoke(self, principal: Principal) -> None:
-        """The credential of `principal` (as `identify` gave it) is good for nothing any more, durably.
+        """The credential of `principal` (as `identify` gave it) is good for nothing any more, durably and for ever.
 
-        Who is connected with it is sent away within a second: somebody has logged out, or was locked out.
+        Who is connected with it is sent away within a second: somebody has logged out, or was locked out. Whoever logs in
+        again comes with a credential of another name.
         """
         if not principal.credential:
             raise InvalidError("a principal without a credential has nothing that can be revoked", field="credential")

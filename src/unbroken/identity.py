@@ -64,8 +64,8 @@ class Principal:
     """Who is asking: passed through every entry down to the store, which sees only what `subject` of `tenant` owns.
 
     `grants` is None for the owner, who may do everything with what is theirs. `actor` is who acts for them (empty: the
-    subject itself). `credential` names what it was proven with (never a secret), `expires_ms` is when that runs out,
-    `issued_ms` since when it was good, where that is known.
+    subject itself). `credential` names what it was proven with (never a secret, and never a name that comes twice),
+    `expires_ms` is when that runs out, `issued_ms` since when it was good, where that is known.
     """
 
     tenant: str = "local"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import subprocess
@@ -277,7 +278,16 @@ async def test_an_applications_own_session(tmp_path: Path, monkeypatch: pytest.M
         assert (await host.client.put("/streams/v1/streams/a", headers=cookie)).status_code == 201
         async with host.peer("/streams/v1/ws", cookie) as peer:
             await peer.receive("hello")
-            await names["unbroken"].revoke(Principal("acme", "alice", credential="session:alice"))
+            assert (await host.client.post("/streams/v1/logout", headers=cookie)).status_code == 204
+            assert await peer.closed() == 4401
+        assert (await host.client.get("/streams/v1/streams/a", headers=cookie)).status_code == 401
+        names["SESSIONS"]["not-a-real-one-either"] = "alice"  # logs in again
+        cookie = {"Cookie": "session=not-a-real-one-either"}
+        assert (await host.client.get("/streams/v1/streams/a", headers=cookie)).status_code == 200
+        async with host.peer("/streams/v1/ws", cookie) as peer:
+            await peer.receive("hello")
+            name = hashlib.sha256(b"not-a-real-one-either").hexdigest()
+            await names["unbroken"].revoke(Principal("acme", "alice", credential=f"session:{name}"))
             assert await peer.closed() == 4401
 
 

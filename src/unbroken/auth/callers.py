@@ -34,7 +34,10 @@ OPERATOR: Final = Principal(credential="token")
 ANONYMOUS: Final = Principal(subject="anonymous")
 
 Identify = Callable[[HTTPConnection], "Awaitable[Principal | None] | Principal | None"]
-"""An application's answer to who is asking: None when it does not know. It sees cookies, headers and its own session."""
+"""An application's answer to who is asking: None when it does not know. It sees cookies, headers and its own session.
+
+The principal's `credential` names one login and never another: what was revoked once (`POST /v1/logout`) is refused for
+ever."""
 Scope = MutableMapping[str, Any]
 """What ASGI says of a connection."""
 
