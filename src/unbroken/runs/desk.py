@@ -137,7 +137,7 @@ class RunDesk:
 
         Durable when it returns. Raises `NotFoundError` when it asked nothing of that id, `EndedError` when it has ended,
         `AlreadyExistsError` when somebody has answered, `InvalidError` for what the question's schema does not allow (see
-        `check_answer`): then the question stays open.
+        `check_answer`): then the question stays open. Who may not read the run is not told more of its question than that.
         """
         limits = self._streams.limits
         if not 1 <= len(question) <= INPUT_ID_CHARACTERS_MAX:
@@ -152,7 +152,13 @@ class RunDesk:
         if stream.state.terminal:
             raise EndedError(state=stream.state.value, head=stream.head)
         kind = RunSpec.parse(stream.run).type
-        await asyncio.to_thread(check_answer, kind, asked, response, limits)
+        try:
+            await asyncio.to_thread(check_answer, kind, asked, response, limits)
+        except InvalidError:
+            if principal.may(Verb.READ, stream.name, stream.epoch):
+                raise
+            # The reason quotes the question.
+            raise InvalidError("the answer is not one that the question allows", field="response") from None
         body = {"id": question, "response": response, "by": principal.by}
         message = NewMessage(kind="input", json=msgspec.Raw(msgspec.json.encode(body)))
         options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True)

@@ -13,8 +13,9 @@ import pytest
 
 from tests.support import tasks as module
 from tests.support.inprocess import Served, served
+from unbroken.auth.stored import NewToken
 from unbroken.errors import QuotaError
-from unbroken.identity import Principal, Verb
+from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamState
 from unbroken.runs.catalog import Catalog
@@ -215,6 +216,25 @@ async def test_a_question_waits_for_its_answer_which_counts_once(server: Served)
     found = await messages(server)
     assert found[-1]["json"] == {"value": "you said green"}
     assert [one["json"]["response"] for one in found if one["kind"] == "input"] == ["green"]
+
+
+@pytest.mark.scenario("SEC-002")
+async def test_who_may_answer_and_not_read_is_not_told_the_question(server: Served) -> None:
+    schema = {"type": "object", "properties": {"to": {"enum": ["bob's account"]}}, "required": ["to", "the secret"]}
+    await start(server, "asking", request={"message": "?", "schema": schema})
+    asked = (await until(server, "input_required"))["json"]
+    told = []
+    for verbs in ({Verb.START}, {Verb.START, Verb.READ}):
+        key = await server.services.tokens.make(Principal(), NewToken(grants=(Grant("r", frozenset(verbs)),)))
+        headers = {"authorization": f"Bearer {key.secret}"}
+        for response in ({"the secret": 1, "to": 1}, {"to": "bob's account"}, 1):
+            body = {"id": asked["id"], "response": response}
+            problem = await server.problem(400, "invalid", "POST", "/v1/answer/r", json=body, headers=headers)
+            told.append((problem["detail"], problem["facts"]))
+    assert told[0] == told[1] == told[2], "whatever was wrong"
+    assert told[0][1] == {"field": "response"}
+    assert "bob's account" in told[3][0]
+    assert "the secret" in told[4][0]
 
 
 async def test_a_question_has_the_id_that_its_answer_needs(server: Served) -> None:
