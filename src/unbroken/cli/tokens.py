@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from unbroken.cli.auditing import AuditFile, audited
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
+from unbroken.cli.encryption import KeyFile, keyring
 from unbroken.cli.exits import Exit, UsageError
 from unbroken.cli.output import human_time, note, print_json, print_table
 from unbroken.clock import SystemClock
@@ -85,6 +86,7 @@ class Database:
     store: Annotated[str, Parameter(env_var="UNBROKEN_STORE", help="The database, as sqlite:///FILE.")] = (
         "sqlite:///unbroken.db"
     )
+    encryption_key_file: KeyFile = None
     audit: AuditFile = None
 
 
@@ -132,7 +134,7 @@ def token(
         from unbroken.cli.offline import opened
 
         with audited(database.audit) as audit:
-            async with opened(database.store) as streams:
+            async with opened(database.store, keyring(database.encryption_key_file)) as streams:
                 tokens = StoredTokens(streams.store, limits=DEFAULT_LIMITS, clock=SystemClock())
                 if action == "create":
                     return await _create(tokens, whose.principal, new, audit, as_json=json)

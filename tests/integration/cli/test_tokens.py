@@ -10,10 +10,12 @@ import pytest
 
 from tests.support.commands import Commands
 from tests.support.server import ServerProcess
+from unbroken.cli.app import execute
 from unbroken.client import Client, SyncClient
 from unbroken.client.tokens import MadeToken
 from unbroken.errors import ForbiddenError, NotFoundError, UnauthorizedError
 from unbroken.identity import Grant, Verb
+from unbroken.store.keys import new_master_key
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-002")]
 
@@ -52,6 +54,38 @@ async def test_keys_are_made_used_listed_and_revoked_while_a_server_runs(tmp_pat
                 await helper.state("log/1")
         assert alice not in server.output
         assert worker["token"] not in server.output
+
+
+async def test_the_tokens_of_an_encrypted_database_are_made_listed_and_revoked_with_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    key.write_text(new_master_key(), encoding="ascii")
+    key.chmod(0o600)
+    monkeypatch.delenv("UNBROKEN_ENCRYPTION_KEY", raising=False)
+    monkeypatch.delenv("UNBROKEN_ENCRYPTION_KEY_FILE", raising=False)
+
+    async def token(*arguments: str) -> tuple[int, str]:
+        whose = ["--subject", "alice", "--store", f"sqlite:///{server.database}", "--json"]
+        status = await asyncio.to_thread(execute, ["token", *arguments, *whose])
+        told = capsys.readouterr()
+        assert key.read_text("ascii").partition(":")[2] not in told.out + told.err
+        return status, told.out or told.err
+
+    async with ServerProcess(tmp_path, arguments=["--encryption-key-file", str(key)]) as server:
+        status, told = await token("create")
+        assert (status, "the database is encrypted" in told) == (78, True), told
+        status, told = await token("create", "--encryption-key-file", str(key))
+        assert status == 0, told
+        made = json.loads(told)
+        async with Client(server.url, token=made["token"]) as own:
+            await own.create("a")
+            monkeypatch.setenv("UNBROKEN_ENCRYPTION_KEY", key.read_text("ascii"))
+            status, told = await token("list")
+            assert (status, json.loads(told)["id"]) == (0, made["id"])
+            assert await token("revoke", made["id"]) == (0, "")
+            with pytest.raises(UnauthorizedError):
+                await own.state("a")
 
 
 async def test_what_the_operator_does_to_tokens_is_in_the_audit_log_without_a_secret(tmp_path: Path) -> None:
