@@ -59,15 +59,15 @@ class MadeToken:
     secret: str = field(repr=False)
 
 
-def credential_of(token: StoredToken) -> str:
-    """How `Principal.credential` names a stored token."""
-    return _STORED + token.id
+def credential_of(token_id: str) -> str:
+    """How `Principal.credential` names the stored token of that id."""
+    return _STORED + token_id
 
 
 def made_event(token: StoredToken, by: Principal | None) -> TokenMade:
     """What the audit log is told of a token that `by` has made; None: the operator."""
     return TokenMade(
-        credential=credential_of(token),
+        credential=credential_of(token.id),
         label=token.actor,
         tenant=token.tenant,
         owner=token.owner,
@@ -193,9 +193,9 @@ class StoredTokens:
         return Principal(
             token.tenant,
             token.owner,
-            actor=token.actor or credential_of(token),
+            actor=token.actor or credential_of(token.id),
             grants=token.grants,
-            credential=credential_of(token),
+            credential=credential_of(token.id),
             expires_ms=token.expires_ms,
         )
 

@@ -179,12 +179,13 @@ async def _list(tokens: StoredTokens, owner: Principal, *, as_json: bool) -> int
 
 
 async def _revoke(tokens: StoredTokens, whose: Whose, token_id: str) -> TokenRevoked:
+    from unbroken.auth.stored import credential_of
     from unbroken.observe.audit_events import TokenRevoked
 
     tenant, owner = whose.tenant, whose.principal.subject
     if token_id:
         await tokens.delete(whose.principal, token_id)
-        return TokenRevoked(credential=f"token:{token_id}", tenant=tenant, owner=owner)
+        return TokenRevoked(credential=credential_of(token_id), tenant=tenant, owner=owner)
     if whose.jti is not None:
         credential = f"jwt:{whose.jti}"
         await tokens.revoke(Principal(tenant, credential=credential))

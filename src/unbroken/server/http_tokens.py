@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
-from unbroken.auth.stored import NewToken, made_event
+from unbroken.auth.stored import NewToken, credential_of, made_event
 from unbroken.errors import InvalidError
 from unbroken.identity import Grant, Verb
 from unbroken.messages import NUMBER_MAX
@@ -62,7 +62,7 @@ async def delete_token(call: Call) -> Response:
     """Revoke; whoever is connected with it is sent away."""
     services, name = call.services, call.name
     await services.tokens.delete(call.principal, name)
-    credential = f"token:{name}"
+    credential = credential_of(name)
     services.tickets.forget(credential)
     services.live.expel(credential)
     services.audit.record(
