@@ -163,6 +163,12 @@ def blocked(run: BlockingContext, marker: str) -> None:
 
 
 @task(options=TaskOptions(execution="process"))
+def surrounded() -> Iterator[Any]:
+    """Tells which variables of ours its process has."""
+    yield sorted(name for name in os.environ if name.upper().startswith("UNBROKEN_"))
+
+
+@task(options=TaskOptions(execution="process"))
 def processed(run: Any, upto: int) -> Iterator[Any]:
     """As `count`, in a process, with the process's id first."""
     sys.stdout.write("what it prints does no harm\n")

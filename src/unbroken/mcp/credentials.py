@@ -22,6 +22,7 @@ from unbroken.mcp.config import HttpServer, sendable
 from unbroken.mcp.process import close_pipes
 from unbroken.mcp.redaction import Redaction
 from unbroken.messages import UNREADABLE
+from unbroken.runs.environment import without_settings
 from unbroken.runs.lifeline import tied
 
 __all__ = ["Credentials", "HeadersHook", "HelperError", "SentHeaders", "helper_of"]
@@ -118,7 +119,7 @@ def helper_of(name: str, server: HttpServer, limits: Limits) -> HeadersHook | No
     """What asks the program that the server's `headersHelper` names; None when there is none."""
     if not server.helper:
         return None
-    environment = {**os.environ, "MCP_SERVER_NAME": name, "MCP_SERVER_URL": server.url}
+    environment = {**without_settings(os.environ), "MCP_SERVER_NAME": name, "MCP_SERVER_URL": server.url}
 
     async def ask() -> Mapping[str, str]:
         return _headers(await _output(server.helper, environment, limits))

@@ -24,6 +24,7 @@ import msgspec
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, StreamState
 from unbroken.runs.context import RunContext, RunEnded
+from unbroken.runs.environment import without_secrets
 from unbroken.runs.files import FileReference
 from unbroken.runs.items import Item, as_messages
 from unbroken.runs.lifeline import end_with_parent
@@ -66,6 +67,7 @@ async def in_process(place: str, context: RunContext) -> AsyncIterator[Item]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         limit=2 * context.limits.message_bytes_max,
+        env=without_secrets(os.environ),
         start_new_session=True,  # a process group of its own, which uvloop knows no other way to make
     )
     assert process.stdin is not None

@@ -19,6 +19,7 @@ from unbroken.errors import ConfigurationError, InvalidError, UnknownRunnableErr
 from unbroken.messages import UNREADABLE, NewMessage, StreamState
 from unbroken.runs.catalog import Recovery
 from unbroken.runs.context import RunContext, RunEnded
+from unbroken.runs.environment import without_settings
 from unbroken.runs.framing import Framer
 from unbroken.runs.history import History
 from unbroken.runs.items import Item
@@ -34,7 +35,7 @@ LOOK_SECONDS = 0.5
 
 
 class ProgramSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A command that may be run by its name. `env` is added to the server's own environment."""
+    """A command that may be run by its name. `env` is added to the server's own environment, without its `UNBROKEN_*`."""
 
     command: list[str]
     title: str = ""
@@ -113,7 +114,7 @@ class ProgramRunnable:
     async def execute(self, context: RunContext) -> AsyncIterator[Item]:
         """Run the command; its exit code is the run's end. Cancelled, its group gets SIGTERM, then SIGKILL."""
         program = self._program
-        environment = os.environ | program.env
+        environment = without_settings(os.environ) | program.env
         try:
             process = await asyncio.create_subprocess_exec(
                 *await tied(program.command, environment=environment, cwd=program.cwd),

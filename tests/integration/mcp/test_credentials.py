@@ -17,6 +17,7 @@ from tests.support.inprocess import served
 from unbroken.mcp.config import HttpServer, ServerConfig
 from unbroken.mcp.source import McpServer
 from unbroken.runs.catalog import Catalog
+from unbroken.runs.environment import SECRETS
 from unbroken.testing.mcp_http import MockMcpServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("TC-EDGE-015")]
@@ -131,6 +132,20 @@ async def test_a_helper_that_has_nothing_new_costs_no_second_request(helper: Hel
         sessions = sent.count("server/discover")
         assert sent == ["server/discover", "initialize"] * sessions, "none of them twice"
         assert helper.runs == 1 + sessions
+
+
+async def test_a_helper_gets_our_environment_without_our_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*SECRETS, "unbroken_token", "UNBROKEN_STORE", "COLOUR"):
+        monkeypatch.setenv(name, "of the server")
+    seen = tmp_path / "seen"
+    code = f"import json, os; open({str(seen)!r}, 'w').write(json.dumps(dict(os.environ))); print('{{}}')"
+    async with MockMcpServer().running() as mock, calls_of(with_helper(mock, sys.executable, "-c", code)) as calls:
+        assert (await calls.call("faulty")).text == "fine"
+    names = set(json.loads(seen.read_text()))
+    assert {"COLOUR", "PATH", "MCP_SERVER_NAME", "MCP_SERVER_URL"} <= names
+    assert [name for name in names if name.upper().startswith("UNBROKEN_")] == []
 
 
 async def test_many_calls_whose_headers_expire_at_once_ask_once(helper: Helper) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -19,6 +20,7 @@ from tests.integration.runs.test_supervised import LIMITS, ended, messages, unti
 from tests.support.inprocess import Served, served
 from unbroken.errors import ConfigurationError
 from unbroken.runs.catalog import Catalog
+from unbroken.runs.environment import SECRETS
 from unbroken.runs.programs import Programs, ProgramSpec, load_programs
 
 pytestmark = pytest.mark.anyio
@@ -123,6 +125,21 @@ async def test_it_takes_its_place_and_variables_from_the_operator_and_nothing_fr
         (source,) = (await server.answer(200, "GET", "/v1/runnables"))["sources"]
         assert "COLOUR" not in str(source)
         assert sys.executable not in str(source)
+
+
+async def test_no_setting_of_the_server_reaches_a_program_unless_the_operator_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (*SECRETS, "UNBROKEN_STORE", "unbroken_token", "COLOUR"):  # settings know no case
+        monkeypatch.setenv(name, f"of the server: {name}")
+    shown = ProgramSpec(command=["/usr/bin/env"])
+    async with serving({"a": shown, "b": msgspec.structs.replace(shown, env={"UNBROKEN_TOKEN": "its own"})}) as server:
+        for name, given in (("a", []), ("b", ["UNBROKEN_TOKEN=its own"])):
+            await start(server, name)
+            assert (await ended(server, name))["state"] == "completed"
+            lines = "".join(one["text"] for one in await messages(server, name) if "text" in one).splitlines()
+            assert [line for line in lines if line.upper().startswith("UNBROKEN_")] == given
+            assert "COLOUR=of the server: COLOUR" in lines
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import StreamState
 from unbroken.runs.catalog import Catalog
+from unbroken.runs.environment import SECRETS
 from unbroken.runs.spec import RunRequest
 from unbroken.runs.task import Task, Tasks
+from unbroken.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +134,25 @@ async def test_a_process_that_dies_is_a_failure_with_its_last_words(server: Serv
     view = await ended(server)
     assert (view["state"], view["reason"]) == ("failed", {"error": "ProcessEnded", "exit_code": 7})
     assert (await messages(server))[-1]["json"]["stderr"] == "out of luck\n"
+
+
+async def test_a_task_in_a_process_gets_settings_of_the_server_and_none_of_its_secrets(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("UNBROKEN_")]:
+        monkeypatch.delenv(name)
+    for name in (*SECRETS, "unbroken_token", "UNBROKEN_STORE"):  # settings know no case
+        monkeypatch.setenv(name, "of the server")
+    await start(server, "surrounded")
+    assert (await ended(server))["state"] == "completed"
+    (found,) = [one["json"] for one in await messages(server) if isinstance(one.get("json"), list)]
+    assert found == ["UNBROKEN_STORE"]
+
+
+def test_every_setting_that_is_a_secret_is_known_to_be_one() -> None:
+    secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secret
+    assert {f"UNBROKEN_{name.upper()}" for name in secret} <= SECRETS
 
 
 @pytest.mark.parametrize("task", ["stuck", "asleep"])
