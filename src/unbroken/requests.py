@@ -44,6 +44,7 @@ class AppendOptions:
     """How to append; see `store.base.Append` for the fields.
 
     `by_name`: what is meant is the stream that has the name when the append takes effect, should the known one be gone.
+    `verbatim`: nothing is taken out of the messages, whose digest is announced elsewhere; no face offers it.
     """
 
     producer: Producer | None = None
@@ -52,6 +53,7 @@ class AppendOptions:
     close: Close | None = None
     by_name: bool = False
     beside_lease: bool = False
+    verbatim: bool = False
 
 
 PLAIN: Final = AppendOptions()

@@ -234,7 +234,7 @@ class Streams:
         if producer is not None:
             check_producer(producer, self.limits)
         expected = options.expected_head
-        encoded = self._encode(messages, now, producer.id if producer else None, file=stream.kind == FILE_KIND)
+        encoded = self._encode(messages, now, producer.id if producer else None, verbatim=options.verbatim)
         self.charge(stream, encoded)
         return Append(
             stream=stream.id,
@@ -445,14 +445,14 @@ class Streams:
         return close if close is None or self.redactor is None else Close(close.state, self.redacted(close.reason))
 
     def _encode(
-        self, messages: Sequence[NewMessage], now: int, producer: str | None, *, file: bool = False
+        self, messages: Sequence[NewMessage], now: int, producer: str | None, *, verbatim: bool = False
     ) -> tuple[bytes, ...]:
         limits = self.limits
         if len(messages) > limits.append_messages_max:
             raise TooLargeError(
                 f"an append has at most {limits.append_messages_max} messages", limit="append_messages_max"
             )
-        if self.redactor is not None and not file:
+        if self.redactor is not None and not verbatim:
             messages = [self.redactor.message(message) for message in messages]
         encoded = tuple(
             [encode_message(message, time_ms=now, producer=producer, limits=limits) for message in messages]

@@ -144,7 +144,7 @@ async def _fill(
     with await asyncio.to_thread(file.open) as content:
         while chunk := await asyncio.to_thread(content.read, CHUNK_BYTES):
             digest.update(chunk)
-            options = AppendOptions(producer=Producer(PRODUCER, 1, appends))
+            options = AppendOptions(producer=Producer(PRODUCER, 1, appends), verbatim=True)
             await patiently(_appending(streams, stream, NewMessage(data=chunk), options))
             appends += 1
             if loop.time() - leased_at > streams.limits.lease_seconds / 3:

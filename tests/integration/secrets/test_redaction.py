@@ -10,9 +10,12 @@ import httpx2
 import pytest
 
 from tests.integration.secrets.conftest import files_with
+from tests.support.inprocess import served
 from tests.support.server import ServerProcess
-from unbroken import Client, NewMessage, Unbroken
+from unbroken import Client, NewMessage, RunContext, Unbroken, task
 from unbroken.redaction.redactor import Redactor, load_rules
+from unbroken.runs.catalog import Catalog
+from unbroken.runs.task import Tasks
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +55,33 @@ async def test_no_face_lets_a_secret_through(tmp_path: Path) -> None:
         )
         assert (await client.verify("a")).bad is None
     assert SECRET not in server.output
+
+
+async def test_no_kind_that_a_client_gives_its_stream_lets_a_secret_through(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, arguments=["--redact", "secrets"])
+    async with server, Client(server.url) as client, asyncio.timeout(CEILING):
+        for kind in ("file", "task", "program", "stream"):
+            await client.create(kind, kind=kind)
+            await client.append(kind, f"one {SECRET}")
+            async with client.producer(kind, id="p") as producer:
+                await producer.append([f"two {SECRET}"])
+            assert [message.text for message in (await client.read(kind)).messages] == ["one [hidden]", "two [hidden]"]
+        assert files_with(tmp_path, SECRET) == []
+
+
+async def test_the_files_of_runs_are_kept_as_they_are() -> None:
+    async def work(run: RunContext) -> str:
+        kept = await run.file(f"key {SECRET}".encode(), "report.txt")
+        return kept.stream
+
+    tasks = Tasks([task(work)])
+    async with served(catalog=Catalog([tasks])) as server, asyncio.timeout(CEILING):
+        server.services.use_redactor(Redactor(load_rules(["secrets"])))
+        await server.answer(201, "POST", "/v1/runs", json={"task": "work", "name": "r"})
+        while (await server.answer(200, "GET", "/v1/streams/r"))["state"] != "completed":
+            await asyncio.to_thread(lambda: None)
+        name = (await server.answer(200, "GET", "/v1/messages/r"))["messages"][-1]["json"]["value"]
+        assert (await server.client.get(f"/v1/content/{name}")).content == f"key {SECRET}".encode()
 
 
 async def test_without_the_setting_everything_is_kept_as_it_came(server: ServerProcess) -> None:
