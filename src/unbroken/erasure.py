@@ -51,7 +51,9 @@ class Eraser:
         if stream.run is not None:
             whose = Principal(stream.tenant, stream.owner)
             found += await self._all(whose, StreamFilter(prefix=files_prefix(stream.name), kind=FILE_KIND))
-        count = await self._erase(found, principal, reason)
+        with self._streams.deeds.of(principal, "erase", stream) as attempt:
+            count = await self._erase(found, principal, reason)
+            attempt.changed = count > 0
         tenant, owner, name = stream.tenant, stream.owner, stream.name
         self._audit.record(Erased(tenant=tenant, owner=owner, stream=name, streams=count, reason=reason, by=principal))
         return Erasure(count)
@@ -65,12 +67,14 @@ class Eraser:
         _check_reason(reason)
         if principal.grants is not None:
             raise ForbiddenError("only the owner may erase everything that is theirs")
-        count, sessions = 0, await self._sessions(principal)
-        while found := [info for info in await self._all(principal, StreamFilter()) if info.erased is None]:
-            count += await self._erase(found, principal, reason)
-        everything = True  # also of what was deleted before, of which no stream says that it was there
-        while await self._streams.store.scrub(everything=everything):
-            everything = False
+        count = 0
+        with self._streams.deeds.of(principal, "erase"):
+            sessions = await self._sessions(principal)
+            while found := [info for info in await self._all(principal, StreamFilter()) if info.erased is None]:
+                count += await self._erase(found, principal, reason)
+            everything = True  # also of what was deleted before, of which no stream says that it was there
+            while await self._streams.store.scrub(everything=everything):
+                everything = False
         tenant, owner = principal.tenant, principal.subject
         self._audit.record(
             Erased(tenant=tenant, owner=owner, streams=count, sessions=sessions, reason=reason, by=principal)

@@ -83,6 +83,15 @@ class StreamStateManager:
 
         Idempotent: on a stream that has ended, or was asked before, it changes nothing.
         """
+        with self._streams.deeds.of(principal, "cancel", stream) as attempt:
+            changed = await self._cancel(stream, principal)
+            attempt.changed = changed is not None
+        if changed is None:
+            changed = await self._streams.store.get_by_id(stream.id)
+        return stream if changed is None else changed
+
+    async def _cancel(self, stream: StreamInfo, principal: Principal) -> StreamInfo | None:
+        """As `cancel`; None when there is nothing to change."""
         while not stream.state.terminal:
             if stream.state is not StreamState.RUNNING:
                 try:
@@ -99,12 +108,12 @@ class StreamStateManager:
                     )
                 )
             else:
-                return stream
+                return None
             found = await self._streams.store.get_by_id(stream.id)
             if found is None:
-                return stream
+                return None
             stream = found
-        return stream
+        return None
 
     async def _cancel_resting(self, stream: StreamInfo, reason: bytes) -> StreamInfo:
         """End what nobody produces; the end of a run is also its last message."""
@@ -116,15 +125,17 @@ class StreamStateManager:
         found = await self._streams.store.get_by_id(stream.id)
         return stream if found is None else found
 
-    async def pause(self, stream: StreamInfo) -> StreamInfo:
-        """Rest on purpose: the lease is given up and the reaper leaves the stream alone."""
-        return await self._set(stream, StreamState.PAUSED)
+    async def pause(self, stream: StreamInfo, *, by: Principal | None = None) -> StreamInfo:
+        """Rest on purpose: the lease is given up and the reaper leaves the stream alone. `by` as in `Streams.trim`."""
+        with self._streams.deeds.of(by, "pause", stream):
+            return await self._set(stream, StreamState.PAUSED)
 
-    async def resume(self, stream: StreamInfo) -> StreamInfo:
-        """End a pause: the stream is open, and a producer may take the lease again."""
-        if stream.state is not StreamState.PAUSED:
-            raise TransitionError(f"the stream is {stream.state}, not paused", state=stream.state.value)
-        return await self._set(stream, StreamState.OPEN)
+    async def resume(self, stream: StreamInfo, *, by: Principal | None = None) -> StreamInfo:
+        """End a pause: the stream is open, and a producer may take the lease again. `by` as in `Streams.trim`."""
+        with self._streams.deeds.of(by, "resume", stream):
+            if stream.state is not StreamState.PAUSED:
+                raise TransitionError(f"the stream is {stream.state}, not paused", state=stream.state.value)
+            return await self._set(stream, StreamState.OPEN)
 
     async def recover(self) -> int:
         """Give every lease its full time again, `lease_seconds` at least, after this server was down; how many there are.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -46,6 +46,7 @@ from unbroken.messages import (
     encode_message,
     files_prefix,
 )
+from unbroken.observe.deeds import Deeds
 from unbroken.protocol.chain import genesis
 from unbroken.protocol.salts import SALT_BYTES
 from unbroken.quotas import Quotas
@@ -90,10 +91,8 @@ class Streams:
         self.limits = limits
         self.clock = clock
         self.quotas = Quotas(limits, store.usage, now=lambda: asyncio.get_running_loop().time())
-        self.on_admitted: Callable[[Principal, Verb, StreamInfo], None] = lambda _principal, _may, _stream: None
-        """Told of every right that was given out."""
-        self.on_session: Callable[[Principal, str], None] = lambda _principal, _name: None
-        """Told of every session that is made, changed or deleted, by its name."""
+        self.deeds = Deeds()
+        """Told of everything that somebody changes or deletes."""
         self._verifying = asyncio.Lock()
         self.redactor: Redactor | None = None
         """What takes secrets out of all that is stored; set before anything is."""
@@ -180,9 +179,7 @@ class Streams:
         check_fresh(principal, self.clock.now_ms())
         check_looking(principal, name, may)
         info = await self.store.get(principal, name)
-        found = admit(principal, name, None if info is None or (info.deleted and not deleted) else info, may)
-        self.on_admitted(principal, may, found)
-        return found
+        return admit(principal, name, None if info is None or (info.deleted and not deleted) else info, may)
 
     async def list(
         self, principal: Principal, where: StreamFilter, *, limit: int, page: str | None
@@ -319,15 +316,20 @@ class Streams:
             )
         )
 
-    async def trim(self, stream: StreamInfo, first: int) -> StreamInfo:
-        """Drop every message before `first`; viewers behind it are told."""
-        return await self._done(Trim(stream=stream.id, epoch=stream.epoch, first=Seq(first)))
+    async def trim(self, stream: StreamInfo, first: int, *, by: Principal | None = None) -> StreamInfo:
+        """Drop every message before `first`; viewers behind it are told. `by` (None: the server) goes into the audit log."""
+        with self.deeds.of(by, "trim", stream):
+            return await self._done(Trim(stream=stream.id, epoch=stream.epoch, first=Seq(first)))
 
-    async def delete(self, stream: StreamInfo) -> None:
-        """Delete the stream and its messages, the files of a run first; its name can be used again, with a new epoch."""
-        if stream.run is not None:
-            await self._delete_files(stream)
-        await self.log.write(DeleteStream(stream=stream.id, epoch=stream.epoch))
+    async def delete(self, stream: StreamInfo, *, by: Principal | None = None) -> None:
+        """Delete the stream and its messages, the files of a run first; its name can be used again, with a new epoch.
+
+        `by` as in `trim`.
+        """
+        with self.deeds.of(by, "delete", stream):
+            if stream.run is not None:
+                await self._delete_files(stream)
+            await self.log.write(DeleteStream(stream=stream.id, epoch=stream.epoch))
 
     async def _delete_files(self, run: StreamInfo) -> None:
         owner, where = Principal(run.tenant, run.owner), StreamFilter(prefix=files_prefix(run.name), kind=FILE_KIND)
@@ -379,10 +381,10 @@ class Streams:
         if metadata is not None:
             check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
             metadata = self.redacted(metadata)
-        self.on_session(principal, name)
-        result = await self.log.write(
-            PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
-        )
+        with self.deeds.of(principal, "put", session=name):
+            result = await self.log.write(
+                PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
+            )
         assert isinstance(result, Done)
         return result
 
@@ -402,8 +404,8 @@ class Streams:
     async def delete_session(self, principal: Principal, name: str) -> None:
         """Delete a session that has no streams left."""
         await self.get_session(principal, name, may=Verb.MANAGE)
-        self.on_session(principal, name)
-        await self.log.write(DeleteSession(principal=principal, name=name))
+        with self.deeds.of(principal, "delete", session=name):
+            await self.log.write(DeleteSession(principal=principal, name=name))
 
     async def read_session(
         self, principal: Principal, name: str, *, limit: int, page: str | None

@@ -131,9 +131,8 @@ def facts_of(event: AuditEvent, characters_max: int) -> Facts:
     for field in fields(event):
         value: object = getattr(event, field.name)
         if isinstance(value, Principal):
-            facts |= {"by": value.by[:characters_max], "by_tenant": value.tenant[:characters_max]}
-            if value.credential:
-                facts["with"] = value.credential[:characters_max]
+            told = {"by": value.by, "by_subject": value.subject, "by_tenant": value.tenant, "with": value.credential}
+            facts |= {name: text[:characters_max] for name, text in told.items() if text}
         elif isinstance(value, str):
             facts |= {field.name: value[:characters_max]} if value else {}
         elif value not in (None, ()):

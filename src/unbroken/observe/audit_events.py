@@ -91,10 +91,17 @@ class TokenRevoked(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed(AuditEvent):
-    """A right that changes what exists was used on a stream, or on a session: `verb` is `cancel` or `manage`."""
+    """Somebody with the right `verb` (`cancel` or `manage`) did `action` to a stream or a session of `owner`, or tried to.
+
+    `outcome` is `done`, `unchanged` where there was nothing to do, or the code of the error, of which `unknown_outcome` means
+    that it may have happened.
+    """
 
     event = "deed"
     verb: str
+    action: str = ""
+    outcome: str = ""
+    owner: str = ""
     stream: str = ""
     session: str = ""
     epoch: int | None = None

@@ -8,19 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from unbroken import __version__
-from unbroken.identity import Principal, Verb
-from unbroken.observe.audit_events import Configured, Deed, Disconnected, LimitHit
+from unbroken.observe.audit_events import Configured, Disconnected, LimitHit
 
 if TYPE_CHECKING:
     from unbroken.auth.live import LiveViewers
-    from unbroken.messages import StreamInfo
     from unbroken.observe.audit import Audit
     from unbroken.settings import Settings
     from unbroken.streams import Streams
 
 __all__ = ["configured", "connect_audit"]
 
-TELLING: Final = frozenset({Verb.CANCEL, Verb.MANAGE})
 PLAIN: Final = (
     "host",
     "port",
@@ -39,13 +36,7 @@ HIDDEN: Final = ("token", "token_file", "jwt_issuer", "encryption_key", "encrypt
 
 def connect_audit(audit: Audit, streams: Streams, live: LiveViewers) -> None:
     """From now on what they do is written down: who cancels, changes or deletes, but not who reads, writes or starts."""
-
-    def admitted(principal: Principal, may: Verb, stream: StreamInfo) -> None:
-        if may in TELLING:
-            audit.record(Deed(verb=may.value, stream=stream.name, epoch=stream.epoch, by=principal))
-
-    streams.on_admitted = admitted
-    streams.on_session = lambda whose, name: audit.record(Deed(verb=Verb.MANAGE.value, session=name, by=whose))
+    streams.deeds.on_deed = audit.record
     streams.quotas.on_exceeded = lambda error, whose: audit.record(LimitHit(limit=str(error.detail["limit"]), by=whose))
     live.on_sent_away = lambda whose, why: audit.record(Disconnected(reason=why, by=whose))
 

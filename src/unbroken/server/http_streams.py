@@ -103,7 +103,7 @@ async def get_stream(call: Call) -> Response:
 
 
 async def delete_stream(call: Call) -> Response:
-    await call.services.streams.delete(await _stream(call, Verb.MANAGE))
+    await call.services.streams.delete(await _stream(call, Verb.MANAGE), by=call.principal)
     return Response(status_code=204)
 
 
@@ -127,18 +127,20 @@ async def lease_stream(call: Call) -> Response:
 
 async def pause_stream(call: Call) -> Response:
     await call.body(Body)
-    return _answer(call, await call.services.states.pause(await _stream(call, Verb.MANAGE)))
+    stream = await _stream(call, Verb.MANAGE)
+    return _answer(call, await call.services.states.pause(stream, by=call.principal))
 
 
 async def resume_stream(call: Call) -> Response:
     await call.body(Body)
-    return _answer(call, await call.services.states.resume(await _stream(call, Verb.MANAGE)))
+    stream = await _stream(call, Verb.MANAGE)
+    return _answer(call, await call.services.states.resume(stream, by=call.principal))
 
 
 async def trim_stream(call: Call) -> Response:
     body = await call.body(TrimBody)
     stream = check_written(await _stream(call, Verb.MANAGE))
-    return _answer(call, await call.services.streams.trim(stream, body.first))
+    return _answer(call, await call.services.streams.trim(stream, body.first, by=call.principal))
 
 
 class ErasureBody(Body, frozen=True, kw_only=True):

@@ -34,15 +34,21 @@ def _audit(path: Path) -> Audit:
 
 def test_an_entry_says_who_did_what_and_with_which_credential(tmp_path: Path) -> None:
     audit = _audit(tmp_path / "audit.jsonl")
-    audit.record(Deed(verb="cancel", stream="chat/1", epoch=3, by=ALICE))
+    audit.record(
+        Deed(verb="cancel", action="cancel", outcome="done", owner="alice", stream="chat/1", epoch=3, by=ALICE)
+    )
     (entry,) = _lines(tmp_path / "audit.jsonl")
     assert str(entry.pop("time")).endswith("+00:00")
     assert entry == {
         "event": "deed",
         "verb": "cancel",
+        "action": "cancel",
+        "outcome": "done",
+        "owner": "alice",
         "stream": "chat/1",
         "epoch": 3,
         "by": "helper",
+        "by_subject": "alice",
         "by_tenant": "acme",
         "with": "token 7f3a",
     }

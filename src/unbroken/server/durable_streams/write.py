@@ -96,7 +96,7 @@ async def append(exchange: Exchange) -> None:
 
 async def delete(exchange: Exchange) -> None:
     """204; a stream that has forks is kept for them."""
-    await exchange.services.streams.delete(await exchange.stream(Verb.MANAGE))
+    await exchange.services.streams.delete(await exchange.stream(Verb.MANAGE), by=exchange.principal)
     await exchange.reply(204, {})
 
 
