@@ -17,6 +17,7 @@ from unbroken.identity import Principal
 from unbroken.messages import FILE_KIND, StreamId, StreamInfo, files_prefix
 from unbroken.observe.audit import Audit
 from unbroken.observe.audit_events import Erased
+from unbroken.redaction.shapes import CREDENTIALS, hide
 from unbroken.store.base import Done, PutSession, StreamFilter
 from unbroken.store.operations import EraseStream
 from unbroken.streams import Streams
@@ -46,7 +47,7 @@ class Eraser:
 
         Cancelling the caller stops no erasure that has begun.
         """
-        _check_reason(reason)
+        reason = self._reason(reason)
         found = [stream]
         if stream.run is not None:
             whose = Principal(stream.tenant, stream.owner)
@@ -64,7 +65,7 @@ class Eraser:
         What they had deleted before is destroyed with it.
         """
         check_fresh(principal, self._streams.clock.now_ms())
-        _check_reason(reason)
+        reason = self._reason(reason)
         if principal.grants is not None:
             raise ForbiddenError("only the owner may erase everything that is theirs")
         count = 0
@@ -131,7 +132,8 @@ class Eraser:
             if page is None:
                 return count
 
-
-def _check_reason(reason: str) -> None:
-    if len(reason) > REASON_CHARACTERS_MAX:
-        raise InvalidError(f"a reason has at most {REASON_CHARACTERS_MAX} characters", field="reason")
+    def _reason(self, reason: str) -> str:
+        """`reason` as it may be stored for ever: it may tell of a credential that leaked, and shall not hold it."""
+        if len(reason) > REASON_CHARACTERS_MAX:
+            raise InvalidError(f"a reason has at most {REASON_CHARACTERS_MAX} characters", field="reason")
+        return self._streams.redacted_text(hide(reason, CREDENTIALS))

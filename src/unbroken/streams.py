@@ -443,6 +443,10 @@ class Streams:
         """A JSON object, as text, as it may be stored."""
         return text if self.redactor is None or text == "{}" else self.redactor.json(text)
 
+    def redacted_text(self, text: str) -> str:
+        """A text, such as a reason or a label, as it may be stored."""
+        return text if self.redactor is None else self.redactor.text(text)
+
     def _closing(self, close: Close | None) -> Close | None:
         return close if close is None or self.redactor is None else Close(close.state, self.redacted(close.reason))
 

@@ -1,7 +1,7 @@
 """The audit log: who did what, and who was not let, as lines of the log `unbroken.audit` and of a file.
 
 Whoever decides such a thing hands an event to `Audit.record`; one server has one `Audit`. It never raises into a request,
-never holds more than a bounded number of repetitions, and never writes payloads or secrets.
+never holds more than a bounded number of repetitions, and never writes payloads; what looks like a secret it leaves out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.observe.audit_events import AuditEvent
+from unbroken.redaction.shapes import LOGGED, hide
 
 __all__ = ["Audit", "facts_of"]
 
@@ -126,15 +127,17 @@ class Audit:
 
 
 def facts_of(event: AuditEvent, characters_max: int) -> Facts:
-    """What an entry says of `event`: its fields that say something, texts not longer than that."""
+    """What an entry says of `event`: its fields that say something; texts are bounded and hold nothing a log may not hold."""
     facts: Facts = {"event": event.event}
     for field in fields(event):
         value: object = getattr(event, field.name)
         if isinstance(value, Principal):
             told = {"by": value.by, "by_subject": value.subject, "by_tenant": value.tenant, "with": value.credential}
-            facts |= {name: text[:characters_max] for name, text in told.items() if text}
+            facts |= {name: hide(text, LOGGED)[:characters_max] for name, text in told.items() if text}
         elif isinstance(value, str):
-            facts |= {field.name: value[:characters_max]} if value else {}
+            facts |= {field.name: hide(value, LOGGED)[:characters_max]} if value else {}
+        elif isinstance(value, tuple) and value:
+            facts[field.name] = [hide(str(item), LOGGED) for item in value]
         elif value not in (None, ()):
             facts[field.name] = value
     return facts

@@ -39,7 +39,7 @@ async def make_token(call: Call) -> Response:
         call.principal,
         NewToken(
             kind=body.kind,
-            label=body.label,
+            label=services.streams.redacted_text(body.label),
             grants=None if grants is None else tuple(map(_grant, grants)),
             expires_ms=_expiry(services.clock.now_ms(), body.expires_in),
         ),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
+import msgspec
 import pytest
 
 from tests.integration.secrets.conftest import files_with
@@ -67,6 +68,36 @@ async def test_no_kind_that_a_client_gives_its_stream_lets_a_secret_through(tmp_
                 await producer.append([f"two {SECRET}"])
             assert [message.text for message in (await client.read(kind)).messages] == ["one [hidden]", "two [hidden]"]
         assert files_with(tmp_path, SECRET) == []
+
+
+async def test_reasons_labels_and_the_audit_file_hold_no_secret(tmp_path: Path) -> None:
+    rules, audit = tmp_path / "rules.toml", tmp_path / "audit"
+    rules.write_text("[patterns]\ncustomer = 'CUST-[0-9]{8}'\n", encoding="utf-8")
+    arguments = ["--redact", "secrets", "--redact", str(rules), "--audit", str(audit)]
+    server = ServerProcess(tmp_path, arguments=arguments)
+    customer = "CUST-" + "1234" * 2
+    async with server, httpx2.AsyncClient(base_url=server.url) as http, asyncio.timeout(CEILING):
+        await http.put("/v1/streams/a")
+        erased = await http.post("/v1/erasures", json={"stream": "a", "reason": f"leaked {SECRET} of {customer}"})
+        assert erased.json()["streams"] == 1
+        assert (await http.get("/v1/streams/a")).json()["erased"]["reason"] == "leaked [hidden] of [hidden]"
+        made = await http.post("/v1/tokens", json={"label": f"{SECRET} {customer}"})
+        assert made.json()["label"] == "[hidden] [hidden]"
+        await http.put(f"/v1/sessions/{SECRET}", json={})  # names stay as they are, but not in the audit file
+        assert (await http.get(f"/v1/sessions/{SECRET}")).status_code == 200
+        for text in (SECRET, customer):
+            assert text not in audit.read_text(encoding="utf-8")
+        assert "leaked [hidden]" in audit.read_text(encoding="utf-8")
+        assert files_with(tmp_path, customer) == []
+    assert SECRET not in server.output
+
+
+async def test_a_reason_for_erasing_holds_no_credential_though_nothing_else_is_redacted(server: ServerProcess) -> None:
+    async with Client(server.url) as client, asyncio.timeout(CEILING):
+        await client.create("a")
+        await client.erase("a", f"leaked {SECRET}")
+        view = await client.state("a")
+        assert b"leaked [hidden]" in msgspec.json.encode(view)
 
 
 async def test_the_files_of_runs_are_kept_as_they_are() -> None:

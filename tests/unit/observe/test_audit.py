@@ -16,7 +16,7 @@ from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.observe import audit_events
 from unbroken.observe.audit import Audit
-from unbroken.observe.audit_events import AuditEvent, Deed, Refused, TokenMade
+from unbroken.observe.audit_events import AuditEvent, Deed, Erased, Refused, TokenMade
 
 ALICE = Principal("acme", "alice", actor="helper", credential="token 7f3a")
 HASTY = replace(DEFAULT_LIMITS, audit_sync_seconds=0.001, audit_interval_seconds=0.01)
@@ -111,6 +111,27 @@ def test_texts_are_bounded_and_stay_in_their_line(tmp_path: Path) -> None:
     audit.record(Deed(verb="delete", stream="a\n{}\u2028" + "x" * 10_000, by=ALICE))
     (entry,) = _lines(tmp_path / "audit.jsonl")
     assert len(str(entry["stream"])) == DEFAULT_LIMITS.audit_text_characters_max
+
+
+def test_what_looks_like_a_secret_is_left_out_of_every_text(tmp_path: Path) -> None:
+    audit = _audit(tmp_path / "audit.jsonl")
+    secret = "sk-" + "a1B2" * 8
+    grants = (f"read {secret}", "read chat/*")
+    by = Principal(f"acme {secret}", f"alice {secret}", actor=f"helper {secret}", credential=f"jwt:{secret}")
+    audit.record(
+        TokenMade(credential="token:7f", label=f"key {secret}", tenant="t", owner=secret, grants=grants, by=by)
+    )
+    audit.record(Erased(tenant="acme", owner="alice", streams=1, reason=f"{secret} leaked, password=hunter22", by=by))
+    audit.record(Deed(verb="manage", stream="x" * 500 + secret, by=by))
+    assert secret[:20] not in (tmp_path / "audit.jsonl").read_text(encoding="utf-8")
+    made, erased, _ = _lines(tmp_path / "audit.jsonl")
+    assert (made["credential"], made["label"], made["grants"]) == (
+        "token:7f",
+        "key [hidden]",
+        ["read [hidden]", "read chat/*"],
+    )
+    assert (made["by"], made["with"]) == ("helper [hidden]", "jwt:[hidden]")
+    assert erased["reason"] == "[hidden] leaked, password=[hidden]"
 
 
 def test_a_file_that_cannot_be_written_is_told_at_the_start_and_later_stops_nobody(
