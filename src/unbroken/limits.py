@@ -82,6 +82,7 @@ class Limits:
     # HTTP
     http_idle_seconds: float = 75.0
     head_bytes_max: int = 64 * KIB
+    pipelined_requests_max: int = 16
     body_bytes_max: int = 8 * MIB
     discard_bytes_max: int = 256 * MIB
     discard_seconds_max: float = 30.0

@@ -59,6 +59,7 @@ MEANING: Final = {
     "quota_usage_seconds": "Time between two looks at what the store holds for whoever appends.",
     "http_idle_seconds": "How long an HTTP connection without a request is kept; longer than proxies keep theirs.",
     "head_bytes_max": "The head of one HTTP request.",
+    "pipelined_requests_max": "Requests of one HTTP connection that wait for their turn; with more it ends after these.",
     "body_bytes_max": "The body of an HTTP request.",
     "discard_bytes_max": "What is discarded of a body that is too large, so that its sender gets to read why.",
     "discard_seconds_max": "How long such a body is discarded.",

@@ -1,7 +1,8 @@
-"""How long, and for how many bytes, a stranger is listened to: the head of each HTTP request, handshakes included.
+"""How long, and for how much, a stranger is listened to: the head of each HTTP request, handshakes included, and how many.
 
-`unbroken serve` gives `bounded_http` to uvicorn, which by itself waits for ever for a head and takes one of any size. It
-looks at no content; what comes behind a head is bounded by the guard and, on a WebSocket, by its connection.
+`unbroken serve` gives `bounded_http` to uvicorn, which by itself waits for ever for a head, takes one of any size, and reads
+as many requests as come before it has answered the first. It looks at no content; what comes behind a head is bounded by the
+guard and, on a WebSocket, by its connection.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
 
     A peer that has not sent a whole head `handshake_seconds_max` after it connected, or after its first byte on a connection
     that is used again, is cut off; a head of more than `head_bytes_max` bytes is answered 400, and the connection closed.
+    `pipelined_requests_max` requests may wait until an earlier one is answered; what a peer sends beyond them is not read any
+    more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6).
     """
 
     class BoundedHttp(_BoundedHttp):
         seconds_max = limits.handshake_seconds_max
         bytes_max = limits.head_bytes_max
+        waiting_max = limits.pipelined_requests_max
 
     return BoundedHttp
 
@@ -34,10 +38,13 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
 class _BoundedHttp(HttpProtocol):
     seconds_max: float
     bytes_max: int
+    waiting_max: int
     _patience: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _between = True
     """Whether the next byte begins a head."""
+    _ending = False
+    """Whether nothing more is read: too many requests wait, and the connection ends with the answer to the last of them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,6 +55,10 @@ class _BoundedHttp(HttpProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._ending:
+            # Dropped, one piece for each answer: bytes that are unread at the close take answers away from their reader.
+            self.flow.pause_reading()
+            return
         if self._between and self._patience is None:
             self._wait_for_head()
         super().data_received(data)
@@ -60,8 +71,16 @@ class _BoundedHttp(HttpProtocol):
         self._head_is_whole()
         super().handle_websocket_upgrade()
 
+    def send_400_response(self, msg: str) -> None:
+        if not self._ending:
+            super().send_400_response(msg)
+
     def on_headers_complete(self) -> None:
         self._head_is_whole()
+        if len(self.pipeline) >= self.waiting_max:
+            self._ending = True
+            self.cycle.keep_alive = False
+            raise ValueError("too many requests wait")  # stops the parser: there may be thousands more in this piece
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.bytes_max:
             raise ValueError("the head of the request is too large")  # the parser's caller answers 400
         super().on_headers_complete()
