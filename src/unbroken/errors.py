@@ -29,6 +29,7 @@ __all__ = [
     "ProviderUnavailableError",
     "ProtocolError",
     "QuotaError",
+    "RequestTimeoutError",
     "SequenceError",
     "StoreError",
     "StoreFullError",
@@ -81,6 +82,15 @@ class TooLargeError(UnbrokenError):
     code = "too_large"
     http_status = 413
     cure = "Split the payload, or raise the named limit in the server's settings."
+
+
+class RequestTimeoutError(UnbrokenError):
+    """The body of the request did not come in time; nothing was done."""
+
+    code = "request_timeout"
+    http_status = 408
+    retryable = True
+    cure = "Send the request again: whole, without long pauses, or in smaller parts."
 
 
 class ProtocolError(UnbrokenError):

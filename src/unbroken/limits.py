@@ -65,6 +65,7 @@ class Limits:
     # one owner, and one tenant; 0 is no bound
     owner_connections_max: int = 200
     owner_subscriptions_max: int = 10_000
+    owner_arriving_bytes_max: int = 64 * MIB
     owner_requests_per_second_max: int = 200
     owner_messages_per_second_max: int = 5_000
     owner_bytes_per_second_max: int = 16 * MIB
@@ -72,6 +73,7 @@ class Limits:
     owner_open_streams_max: int = 10_000
     tenant_connections_max: int = 5_000
     tenant_subscriptions_max: int = 100_000
+    tenant_arriving_bytes_max: int = 128 * MIB
     tenant_requests_per_second_max: int = 2_000
     tenant_messages_per_second_max: int = 50_000
     tenant_bytes_per_second_max: int = 64 * MIB
@@ -84,6 +86,9 @@ class Limits:
     head_bytes_max: int = 64 * KIB
     pipelined_requests_max: int = 16
     body_bytes_max: int = 8 * MIB
+    body_bytes_per_second_min: int = 4 * KIB
+    body_uncounted_bytes: int = 64 * KIB
+    arriving_bytes_max: int = 256 * MIB
     discard_bytes_max: int = 256 * MIB
     discard_seconds_max: float = 30.0
     long_poll_seconds: float = 25.0

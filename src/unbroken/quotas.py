@@ -1,7 +1,7 @@
 """What one owner, and one tenant, may take of a server: rates, counts and room, however often they come back.
 
-`Streams` charges appends and new streams, the faces charge connections, subscriptions and requests. All of it is counted by
-whose things are meant, never by credential, connection or address, so that nobody has more by having many of them.
+`Streams` charges appends and new streams, the faces charge connections, subscriptions, requests and what arrives. All of it
+is counted by whose things are meant, never by credential, connection or address, so that nobody has more by having many.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Allowance:
 
     connections: int = 0
     subscriptions: int = 0
+    arriving_bytes: int = 0
     requests_per_second: int = 0
     messages_per_second: int = 0
     bytes_per_second: int = 0
@@ -81,6 +82,7 @@ class _Account:
     __slots__ = (
         "_quotas",
         "allowance",
+        "arriving_bytes",
         "bytes",
         "connections",
         "messages",
@@ -96,7 +98,7 @@ class _Account:
         self._quotas = quotas
         self.principal = Principal(tenant, subject or "")
         self.allowance = allowance
-        self.connections = self.subscriptions = 0
+        self.connections = self.subscriptions = self.arriving_bytes = 0
         self.requests = Bucket(allowance.requests_per_second, now)
         self.messages = Bucket(allowance.messages_per_second, now)
         self.bytes = Bucket(allowance.bytes_per_second, now)
@@ -111,7 +113,7 @@ class _Account:
     def idle(self, now: float) -> bool:
         """Whether nothing is lost when it is forgotten: nothing is taken, and nothing is owed."""
         owed = self.requests.wait(now) or self.append_wait(now)[0]
-        return not (self.connections or self.subscriptions or owed)
+        return not (self.connections or self.subscriptions or self.arriving_bytes or owed)
 
     def check_count(self, what: str, count: int = 1) -> None:
         most: int = getattr(self.allowance, what)
@@ -236,7 +238,7 @@ class Quotas:
             account.check_count("connections")
 
     def enter(self, what: str, principal: Principal, count: int = 1) -> None:
-        """Count `count` more of `what` (`connections`, `subscriptions`); `QuotaError` when there may be no more."""
+        """Count `count` more of `what` (`connections` and the like); `QuotaError` when there may be no more."""
         accounts = self._of(principal)
         for account in accounts:
             account.check_count(what, count)

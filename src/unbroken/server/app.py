@@ -35,6 +35,7 @@ from unbroken.runs.desk import RunDesk
 from unbroken.runs.supervisor import RunSupervisor
 from unbroken.server import durable_streams, health, http, page
 from unbroken.server.auditing import connect_audit
+from unbroken.server.bodies import Bodies
 from unbroken.server.engine import Engine
 from unbroken.server.manager import WebSocketConnectionManager
 from unbroken.server.middleware import ProblemMiddleware
@@ -128,6 +129,7 @@ def build_services(
         callers=Callers(access, credentials, tickets, limits=limits, clock=clock),
         live=live,
         connections=WebSocketConnectionManager(limits=limits, metrics=metrics),
+        bodies=Bodies(streams.quotas, limits),
         desk=RunDesk(streams, catalog or Catalog()),
         supervisor=supervisor,
     )

@@ -24,13 +24,15 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
     A peer that has not sent a whole head `handshake_seconds_max` after it connected, or after its first byte on a connection
     that is used again, is cut off; a head of more than `head_bytes_max` bytes is answered 400, and the connection closed.
     `pipelined_requests_max` requests may wait until an earlier one is answered; what a peer sends beyond them is not read any
-    more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6).
+    more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6). What is still to come of a body
+    when the answer was given has `discard_seconds_max`.
     """
 
     class BoundedHttp(_BoundedHttp):
         seconds_max = limits.handshake_seconds_max
         bytes_max = limits.head_bytes_max
         waiting_max = limits.pipelined_requests_max
+        rest_seconds_max = limits.discard_seconds_max
 
     return BoundedHttp
 
@@ -39,7 +41,10 @@ class _BoundedHttp(HttpProtocol):
     seconds_max: float
     bytes_max: int
     waiting_max: int
+    rest_seconds_max: float
     _patience: asyncio.TimerHandle | None = None
+    _rest: asyncio.TimerHandle | None = None
+    """Runs while the rest of a body is to come whose request was answered."""
     _head_bytes = 0
     _between = True
     """Whether the next byte begins a head."""
@@ -52,6 +57,8 @@ class _BoundedHttp(HttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_whole()
+        if self._rest is not None:
+            self._rest.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -87,7 +94,15 @@ class _BoundedHttp(HttpProtocol):
 
     def on_message_complete(self) -> None:
         self._between = True
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._between and self.cycle.response_complete and not self.transport.is_closing():
+            self._rest = self.loop.call_later(self.rest_seconds_max, self.transport.abort)
 
     def _wait_for_head(self) -> None:
         self._head_bytes = 0

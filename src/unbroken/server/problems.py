@@ -11,7 +11,14 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from unbroken.errors import DrainingError, ProtocolError, UnauthorizedError, UnbrokenError, VersionError
+from unbroken.errors import (
+    DrainingError,
+    ProtocolError,
+    RequestTimeoutError,
+    UnauthorizedError,
+    UnbrokenError,
+    VersionError,
+)
 
 __all__ = ["TOO_LARGE", "ErrorView", "error_view", "method_not_allowed", "problem_response"]
 
@@ -78,6 +85,6 @@ def _headers(error: UnbrokenError) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, VersionError):
         headers["Upgrade"] = "websocket"
-    if error.http_status == TOO_LARGE:
+    if error.http_status in {TOO_LARGE, RequestTimeoutError.http_status}:
         headers["Connection"] = "close"  # what is left of the body is not read
     return headers

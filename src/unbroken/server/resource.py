@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from unbroken.errors import InvalidError
@@ -118,15 +117,7 @@ class Call:
 
     async def body(self, kind: type[T]) -> T:
         """The body as a `kind`; an empty one is an empty object. `InvalidError` names the field that does not fit."""
-        chunks: list[bytes] = []
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise ClientDisconnect
-            chunks.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        return decode(b"".join(chunks), kind)
+        return decode(await self.services.bodies.whole(self.receive, self.principal), kind)
 
 
 Handler = Callable[[Call], Awaitable["ASGIApp"]]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from unbroken.redaction.redactor import Redactor
     from unbroken.runs.desk import RunDesk
     from unbroken.runs.supervisor import RunSupervisor
+    from unbroken.server.bodies import Bodies
     from unbroken.server.manager import WebSocketConnectionManager
     from unbroken.states import StreamStateManager
     from unbroken.store.base import StreamingMessageRepository
@@ -62,6 +63,7 @@ class Services:
     callers: Callers
     live: LiveViewers
     connections: WebSocketConnectionManager
+    bodies: Bodies
     desk: RunDesk
     supervisor: RunSupervisor | None
     keeper: CheckpointKeeper | None = None

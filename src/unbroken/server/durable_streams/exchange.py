@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -86,15 +85,7 @@ class Exchange:
 
     async def body(self) -> bytes:
         """The whole body, which the guard in front keeps within `body_bytes_max`."""
-        parts: list[bytes] = []
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise ClientDisconnect
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        return b"".join(parts)
+        return await self.services.bodies.whole(self.receive, self.principal)
 
     async def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """The whole answer at once; HEAD, 204 and 304 have no body."""

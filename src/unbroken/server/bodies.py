@@ -1,0 +1,86 @@
+"""The bodies of requests on their way in: how long one may take to arrive, and how much of unfinished ones is held.
+
+Both HTTP faces read every body through `Bodies.whole`, when it is known who sends it. It looks at no content; how large one
+body may be is the guard's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+
+from unbroken.errors import OverloadedError, RequestTimeoutError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
+
+    from unbroken.identity import Principal
+    from unbroken.limits import Limits
+    from unbroken.quotas import Quotas
+
+__all__ = ["Bodies"]
+
+RETRY_SECONDS = 5
+
+
+class Bodies:
+    """Counts what has arrived of bodies that are not whole, of all senders and (in `quotas`) of each owner and tenant.
+
+    The first `body_uncounted_bytes` of each are free: a body that is no larger is never refused for the sake of others.
+    """
+
+    def __init__(self, quotas: Quotas, limits: Limits) -> None:
+        self._quotas = quotas
+        self._limits = limits
+        self._held = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What is counted now."""
+        return self._held
+
+    async def whole(self, receive: Receive, principal: Principal) -> bytes:
+        """The whole body of one request of `principal`.
+
+        `RequestTimeoutError` when nothing comes for `silence_seconds_max`, or on the whole less than
+        `body_bytes_per_second_min`; `OverloadedError` when too much is arriving at once; `ClientDisconnect`.
+        """
+        body, counted = bytearray(), 0
+        limits, now = self._limits, asyncio.get_running_loop().time
+        grace = now() + limits.silence_seconds_max
+        patience = asyncio.timeout_at(grace)
+        try:
+            async with patience:
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise ClientDisconnect
+                    body += message.get("body", b"")
+                    if not message.get("more_body", False):
+                        return bytes(body)
+                    if len(body) > limits.body_uncounted_bytes:
+                        self._enter(principal, len(body) - counted)
+                        counted = len(body)
+                    least = grace + len(body) / limits.body_bytes_per_second_min
+                    patience.reschedule(min(now() + limits.silence_seconds_max, least))
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise RequestTimeoutError from None
+        finally:
+            if counted:
+                self._leave(principal, counted)
+
+    def _enter(self, principal: Principal, count: int) -> None:
+        if self._held + count > self._limits.arriving_bytes_max:
+            raise OverloadedError(
+                "too many large bodies arrive at once", limit="arriving_bytes_max", retry_after_seconds=RETRY_SECONDS
+            )
+        self._quotas.enter("arriving_bytes", principal, count)
+        self._held += count
+
+    def _leave(self, principal: Principal, count: int) -> None:
+        self._held -= count
+        self._quotas.leave("arriving_bytes", principal, count)
