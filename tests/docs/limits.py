@@ -38,7 +38,7 @@ MEANING: Final = {
     "connection_buffer_bytes_max": "Unsent bytes of one connection; beyond it the viewer reads from the store, later.",
     "control_frames_per_second_max": "Pings and pongs of one WebSocket in a second; a flood of them ends it.",
     "connection_pending_appends_max": "Unacknowledged appends of one connection; beyond it nothing more is read from it.",
-    "handshake_seconds_max": "How long the head of an HTTP request may take, that of a WebSocket handshake too.",
+    "handshake_seconds_max": "How long a handshake of TLS may take, and then the head of an HTTP request or WebSocket.",
     "heartbeat_seconds": "Time between two heartbeats on a live connection.",
     "silence_seconds_max": "How long nothing may be heard from a peer before it is given up.",
     "drain_seconds_max": "How long a graceful stop waits for viewers to go, and for a store that does not answer.",

@@ -23,6 +23,7 @@ from unbroken.protocol.frames import PROTOCOL
 from unbroken.runs.catalog import Catalog
 from unbroken.server.app import build_app, build_services
 from unbroken.server.engine import Engine
+from unbroken.server.listening import BoundedServer
 from unbroken.server.patience import bounded_http
 from unbroken.server.services import Services
 from unbroken.server.standalone import standalone_protocol
@@ -144,7 +145,7 @@ async def running_server(
         timeout_keep_alive=75,  # a client that computes for long meets no closing connection
         lifespan="on",
     )
-    server = uvicorn.Server(config)
+    server = BoundedServer(config, limits) if speed is Speed.STANDALONE else uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server._serve())
         async with asyncio.timeout(20):

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from unbroken.errors import AddressError, ForbiddenOriginError
 from unbroken.mcp_server.remote import Remote
 from unbroken.mcp_server.service import build
+from unbroken.server.listening import BoundedServer
 from unbroken.server.patience import bounded_http
 
 if TYPE_CHECKING:
@@ -61,10 +62,13 @@ async def serve_http(remote: Remote, entry: Entry) -> None:
             timeout_graceful_shutdown=1,
             server_header=False,
         )
-        server = _Announcing(config)
+        server = _Announcing(config, remote.limits)
         try:
             await server.serve()
-        except SystemExit:  # how uvicorn says that it cannot listen, after telling why
+        except (
+            SystemExit,
+            OSError,
+        ):  # how uvicorn says that it cannot listen, after telling why; and how it is said over TLS
             raise AddressError(f"cannot listen on {entry.host}:{entry.port}") from None
 
 
@@ -90,7 +94,7 @@ def http_app(server: Server, limits: Limits, entry: Entry) -> ASGIApp:
     return app if entry.token is None else _Guarded(app, entry.token, entry.proxies)
 
 
-class _Announcing(uvicorn.Server):
+class _Announcing(BoundedServer):
     """Says where it listens as soon as it does."""
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]

@@ -23,6 +23,7 @@ from unbroken.server.auditing import configured
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
 from unbroken.server.entrance import build_access, check_certificate
+from unbroken.server.listening import BoundedServer
 from unbroken.server.patience import bounded_http
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
@@ -41,11 +42,11 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 """How long the store's writer thread waits for the interpreter; Python's 5 ms starve it beside a busy loop."""
 
 
-class _Server(uvicorn.Server):
+class _Server(BoundedServer):
     """A uvicorn server that says when it is ready, and drains before it closes sockets."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
-        super().__init__(config)
+        super().__init__(config, engine.services.limits)
         self._engine = engine
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

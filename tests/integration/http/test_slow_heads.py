@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import make_certificate, trusting
 from tests.support.speeds import Speed, running_server
 from unbroken.limits import DEFAULT_LIMITS
 
@@ -20,8 +22,11 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[int]:
-    async with running_server(Speed.STANDALONE, limits=LIMITS) as running, asyncio.timeout(CEILING_SECONDS):
+async def server(certificate: Path | None = None) -> AsyncIterator[int]:
+    async with (
+        running_server(Speed.STANDALONE, limits=LIMITS, certificate=certificate) as running,
+        asyncio.timeout(CEILING_SECONDS),
+    ):
         yield running.port
 
 
@@ -99,6 +104,18 @@ async def test_the_second_head_of_a_connection_is_no_more_trusted_than_the_first
 async def test_a_head_that_is_too_large_is_refused(head: bytes) -> None:
     async with server() as port:
         assert (await cut_off(await connected(port, head))).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.scenario("SEC-003")
+async def test_over_tls_a_handshake_that_does_not_end_ends_the_connection_too(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "server.pem")
+    async with server(certificate) as port:
+        assert await cut_off(await connected(port)) == b""
+        assert await cut_off(await connected(port, b"\x16\x03\x01")) == b""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(certificate))
+        writer.write(GET + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        await left(writer)
 
 
 async def test_a_body_may_take_longer_than_a_head() -> None:

@@ -1,0 +1,63 @@
+"""Listening for connections, TLS included, with a bound on the handshake of TLS.
+
+`unbroken serve` and `unbroken mcp --http` run this instead of uvicorn's own server, which leaves a peer that is silent before
+it has said anything to asyncio's minute. What comes behind the handshake is the matter of `patience`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    import socket
+
+    from unbroken.limits import Limits
+
+__all__ = ["BoundedServer"]
+
+
+class BoundedServer(uvicorn.Server):
+    """A uvicorn server that cuts off whoever has not ended its TLS handshake after `handshake_seconds_max`.
+
+    Over TLS, an address that cannot be listened on is an `OSError`.
+    """
+
+    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+        super().__init__(config)
+        self._handshake_seconds = limits.handshake_seconds_max
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self.config.is_ssl:
+            await super().startup(sockets)
+            return
+        await super().startup(
+            []
+        )  # all but listening: how long a handshake may take is an argument that it does not give
+        self.started = False
+        if sockets is None:
+            await self._listen(host=self.config.host, port=self.config.port)
+        for listening in sockets or []:
+            await self._listen(sock=listening)
+        self.started = True
+
+    async def _listen(
+        self, *, host: str | None = None, port: int | None = None, sock: socket.socket | None = None
+    ) -> None:
+        config = self.config
+        protocol = partial(
+            config.http_protocol_class,  # type: ignore[call-arg]
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        listen = partial(asyncio.get_running_loop().create_server, protocol, ssl=config.ssl, backlog=config.backlog)
+        seconds = self._handshake_seconds
+        if sock is not None:
+            made = await listen(sock=sock, ssl_handshake_timeout=seconds)
+        else:
+            made = await listen(host=host, port=port, ssl_handshake_timeout=seconds)
+        self.servers.append(made)
