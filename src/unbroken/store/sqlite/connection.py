@@ -18,6 +18,7 @@ from unbroken.errors import StoreUnavailableError, StoreUnsupportedError
 from unbroken.limits import Limits
 from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite.failures import translated
+from unbroken.store.sqlite.files import OpenFiles
 from unbroken.store.sqlite.page_checksums import PAGE_CHECKSUM_BYTES, checking_vfs
 from unbroken.store.sqlite.stream_keys import StreamKeys
 
@@ -68,7 +69,8 @@ class Connection:
         self._read_only = read_only
         self._on_wal = on_wal
         self._raw: apsw.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._files = OpenFiles(path)
+        self._rescued = False
         self._closed = False
         with self.failing():
             self._open()
@@ -76,7 +78,7 @@ class Connection:
     def _open(self) -> apsw.Connection:
         if self._closed:
             raise StoreUnavailableError("the store is closed")
-        self._check_file()
+        self.check_files()
         vfs = checking_vfs()
         raw = apsw.Connection(str(self._path), vfs=vfs)
         try:
@@ -85,28 +87,42 @@ class Connection:
             raw.close(force=True)
             raise
         self._raw = raw
-        self._file = self._file or self._file_now()
+        self._files.remember()
         self._cursor = raw.cursor()
         return raw
 
-    def _check_file(self) -> None:
-        """`StoreUnavailableError` unless the file that was opened first is still the one that has the name.
+    def check_files(self) -> None:
+        """`StoreUnavailableError` unless the files that were opened first are still those that have the names.
 
-        SQLite would go on writing into a file that nobody finds again.
+        SQLite would go on writing into a file that nobody finds again, or past somebody else. Outside a transaction only.
         """
-        if self._file is not None and self._file_now() != self._file:
-            raise StoreUnavailableError(
-                f"{self._path.name} was deleted or replaced while it was open, so nothing is written. "
-                "Put the file back, or stop every server and worker that has it open and start again"
+        lost = self._files.lost()
+        if lost is None:
+            self._rescued = False
+            return
+        self._rescue()
+        if lost == self._path.name:
+            way_out = "Put the file back, or stop every server and worker that has it open and start again"
+        elif self._rescued:
+            way_out = (
+                "What it held is in the database file now. "
+                "Stop every server and worker that has the database open and start again"
             )
+        else:
+            way_out = (
+                "Stop every server and worker that has the database open, run `unbroken verify --all`, and start again"
+            )
+        raise StoreUnavailableError(
+            f"{lost} was deleted or replaced while it was open, so nothing is written. {way_out}"
+        )
 
-    def _file_now(self) -> tuple[int, int] | None:
-        """Which file has the name."""
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+    def _rescue(self) -> None:
+        """Copy what a deleted log holds into the database, while SQLite still has it open and nobody else can be at it."""
+        if self._raw is None or self._read_only or self._rescued or not self._files.only_log_missing():
+            return
+        with suppress(apsw.Error):  # busy: the next look tries again
+            pages, copied = self._raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._rescued = pages == copied
 
     def _configure(self, raw: apsw.Connection, *, checksums: bool) -> None:
         raw.set_busy_timeout(int(self._limits.store_busy_seconds_max * 1000))
@@ -148,7 +164,7 @@ class Connection:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write: all of it or nothing. Waits for other processes for a bounded time; raises the store's typed errors."""
-        self._check_file()
+        self.check_files()
         self._begin("BEGIN IMMEDIATE")
         try:
             yield
@@ -169,6 +185,10 @@ class Connection:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read: everything within sees the same moment."""
+        if self._files.parted():
+            raise StoreUnavailableError(
+                "somebody else has another log of this database, so what is read could be mixed up"
+            )
         self._begin("BEGIN")
         try:
             with self.failing():
@@ -264,6 +284,7 @@ class Connection:
 
     def checkpoint(self, mode: int) -> int:
         """Copy the write-ahead log into the database as far as `mode` goes; how many pages it has."""
+        self.check_files()
         with self.failing():
             raw = self._raw or self._open()
             return raw.wal_checkpoint(mode=mode)[0]
@@ -293,9 +314,15 @@ class Connection:
 
     def _drop(self) -> None:
         raw, self._raw = self._raw, None
-        if raw is not None:
-            with suppress(apsw.Error):
-                raw.close(force=True)
+        if raw is None:
+            return
+        taken = self._files.taken()
+        with suppress(apsw.Error):
+            if taken:  # SQLite would copy a log that is no more into this database, and delete the other
+                raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            raw.close(force=True)
+        if not taken:
+            self._files.let_go()
 
 
 class StillConnection(Connection):

@@ -134,7 +134,8 @@ class Writer:
             self._db.run(QUERIES["counter_probe"], ("probe",))
 
     def poll(self) -> int:
-        """`foreign_writes` as of now."""
+        """`foreign_writes` as of now; `StoreUnavailableError` when the database's files are no longer there."""
+        self._db.check_files()
         self._notice()
         return self.foreign_writes
 
