@@ -18,7 +18,7 @@ from unbroken.errors import NotFoundError, StoreError, TrimmedError
 from unbroken.limits import Limits
 from unbroken.messages import Epoch, Seq, StreamId, StreamInfo, join_encoded
 from unbroken.protocol.codec import messages_around, messages_prefix
-from unbroken.store.base import RESYNC, Batch, StreamingMessageRepository
+from unbroken.store.base import AWAY, RESYNC, Batch, StreamingMessageRepository
 from unbroken.store.batches import merged
 from unbroken.store.erasing import check_erased
 
@@ -159,6 +159,8 @@ class Hub:
         self._viewers = 0
         self._stale: set[StreamId] = set()
         self._refresh = asyncio.Event()
+        self.on_away: Callable[[], None] = lambda: None
+        """Called again and again while the store cannot be asked what others have written."""
 
     @property
     def streams(self) -> int:
@@ -306,7 +308,9 @@ class Hub:
 
     async def _listen(self, hints: AsyncIterator[object]) -> None:
         async for hint in hints:
-            self.hint(None if hint is RESYNC else StreamId(hint))  # type: ignore[arg-type]
+            self.hint(None if hint in {RESYNC, AWAY} else StreamId(hint))  # type: ignore[arg-type]
+            if hint is AWAY:
+                self.on_away()
 
     async def _refresh_stale(self) -> None:
         while True:

@@ -109,6 +109,7 @@ class Log:
         self._idle.set()
         self._draining = False
         self._hasty = False
+        self._suspected = False
         self._ends: float | None = None
         self._life: asyncio.Timeout | None = None
         self.abandoned = False
@@ -120,7 +121,7 @@ class Log:
 
     @property
     def degraded(self) -> StoreError | None:
-        """Why the last commit failed, or None when it did not."""
+        """Why nothing can be written, or None when it can, as far as was tried."""
         return self._degraded
 
     @property
@@ -219,7 +220,9 @@ class Log:
         """Commit what is submitted, for ever. On cancellation everything is given up, as `hasten` says."""
         try:
             while True:
-                if self._queue:
+                if self._suspected and self._degraded is None:
+                    await self._look()
+                elif self._queue:
                     await self._commit(self._take())
                 else:
                     await self._rest()
@@ -234,14 +237,24 @@ class Log:
             async with asyncio.timeout(None if self._degraded is None else self._limits.probe_seconds):
                 await self._work.wait()
         except TimeoutError:
-            try:
-                await self._asked(self._store.probe(), [])
-            except StoreError as error:
-                self._degraded = error
-            except _HungError:
-                self._give_up([])
-            else:
-                self._set_health(None)
+            await self._look()
+
+    def look(self) -> None:
+        """Somebody has reason to think that the store does not work: find out soon, also when nobody writes."""
+        self._suspected = True
+        self._work.set()
+
+    async def _look(self) -> None:
+        """Whether the store works is what a small write of its own says."""
+        self._suspected = False
+        try:
+            await self._asked(self._store.probe(), [])
+        except StoreError as error:
+            self._set_health(error)
+        except _HungError:
+            self._give_up([])
+        else:
+            self._set_health(None)
 
     def _take(self) -> list[_Queued]:
         """The next commit's operations: everything that waits, within the commit's bounds."""
@@ -294,15 +307,9 @@ class Log:
     def _count_ends(self, ops: Sequence[WriteOp], results: Sequence[WriteResult]) -> None:
         """Count the runs that somebody else than their executor has ended: whoever cancelled them, or the reaper."""
         for op, result in zip(ops, results, strict=True):
-            if (
-                isinstance(op, SetState)
-                and op.state.terminal
-                and isinstance(result, Done)
-                and result.stream is not None
-            ):
-                info = result.stream
-                if info.run is not None:
-                    self.metrics.run_ends.labels(info.kind, info.state.value).inc()
+            info = result.stream if isinstance(result, Done) else None
+            if isinstance(op, SetState) and op.state.terminal and info is not None and info.run is not None:
+                self.metrics.run_ends.labels(info.kind, info.state.value).inc()
 
     async def _carry_out_each(self, parts: list[list[_Queued]]) -> None:
         while parts:
@@ -386,7 +393,9 @@ class Log:
 
     def _failed(self, taken: list[_Queued], error: StoreError) -> None:
         self.metrics.refused(error)
-        if not isinstance(error, CorruptError):  # one stream's damage is that stream's alone
+        if isinstance(error, CorruptError):
+            self.look()  # one stream's damage is that stream's alone; but is it?
+        else:
             self._set_health(error)
         if isinstance(error, UnknownOutcomeError):
             changes: dict[StreamId, Change] = {}

@@ -11,6 +11,7 @@ import pytest
 from tests.support.faulty import FaultyStore
 from tests.support.parts import running_parts, texts
 from unbroken.errors import (
+    CorruptError,
     DrainingError,
     OverloadedError,
     StoreFullError,
@@ -103,6 +104,32 @@ async def test_a_store_that_works_again_is_noticed_without_anybody_writing() -> 
         async with asyncio.timeout(10):
             await recovered.wait()
         assert store.failed == 3, "it did not recover before the store did"
+
+
+async def test_a_store_that_fails_while_nobody_writes_is_noticed_when_somebody_cannot_ask_it() -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        health: asyncio.Queue[str | None] = asyncio.Queue()
+        parts.log.on_health(lambda error: health.put_nowait(None if error is None else error.code))
+        store.failures.append(StoreUnavailableError("the file is gone"))
+        parts.log.look()
+        async with asyncio.timeout(10):
+            assert await health.get() == "store_unavailable"
+            assert await health.get() is None
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["one stream", "the whole database"])
+async def test_damage_degrades_the_server_only_where_nothing_can_be_written_any_more(*, whole: bool) -> None:
+    store = FaultyStore(limits=DEFAULT_LIMITS)
+    async with running_parts(store) as parts:
+        stream = await parts.stream()
+        health: list[str | None] = []
+        parts.log.on_health(lambda error: health.append(None if error is None else error.code))
+        store.failures += [CorruptError("database disk image is malformed") for _ in range(2 if whole else 1)]
+        with pytest.raises(CorruptError):
+            await parts.streams.append_durably(stream, texts("a"))
+        await parts.streams.append_durably(stream, texts("b"))
+        assert health == (["corrupt", None] if whole else [])
 
 
 async def test_a_producer_that_stopped_waiting_loses_nothing() -> None:

@@ -27,6 +27,7 @@ class Engine:
         self.services = services
         self._retention = Retention(services.streams)
         services.log.on_commit(services.hub.committed)
+        services.hub.on_away = services.log.look
         services.log.on_health(services.connections.health_changed)
 
     @asynccontextmanager

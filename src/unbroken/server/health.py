@@ -57,7 +57,7 @@ async def _reasons(services: Services) -> list[dict[str, str]]:
     if services.draining:
         reasons.append(_reason("draining", "the server is shutting down"))
     if services.log.degraded is not None:
-        reasons.append(_reason(services.log.degraded.code, "the last commit failed"))
+        reasons.append(_reason(services.log.degraded.code, "nothing can be written"))
     seconds = services.limits.ready_seconds_max
     try:
         async with asyncio.timeout(seconds):

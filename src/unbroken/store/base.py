@@ -37,6 +37,7 @@ from unbroken.store.operations import (
 from unbroken.store.tokens import CredentialRepository
 
 __all__ = [
+    "AWAY",
     "RESYNC",
     "Appended",
     "Append",
@@ -203,6 +204,8 @@ class _Resync:
 
 
 RESYNC = _Resync()
+AWAY = _Resync()
+"""As `RESYNC`, because the store could not be asked."""
 
 
 class StreamingMessageRepository(CredentialRepository, Protocol):
@@ -323,5 +326,8 @@ class StreamingMessageRepository(CredentialRepository, Protocol):
         ...
 
     def hints(self) -> AsyncIterator[StreamId | _Resync]:
-        """Streams that may have changed through another process: lossy, may repeat, may be wrong; `RESYNC` when unsure."""
+        """Streams that may have changed through another process: lossy, may repeat, may be wrong.
+
+        `RESYNC` when unsure, `AWAY` again and again while the store cannot be asked.
+        """
         ...

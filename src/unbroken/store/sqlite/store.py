@@ -22,6 +22,7 @@ from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
 from unbroken.quotas import Usage
 from unbroken.store.base import (
+    AWAY,
     RESYNC,
     Batch,
     Capabilities,
@@ -360,7 +361,7 @@ class SQLiteStore:
     async def hints(self) -> AsyncIterator[StreamId | _Resync]:
         """`RESYNC` whenever another process has written, noticed within `hint_poll_seconds`; never for our own writes.
 
-        Also `RESYNC` when the database could not be asked.
+        `AWAY` when the database could not be asked, or its files are no longer there.
         """
         seen = 0
         while True:
@@ -369,10 +370,11 @@ class SQLiteStore:
             except StoreError:
                 if self._parts is None:
                     return
-                now = seen - 1
-            if now != seen:
-                seen = max(now, seen)
-                yield RESYNC
+                yield AWAY
+            else:
+                if now != seen:
+                    seen = now
+                    yield RESYNC
             await asyncio.sleep(self._limits.hint_poll_seconds)
 
 
