@@ -118,6 +118,54 @@ async def test_a_database_behind_a_link_has_its_log_beside_itself(tmp_path: Path
     await store.close()
 
 
+@pytest.mark.parametrize("file", [False, True], ids=["gone", "a file"])
+async def test_a_directory_that_is_gone_makes_the_store_unavailable_until_it_is_back(
+    tmp_path: Path, *, file: bool
+) -> None:
+    directory, away = tmp_path / "data", tmp_path / "away"
+    store = SQLiteStore(directory / "unbroken.db")
+    await store.open()
+    stream = await create(store, "a")
+    await append(store, stream, [encoded("kept")])
+    directory.rename(away)
+    if file:
+        directory.touch()
+
+    for writing in (append(store, stream, [encoded("lost")]), store.probe()):
+        with pytest.raises(StoreUnavailableError):
+            await writing
+    assert await read_all(store, stream.id) == ["kept"]
+
+    directory.unlink(missing_ok=True)
+    away.rename(directory)
+    await append(store, stream, [encoded("kept too")])
+    assert await read_all(store, stream.id) == ["kept", "kept too"]
+    await store.close()
+
+
+async def test_a_server_whose_directory_is_removed_says_so_stays_and_serves_what_it_has(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    server = TestedServer(directory)
+    await asyncio.to_thread(server.start)
+    try:
+        async with httpx2.AsyncClient(base_url=server.url, timeout=SECONDS_MAX) as http:
+            body = {"messages": [{"text": "kept"}]}
+            assert (await http.put("/v1/streams/a", json={})).status_code == 201
+            assert (await http.post("/v1/messages/a", json=body)).status_code == 200
+            await asyncio.to_thread(shutil.rmtree, directory)
+            assert await unready(http) == "store_unavailable"
+            refused = await http.post("/v1/messages/a", json=body)
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+            read = await http.get("/v1/messages/a")
+            assert [message["text"] for message in read.json()["messages"]] == ["kept"]
+            assert (await http.get("/livez")).status_code == 200
+        await asyncio.to_thread(server.stop)
+        assert "Traceback" not in server.log
+    finally:
+        await asyncio.to_thread(server.kill)
+
+
 async def unready(http: httpx2.AsyncClient) -> str:
     """The first reason for not being ready, once there is one."""
     async with asyncio.timeout(SECONDS_MAX):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unbroken.errors import StoreFullError
+from unbroken.errors import StoreFullError, StoreUnavailableError
 from unbroken.store.base import WriteOp, grows
 
 __all__ = ["Ballast"]
@@ -36,8 +37,11 @@ class Ballast:
             _log.warning("%s has too little room for a reserve of %d bytes", self._directory, self._size_bytes)
 
     def check(self, ops: Sequence[WriteOp]) -> None:
-        """Raise `StoreFullError` where the room that is left must not be used for these operations."""
-        if self._held and not self._path.exists():  # another process has let it go
+        """Raise `StoreFullError` where the room that is left must not be used for these operations.
+
+        Also `StoreUnavailableError` when the directory is gone or cannot be read, as everything here that looks into it does.
+        """
+        if self._held and not self._there():  # another process has let it go
             self._held, self.full = False, True
         if self.full and any(map(grows, ops)):
             self.check_room()
@@ -64,7 +68,7 @@ class Ballast:
 
     def give_way(self) -> bool:
         """A start failed: whether that can be the disk's fault, and there was a reserve, which is let go now."""
-        if not self._path.exists() or self._free() >= self._size_bytes:
+        if not self._there() or self._free() >= self._size_bytes:
             return False
         self._give_way()
         return True
@@ -74,7 +78,8 @@ class Ballast:
             self.full = True
             _log.error("%s; the reserve is let go, so that deleting works", self._text())
         self._held = False
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or out of reach like everything else here
+            self._path.unlink()
 
     def _text(self) -> str:
         free, wanted = self._free() // KIB, 2 * self._size_bytes // KIB
@@ -85,11 +90,33 @@ class Ballast:
 
     def _free(self) -> int:
         """Bytes that the file system would still give us."""
-        found = os.statvfs(self._directory)
+        with self._reaching():
+            found = os.statvfs(self._directory)
         return found.f_bavail * found.f_frsize
 
+    def _there(self) -> bool:
+        """Whether the file of the reserve is there, in a directory that is."""
+        return self._size() is not None
+
+    def _size(self) -> int | None:
+        """How long the file of the reserve is; None when there is none."""
+        with self._reaching():
+            try:
+                return self._path.stat().st_size
+            except FileNotFoundError:
+                self._directory.stat()
+                return None
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """What the file system refuses is the store's being away, and no defect."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreUnavailableError(f"the directory of the database cannot be reached: {error.strerror}") from error
+
     def _take(self) -> bool:
-        if self._path.exists() and self._path.stat().st_size == self._size_bytes:
+        if self._size() == self._size_bytes:
             self._held = True
             return True
         if self._free() < 2 * self._size_bytes:
@@ -101,7 +128,8 @@ class Ballast:
             finally:
                 os.close(handle)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
             return False
         self._held = True
         return True
