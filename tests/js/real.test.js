@@ -80,6 +80,8 @@ test("where no WebSocket can be opened, the same stream comes over SSE", async (
       let seq = Number(String(request.headers["last-event-id"]).split(":")[1]);
       const until = Math.min(seq + 10, total);
       response.write("retry: 1000\n\n: heartbeat\n\n");
+      // the first response ends before the store is back: that the second says nothing of it means that it is
+      if (seq === 0) response.write('event: notice\ndata: {"code":"degraded","message":"away"}\n\nevent: later\ndata: x\n\n');
       let text = "";
       while (seq < until) {
         seq += 1;
@@ -100,6 +102,9 @@ test("where no WebSocket can be opened, the same stream comes over SSE", async (
   const client = connect(url, { WebSocket: /** @type {any} */ (WebSocket), random: () => 0 });
   undo.push(() => client.close());
   /** @type {string[]} */
+  const notices = [];
+  client.on("notice", (/** @type {{code: string, message: string}} */ notice) => notices.push(`${notice.code} ${notice.message}`));
+  /** @type {string[]} */
   const got = [];
   const follow = client.follow("a b/c");
   for await (const message of follow) got.push(String(message.text));
@@ -107,6 +112,7 @@ test("where no WebSocket can be opened, the same stream comes over SSE", async (
   expect((await follow.ended).state).toBe("failed");
   expect(cuts).toBe(1);
   expect(asked).toEqual(["7:0", "7:10", "7:20"]);
+  expect(notices).toEqual(["degraded away", "recovered "]);
   expect(client.status.transport).toBe("sse");
   expect(await client.append("x", "hello")).toEqual({ first: 1, last: 1, duplicate: false });
   expect(appended).toEqual(["hello"]);

@@ -88,6 +88,11 @@ class Attendance:
                 raise ClientDisconnect from None
             raise error from None
 
+    def wake(self) -> None:
+        """Let `next` return now, if anybody waits in it."""
+        if self._waiting is not None:
+            _hasten(self._waiting, self._loop.time())
+
     async def _leave(self) -> None:
         """Note that the viewer leaves; one that sends a body without end is told to come again without it."""
         try:

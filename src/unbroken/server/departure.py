@@ -18,6 +18,7 @@ from unbroken.errors import OverloadedError
 if TYPE_CHECKING:
     from starlette.types import Receive
 
+    from unbroken.errors import StoreError
     from unbroken.identity import Principal
     from unbroken.server.services import Services
 
@@ -33,6 +34,7 @@ class LongResponses:
         self._services = services
         self._face = face
         self._open = 0
+        self._wakers: set[Callable[[], None]] = set()
 
     def __len__(self) -> int:
         return self._open
@@ -51,6 +53,20 @@ class LongResponses:
         finally:
             self._open -= 1
             gauge.set(self._open)
+
+    @contextmanager
+    def woken(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Inside the block `wake` is called whenever there is something to say to all of them."""
+        self._wakers.add(wake)
+        try:
+            yield
+        finally:
+            self._wakers.remove(wake)
+
+    def health_changed(self, _error: StoreError | None) -> None:
+        """The store is away, or back: the log says so to whoever asks it then."""
+        for wake in self._wakers:
+            wake()
 
 
 async def departed(receive: Receive) -> None:

@@ -82,6 +82,7 @@ async def _stream_for(call: Call, new: StreamBody | None, options: AppendOptions
 def message_reader(services: Services, *, takeover: bool = True) -> Callable[[Call], Awaitable[ASGIApp]]:
     """The handler of `GET /v1/messages/NAME`, with its own count of open responses."""
     polls, events = LongResponses(services, "long-poll"), LongResponses(services, "sse")
+    services.log.on_health(events.health_changed)
 
     async def read_messages(call: Call) -> ASGIApp:
         query = call.query("after", "limit", "live")

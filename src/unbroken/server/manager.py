@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unbroken.observe.metrics import Metrics
     from unbroken.server.connection import Connection
 
-__all__ = ["RETRY_AFTER_SECONDS", "WebSocketConnectionManager"]
+__all__ = ["RETRY_AFTER_SECONDS", "WebSocketConnectionManager", "notice_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +100,14 @@ class WebSocketConnectionManager:
     def health_changed(self, error: StoreError | None) -> None:
         """Tell every viewer that the store is away, or back."""
         self._degraded = error
-        payload = encode_server(_notice(error))
+        payload = encode_server(notice_of(error))
         for connection in self:
             connection.send(payload)
 
     def greet(self, connection: Connection) -> None:
         """Tell a connection that has just begun what it cannot know: that the store is away."""
         if self._degraded is not None:
-            connection.send(encode_server(_notice(self._degraded)))
+            connection.send(encode_server(notice_of(self._degraded)))
 
     async def run(self) -> None:
         """Watch over the connections for ever: heartbeats out, silent peers off."""
@@ -154,5 +154,6 @@ class WebSocketConnectionManager:
                 connection.abort(CLOSE_SERVICE_RESTART, "restarting")
 
 
-def _notice(error: StoreError | None) -> Notice:
+def notice_of(error: StoreError | None) -> Notice:
+    """What viewers are told when the store is away because of `error`, or back."""
     return Notice(code="recovered") if error is None else Notice(code="degraded", message=error.message)

@@ -21,6 +21,7 @@ from unbroken.server.attendance import Attendance
 from unbroken.server.departure import LongResponses
 from unbroken.server.direct import Direct, begin_body, piece
 from unbroken.server.headers import LIVE_CACHING
+from unbroken.server.manager import notice_of
 from unbroken.server.problems import error_view
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class SseResponse:
             seconds = services.limits.sse_seconds_max
             attendance = Attendance(services, receive, follower, seconds_max=seconds, presence=presence)
             transmission = _Transmission(services, follower, attendance, send)
-            await attendance.run(transmission.run(scope, receive if self._takeover else None))
+            with self._places.woken(attendance.wake):
+                await attendance.run(transmission.run(scope, receive if self._takeover else None))
 
 
 class _Transmission:
@@ -85,6 +87,7 @@ class _Transmission:
         self._follower = follower
         self._attendance = attendance
         self._send = send
+        self._told_degraded = False
 
     async def run(self, scope: Scope, receive: Receive | None) -> None:
         """Send everything; returns when the response is complete. With `receive`, past ASGI where that is possible."""
@@ -109,11 +112,14 @@ class _Transmission:
         """Write until the response shall end; gives what is to be written last."""
         while True:
             over = self._attendance.over
-            delta = await self._attendance.next(self._services.limits.heartbeat_seconds)
+            degraded = self._services.log.degraded is not None
+            seconds = self._services.limits.heartbeat_seconds if degraded == self._told_degraded else 0
+            delta = await self._attendance.next(seconds)
             if self._attendance.refusal is not None:
                 raise self._attendance.refusal
             payload = b"".join(map(batch_events, delta.batches))
             delta.batches = ()  # a viewer that reads slowly holds what is on its way to it, and no copy
+            payload += self._notice()
             if delta.info is not None:
                 payload += sse.event("state", _encoder.encode(stream_view(delta.info)))
             if self._follower.ended and delta.info is not None:
@@ -123,6 +129,15 @@ class _Transmission:
             if over:
                 return payload + sse.comment("reconnect")
             await self._write(payload or sse.HEARTBEAT)
+
+    def _notice(self) -> bytes:
+        """What the viewer has not been told of the store's being away, or back."""
+        error = self._services.log.degraded
+        if (error is not None) == self._told_degraded:
+            return b""
+        self._told_degraded = error is not None
+        notice = notice_of(error)
+        return sse.event("notice", _encoder.encode({"code": notice.code, "message": notice.message}))
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         """Hand `data` to the server, waiting while the socket takes no more."""

@@ -303,6 +303,43 @@ async def test_a_store_that_is_away_ends_the_response_so_that_the_viewer_comes_b
             assert texts(await viewer.rest()) == ["one", "two"]
 
 
+class Readonly(MemoryStore):
+    """Writes fail on demand, reading goes on."""
+
+    error: StoreError | None = None
+
+    async def probe(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+async def test_viewers_are_told_that_the_store_is_away_also_who_comes_meanwhile_and_that_it_is_back(
+    carrier: Carrier,
+) -> None:
+    limits = replace(DEFAULT_LIMITS, probe_seconds=0.01)
+    store = Readonly(limits=limits)
+    async with served(store=store, carrier=carrier, limits=limits) as server:
+        await server.create("a")
+        async with server.events(PATH) as early:
+            first = await early.next()
+            assert first is not None
+            assert first.event == "state"
+            store.error = StoreUnavailableError("the disk is gone")
+            server.services.log.look()
+            told = await early.next()
+            async with server.events(PATH) as late:
+                both = [await late.next(), await late.next()]
+            store.error = None
+            back = await early.next()
+            await server.append("a", "one")
+            await early.take(1)
+    assert told is not None
+    assert back is not None
+    assert (told.event, json.loads(told.data)) == ("notice", {"code": "degraded", "message": "the disk is gone"})
+    assert (back.event, json.loads(back.data)) == ("notice", {"code": "recovered", "message": ""})
+    assert [event.event for event in both if event is not None] == ["notice", "state"]
+
+
 async def test_a_viewer_that_sends_a_body_without_end_is_let_go_without_a_complaint(
     carrier: Carrier, caplog: pytest.LogCaptureFixture
 ) -> None:

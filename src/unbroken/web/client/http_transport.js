@@ -27,6 +27,8 @@ export class HttpTransport {
   #all = new AbortController();
   /** @type {Map<string, AbortController>} */
   #readers = new Map();
+  /** The streams whose response has said that the store is away. @type {Set<string>} */
+  #degraded = new Set();
   /** Appends go one after the other, as on one socket. @type {Promise<void>} */
   #queue = Promise.resolve();
 
@@ -91,6 +93,8 @@ export class HttpTransport {
       if (known.code === "unreachable") this.#lose(1006);
       else if (known.status === 401) this.#lose(4401);
       else this.#emit({ ...errorFrame(known), stream: frame.stream });
+    }).finally(() => {
+      if (this.#readers.get(frame.stream) === reader) this.#health(frame.stream, { code: "recovered" });
     });
   }
 
@@ -122,6 +126,7 @@ export class HttpTransport {
   /** Whether the stream has ended. @param {Response} response @param {string} stream @param {Cursor} cursor moved along */
   async #read(response, stream, cursor) {
     const parser = new SseParser();
+    let unsure = true; // whether the store is well: a response that begins says so if it is not
     const decoder = new TextDecoder();
     const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
     for (;;) {
@@ -131,8 +136,20 @@ export class HttpTransport {
       if (done) return false;
       const items = parser.feed(decoder.decode(value, { stream: true }));
       if (items.length === 0) this.#emit({ type: "heartbeat" });
+      if (unsure && items.some((item) => "event" in item)) {
+        unsure = false;
+        if (!items.some((item) => "event" in item && item.event === "notice")) this.#health(stream, { code: "recovered" });
+      }
       if (this.#items(items, stream, cursor)) return true;
     }
+  }
+
+  /** Each response tells; whoever listens is told once for all of them. @param {string} stream @param {{code: string, message?: string}} notice */
+  #health(stream, notice) {
+    const before = this.#degraded.size;
+    if (notice.code === "degraded") this.#degraded.add(stream);
+    else this.#degraded.delete(stream);
+    if ((before === 0) !== (this.#degraded.size === 0)) this.#emit({ type: "notice", ...notice });
   }
 
   /** @param {SseItem[]} items @param {string} stream @param {Cursor} cursor */
@@ -158,7 +175,12 @@ export class HttpTransport {
         cursor.seq = seq;
       } else {
         flush();
+        if (!["notice", "state", "error"].includes(item.event)) continue; // a later version's
         const told = JSON.parse(item.data);
+        if (item.event === "notice") {
+          this.#health(stream, told);
+          continue;
+        }
         if (item.event === "error" && told.code === "unauthorized") {
           this.#lose(4401);
           return true;
