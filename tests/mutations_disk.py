@@ -22,9 +22,23 @@ DISK_MUTATIONS: Final = (
     Mutation(
         "writing goes on into a file that was deleted",
         "src/unbroken/store/sqlite/connection.py",
-        "        if self._file is not None and self._file_now() != self._file:\n",
-        "        if False:\n",
-        ("tests/integration/disk/test_found.py",),
+        "        if lost is None:\n",
+        "        if True:\n",
+        ("tests/integration/disk/test_found.py", "tests/integration/disk/test_parted.py"),
+    ),
+    Mutation(
+        "what a deleted log held is not brought into the database",
+        "src/unbroken/store/sqlite/connection.py",
+        "            self._rescued = pages == copied\n",
+        "            self._rescued = False\n",
+        ("tests/integration/disk/test_parted.py",),
+    ),
+    Mutation(
+        "a log of somebody else's is deleted when the store closes",
+        "src/unbroken/store/sqlite/connection.py",
+        "            if taken:  #",
+        "            if False:  #",
+        ("tests/integration/disk/test_parted.py",),
     ),
     Mutation(
         "a new database has no page checksums",
@@ -127,8 +141,8 @@ DISK_MUTATIONS: Final = (
     Mutation(
         "damage makes the whole server degraded",
         "src/unbroken/log.py",
-        "if not isinstance(error, CorruptError):",
-        "if True:",
+        "        if isinstance(error, CorruptError):\n            self.look()",
+        "        if False:\n            self.look()",
         ("tests/integration/disk/test_found.py",),
     ),
     Mutation(
@@ -304,8 +318,8 @@ DISK_MUTATIONS: Final = (
     Mutation(
         "the reserve is let go in name only",
         "src/unbroken/store/sqlite/ballast.py",
-        "        self._held = False\n        self._path.unlink(missing_ok=True)\n",
-        "        self._held = False\n",
+        "            self._path.unlink()\n\n    def _text",
+        "            pass\n\n    def _text",
         ("tests/integration/disk/test_full.py",),
     ),
     Mutation(
