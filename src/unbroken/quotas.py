@@ -172,9 +172,13 @@ class Share:
         self._begun = True
         return None
 
-    def request(self) -> None:
-        """Charge a frame that is no append; `QuotaError` when there are too many in a second."""
-        self._quotas.request(self._principal)
+    def at_once(self) -> bool:
+        """Charge a frame that is no append, unless there are too many in a second."""
+        return self._quotas.at_once(self._principal)
+
+    async def turn(self) -> None:
+        """Charge a frame that is no append when its turn has come; `QuotaError` when that is too far away."""
+        await self._quotas.turn(self._principal)
 
     def resize(self, subscriptions: int) -> None:
         """Have so many subscriptions from now on; `QuotaError`, and no change, when that is more and there are too many."""
@@ -221,7 +225,7 @@ class Quotas:
     # --- connections, subscriptions, requests ---------------------------------------------------------------------------
 
     def request(self, principal: Principal) -> None:
-        """Charge one request or frame that is no append; `QuotaError` says when to come back."""
+        """Charge one request; `QuotaError` says when to come back."""
         accounts = self._of(principal)
         now = self.now()
         for account in accounts:
@@ -230,6 +234,31 @@ class Quotas:
                 raise account.exceeded("requests_per_second", seconds)
         for account in accounts:
             account.requests.take(1)
+
+    def at_once(self, principal: Principal) -> bool:
+        """Charge one frame that is no append, if it may pass now; whether it may."""
+        accounts = self._of(principal)
+        now = self.now()
+        if any(account.requests.wait(now) for account in accounts):
+            return False
+        for account in accounts:
+            account.requests.take(1)
+        return True
+
+    async def turn(self, principal: Principal) -> None:
+        """Charge one frame that is no append and wait until it may pass, behind those that wait already.
+
+        `QuotaError` when that is more than `append_wait_seconds_max` away, and not before they are over: whoever is
+        refused again and again costs no more than one who waits. The tenant is charged when the owner's turn has come.
+        """
+        for account in self._of(principal):
+            seconds = account.requests.wait(self.now())
+            if seconds > self._limits.append_wait_seconds_max:
+                await asyncio.sleep(self._limits.append_wait_seconds_max)
+                raise account.exceeded("requests_per_second", seconds)
+            account.requests.take(1)
+            if seconds:
+                await asyncio.sleep(seconds)
 
     def handshake(self, principal: Principal) -> None:
         """Charge the request for a connection; `QuotaError` where `Share.begin` would refuse it afterwards."""

@@ -23,7 +23,7 @@ MEANING: Final = {
     "commit_messages_max": "Operations of one group commit.",
     "commit_bytes_max": "Messages of one group commit.",
     "pending_bytes_max": "What waits to become durable, of all streams; beyond it producers wait.",
-    "append_wait_seconds_max": "How long a producer waits for room; then `overloaded`.",
+    "append_wait_seconds_max": "How long a producer waits for room (then `overloaded`), and a frame for its turn.",
     "probe_seconds": "Time between two looks at whether a store that was away is back.",
     "read_messages_max": "Messages of one bounded read.",
     "read_bytes_max": "Bytes of one bounded read; one message always comes.",

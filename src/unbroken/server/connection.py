@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from unbroken.errors import (
     DrainingError,
     NotFoundError,
-    OverloadedError,
     ProtocolError,
     TooLargeError,
     TrimmedError,
@@ -50,6 +49,7 @@ from unbroken.protocol.frames import (
 from unbroken.protocol.views import answer_view, stream_view
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
+from unbroken.server.gate import BY_APPENDS, BY_INBOX, BY_WIRE, Gate
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
 from unbroken.server.renewal import authorized, greeting, renewed
 from unbroken.server.specs import check_written, new_stream
@@ -63,10 +63,6 @@ __all__ = ["Connection"]
 
 INBOX_MAX: Final = 64
 """Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
-BY_INBOX: Final = 1
-BY_APPENDS: Final = 2
-BY_WIRE: Final = 4
-"""Why nothing is read from the peer: frames wait, appends are in flight, or it does not take our answers."""
 
 
 class Connection:
@@ -76,11 +72,12 @@ class Connection:
     """
 
     __slots__ = (
+        "_answered",
         "_appends",
         "_busy",
         "_closed",
         "_dirty",
-        "_held",
+        "_gate",
         "_inbox",
         "_inbox_bytes",
         "_loop",
@@ -115,7 +112,8 @@ class Connection:
         self._busy = False
         self._pumping = False
         self._window_bytes = services.limits.connection_buffer_bytes_max
-        self._held = 0
+        self._gate = Gate(wire)
+        self._answered = False
         self._closed = False
         services.connections.add(self)
         services.live.add(self)
@@ -148,20 +146,21 @@ class Connection:
         except (ProtocolError, TooLargeError) as error:
             self.fail(error)
             return
-        if isinstance(frame, Heartbeat):
+        if isinstance(frame, Heartbeat) and not self._answered:
+            self._answered = True
             return
         if self._inbox or self._busy or not self._at_once(frame):
             self._inbox.append((frame, len(data)))
             self._inbox_bytes += len(data)
             if len(self._inbox) >= INBOX_MAX or self._inbox_bytes > self._services.limits.frame_bytes_max:
-                self._hold(BY_INBOX)
+                self._gate.hold(BY_INBOX)
             if not self._busy:
                 self._busy = True
                 self._spawn(self._work())
 
     def writable(self) -> None:
         """There is room on the wire again."""
-        self._release(BY_WIRE)
+        self._gate.release(BY_WIRE)
         if self._dirty and not self._pumping:
             self._pump_soon()
 
@@ -180,17 +179,17 @@ class Connection:
     def crowded(self) -> None:
         """Something was sent to the peer that it had asked for: when it does not take it, it may ask no more."""
         if self._wire.full:
-            self._hold(BY_WIRE)
+            self._gate.hold(BY_WIRE)
 
     @property
     def held(self) -> bool:
         """Whether nothing more is to be received for now: the face keeps what it has read, as it came."""
-        return self._held != 0
+        return self._gate.shut
 
     @property
     def reading(self) -> bool:
         """Whether the peer's silence means something: not while we do not listen for reasons of our own."""
-        return not self._held & (BY_INBOX | BY_APPENDS)
+        return not self._gate.ours
 
     # --- what the manager calls ---------------------------------------------------------------------------------------
 
@@ -201,7 +200,11 @@ class Connection:
             self.crowded()
 
     def beat(self, payload: bytes) -> None:
-        """Send a heartbeat, unless so much waits already that the peer will notice us anyway when it reads."""
+        """Send a heartbeat, unless so much waits already that the peer will notice us anyway when it reads.
+
+        One from the peer is free after each of them.
+        """
+        self._answered = False
         if not self._closed and not self._wire.full:
             self._wire.send(payload)
 
@@ -261,23 +264,26 @@ class Connection:
                     return False
                 try:
                     self._append(frame, stream)
-                except OverloadedError:
+                except UnbrokenError:
+                    return False  # in `_handle`: who is refused pays, and waits, as for any other frame
+                return True
+            case Unsubscribe() | Pause() | Resume() | Heartbeat():
+                if not self._share.at_once():
                     return False
-                except UnbrokenError as error:
-                    self._refuse(error, frame.id, frame.stream)
-                return True
-            case Unsubscribe():
-                self._unsubscribe(frame.stream)
-                return True
-            case Pause() | Resume():
-                subscription = self._subscriptions.get(frame.stream)
-                if subscription is not None:
-                    subscription.paused = isinstance(frame, Pause)
-                    self._dirty.pop(subscription, None)
-                    self.wake(subscription)
+                self._steer(frame)
+                self._gate.count()
                 return True
             case _:
                 return False
+
+    def _steer(self, frame: ClientFrame) -> None:
+        """Do what a frame without an answer asks for."""
+        if isinstance(frame, Unsubscribe):
+            self._unsubscribe(frame.stream)
+        elif isinstance(frame, (Pause, Resume)) and (subscription := self._subscriptions.get(frame.stream)) is not None:
+            subscription.paused = isinstance(frame, Pause)
+            self._dirty.pop(subscription, None)
+            self.wake(subscription)
 
     async def _work(self) -> None:
         """Handle the frames that wait, one after the other."""
@@ -294,14 +300,18 @@ class Connection:
                     except UnbrokenError as error:
                         self._refuse(error, getattr(frame, "id", None), getattr(frame, "stream", None))
                 if len(inbox) < INBOX_MAX // 2 and self._inbox_bytes <= self._services.limits.frame_bytes_max // 2:
-                    self._release(BY_INBOX)
+                    self._gate.release(BY_INBOX)
         finally:
             self._busy = False
 
     async def _handle(self, frame: ClientFrame) -> None:
         services = self._services
-        self._share.request()
+        await self._share.turn()
+        if self._closed:
+            return
         match frame:
+            case Unsubscribe() | Pause() | Resume() | Heartbeat():
+                self._steer(frame)
             case Subscribe():
                 await self._subscribe(frame)
             case AppendFrame():
@@ -365,12 +375,12 @@ class Connection:
         by_name = principal.grants is None or principal.may(Verb.APPEND, stream.name)
         self._appends.add(frame, stream, by_name=by_name)
         if self._appends.flying >= self._services.limits.connection_pending_appends_max:
-            self._hold(BY_APPENDS)
+            self._gate.hold(BY_APPENDS)
 
     def _tell_outcomes(self) -> None:
         outcomes = self._appends.take_decided()
         if self._appends.flying < self._services.limits.connection_pending_appends_max // 2:
-            self._release(BY_APPENDS)
+            self._gate.release(BY_APPENDS)
         if self._closed:
             return
         acks: list[Ack] = []
@@ -485,16 +495,3 @@ class Connection:
         except DrainingError as error:
             self._busy = self._pumping = False
             self.fail(error)
-
-    def _hold(self, reason: int) -> None:
-        """Read nothing more from the peer while `reason` lasts."""
-        if not self._held:
-            self._wire.pause_reading()
-        self._held |= reason
-
-    def _release(self, reason: int) -> None:
-        """`reason` is over; read again when it was the last one."""
-        if self._held & reason:
-            self._held &= ~reason
-            if not self._held:
-                self._wire.resume_reading()

@@ -34,8 +34,12 @@ QUIET.setLevel(logging.INFO)
 TEXT: Final = Opcode.TEXT
 BINARY: Final = Opcode.BINARY
 CONTINUATION: Final = Opcode.CONT
-SLICE_BYTES: Final = 16 * 1024
-"""What is given to the parser at once: after each of them the rest of a read can be left as it came."""
+SLICE_BYTES_MIN: Final = 1024
+SLICE_BYTES_MAX: Final = 16 * 1024
+"""What is given to the parser at once: after each of them the rest of a read can be left as it came.
+
+Larger ones for whoever was not held lately: a kilobyte can be forty frames, each of which is parsed.
+"""
 
 
 class WebSocket(asyncio.Protocol):
@@ -50,6 +54,7 @@ class WebSocket(asyncio.Protocol):
         "_limits",
         "_on_lost",
         "_rest",
+        "_slice",
         "_transport",
         "_wire",
         "closing",
@@ -69,6 +74,7 @@ class WebSocket(asyncio.Protocol):
         self._early: deque[bytes | str] | None = None
         self._fragments: bytearray | None = None
         self._rest = b""
+        self._slice = SLICE_BYTES_MIN
         self.closing = False
         self._limits = services.limits
         self._controls: Bucket | None = None
@@ -90,9 +96,13 @@ class WebSocket(asyncio.Protocol):
         conn, connection = self._conn, self._connection
         size, done, over = len(data), 0, False
         while done < size and not connection.held and not over:
-            conn.receive_data(data[done : done + SLICE_BYTES])
-            done += SLICE_BYTES
+            step = self._slice
+            conn.receive_data(data[done : done + step])
+            done += step
             over = self._handle_events()
+            self._slice = min(2 * step, SLICE_BYTES_MAX)
+        if connection.held:
+            self._slice = SLICE_BYTES_MIN
         if done < size and not over:
             self._rest = data[done:]
             self._wire.on_resume = self._go_on
