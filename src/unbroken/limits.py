@@ -52,6 +52,8 @@ class Limits:
 
     # one connection
     frame_bytes_max: int = 8 * MIB
+    frame_seconds_max: float = 300.0
+    unfinished_frames_bytes_max: int = 64 * MIB
     connections_max: int = 20_000
     subscriptions_max: int = 1_000
     connection_buffer_bytes_max: int = 256 * KIB

@@ -33,6 +33,8 @@ MEANING: Final = {
     "catch_up_bytes_max": "What all viewers together take at once to catch up, shared equally: with many, in smaller pieces.",
     "catch_up_bytes_min": "What each viewer may take at once to catch up, however many there are; one message always comes.",
     "frame_bytes_max": "One WebSocket frame, in both directions.",
+    "frame_seconds_max": "How long a WebSocket frame may take from its first byte to its last.",
+    "unfinished_frames_bytes_max": "What has arrived of WebSocket frames that are not whole, of all connections.",
     "connections_max": "Open WebSockets; and, counted apart, open long responses.",
     "subscriptions_max": "Subscriptions of one connection.",
     "connection_buffer_bytes_max": "Unsent bytes of one connection; beyond it the viewer reads from the store, later.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from unbroken.limits import Limits
 from unbroken.protocol.codec import encode_server
 from unbroken.protocol.frames import Heartbeat, Notice
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, CLOSE_SILENT
+from unbroken.server.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from unbroken.observe.metrics import Metrics
@@ -42,6 +44,8 @@ class WebSocketConnectionManager:
         self._empty.set()
         self._draining = False
         self._degraded: StoreError | None = None
+        self.unfinished = Unfinished(limits, now=time.monotonic)
+        """The frames that have not arrived as a whole."""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -129,7 +133,9 @@ class WebSocketConnectionManager:
             if now - before > limits.silence_seconds_max / 2:
                 for connection in self._connections.values():
                     connection.heard_at = now  # this process stood still: nobody could be heard
+                self.unfinished.check(excused=True)
             before = now
+            self.unfinished.check()
             for connection in self:
                 if connection.heard or not connection.reading:
                     connection.heard = False

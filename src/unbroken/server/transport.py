@@ -21,6 +21,7 @@ from unbroken.identity import Principal
 from unbroken.quotas import Bucket
 from unbroken.server.connection import Connection
 from unbroken.server.manager import RETRY_AFTER_SECONDS
+from unbroken.server.refusal import CLOSE_SILENT
 from unbroken.server.wire import CLOSE_SECONDS_MAX, TransportWire
 
 if TYPE_CHECKING:
@@ -49,13 +50,17 @@ class WebSocket(asyncio.Protocol):
         "_conn",
         "_connection",
         "_controls",
+        "_deaf",
         "_early",
         "_fragments",
+        "_fresh",
         "_limits",
         "_on_lost",
+        "_part_bytes",
         "_rest",
         "_slice",
         "_transport",
+        "_unfinished",
         "_wire",
         "closing",
     )
@@ -73,6 +78,9 @@ class WebSocket(asyncio.Protocol):
         self._on_lost = on_lost
         self._early: deque[bytes | str] | None = None
         self._fragments: bytearray | None = None
+        self._unfinished = services.connections.unfinished
+        self._part_bytes = 0
+        self._fresh = self._deaf = False
         self._rest = b""
         self._slice = SLICE_BYTES_MIN
         self.closing = False
@@ -89,6 +97,8 @@ class WebSocket(asyncio.Protocol):
 
         A part of a long message is a sign of life too.
         """
+        if self._deaf:
+            return
         self._connection.heard = True
         if self._early or self._rest:
             self._rest += data
@@ -109,6 +119,8 @@ class WebSocket(asyncio.Protocol):
         connection.read_ends()
         if over:
             self._end()
+        elif conn.reader.buffer or self._fragments or self._part_bytes:
+            self._note_part()
 
     def eof_received(self) -> bool:
         """The peer has closed its half: so do we."""
@@ -118,6 +130,7 @@ class WebSocket(asyncio.Protocol):
         """The transport is gone, for whatever reason."""
         self._connection.lost()
         self._leave()
+        self._unfinished.forget(self)
         self._on_lost(exc)
 
     def pause_writing(self) -> None:
@@ -137,9 +150,11 @@ class WebSocket(asyncio.Protocol):
     def _handle_events(self) -> bool:
         """Handle what the parser has found; whether nothing that the peer sends counts any more."""
         conn = self._conn
-        messages = [self._whole(cast("Frame", event)) for event in conn.events_received()]
+        events = [self._whole(cast("Frame", event)) for event in conn.events_received()]
+        messages = [message for message in events if message is not None]
         if messages:
-            self._connection.receive(*[message for message in messages if message is not None])
+            self._fresh = True
+            self._connection.receive(*messages)
         if self._flooded:
             self.refuse(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
         output = conn.data_to_send()
@@ -160,6 +175,7 @@ class WebSocket(asyncio.Protocol):
         if early:
             self._early = deque(early)
             self._go_on()
+        self._note_part()
 
     def _go_on(self) -> None:
         """Hand on what was kept back, as far as the connection takes it; then read again."""
@@ -197,6 +213,39 @@ class WebSocket(asyncio.Protocol):
         else:
             self._count_control()
         return None
+
+    # --- a frame of which there is only a part ------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Whose connection it is."""
+        principal = self._connection.principal
+        return principal.tenant, principal.subject
+
+    @property
+    def excused(self) -> bool:
+        """Whether the rest of a frame is not read yet for reasons of our own."""
+        return not self._connection.reading
+
+    def give_up(self, error: OverloadedError | None) -> None:
+        """Close, for `error` or because a frame took too long; what there is of it is gone, and what comes is not kept."""
+        if error is not None:
+            self.refuse(error)
+        else:
+            self.close(CLOSE_SILENT, "a frame took too long")
+        self._deaf = True
+        self._leave()
+        self._fragments = None
+        self._conn.reader.discard()
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()  # the peer's answer to our close would be part of its frame
+
+    def _note_part(self) -> None:
+        fresh, self._fresh = self._fresh, False
+        self._part_bytes = len(self._conn.reader.buffer) + len(self._fragments or b"")
+        self._unfinished.note(self, self._part_bytes, fresh=fresh)
+
+    # --- control frames -----------------------------------------------------------------------------------------------
 
     def _count_control(self) -> None:
         """A ping costs its sender nothing and us an answer."""

@@ -1,0 +1,70 @@
+"""Who is let go when there is too much of unfinished frames, or one takes too long."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from unbroken.errors import OverloadedError
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.server.unfinished import Unfinished
+
+pytestmark = pytest.mark.scenario("SEC-003")
+
+
+class Socket:
+    """A receiver that remembers why it was given up."""
+
+    def __init__(self, subject: str = "alice") -> None:
+        self.owner = ("acme", subject)
+        self.excused = False
+        self.given_up: list[OverloadedError | None] = []
+
+    def give_up(self, error: OverloadedError | None) -> None:
+        self.given_up.append(error)
+
+
+class Time:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_slowest_of_the_larger_frames_of_the_greediest_owner_is_let_go() -> None:
+    time = Time()
+    unfinished = Unfinished(replace(DEFAULT_LIMITS, unfinished_frames_bytes_max=1_000), now=time)
+    small, slow, fast, other = Socket(), Socket(), Socket(), Socket("bob")
+    unfinished.note(small, 10, fresh=True)
+    unfinished.note(slow, 300, fresh=True)
+    unfinished.note(other, 350, fresh=True)
+    time.now = 10.0
+    unfinished.note(fast, 300, fresh=True)
+    assert unfinished.bytes == 960
+    unfinished.note(fast, 400, fresh=False)
+    assert [len(socket.given_up) for socket in (small, slow, fast, other)] == [0, 1, 0, 0]
+    assert isinstance(slow.given_up[0], OverloadedError)
+    assert unfinished.bytes == 760
+    for socket in (small, fast, other):
+        unfinished.note(socket, 0, fresh=True)
+    unfinished.forget(slow)
+    assert (len(unfinished), unfinished.bytes) == (0, 0)
+
+
+def test_time_in_which_we_did_not_read_is_nobodys_fault() -> None:
+    time = Time()
+    unfinished = Unfinished(DEFAULT_LIMITS, now=time)
+    socket, held = Socket(), Socket()
+    held.excused = True
+    for one in (socket, held):
+        unfinished.note(one, 10, fresh=True)
+    time.now = DEFAULT_LIMITS.frame_seconds_max + 1
+    unfinished.check(excused=True)
+    time.now += DEFAULT_LIMITS.frame_seconds_max
+    unfinished.check()
+    assert socket.given_up == []
+    time.now += 1
+    unfinished.check()
+    assert (socket.given_up, held.given_up) == ([None], [])
+    assert unfinished.bytes == 10
