@@ -184,7 +184,7 @@ class Connection:
     @property
     def held(self) -> bool:
         """Whether nothing more is to be received for now: the face keeps what it has read, as it came."""
-        return self._gate.shut
+        return self._gate.reasons != 0
 
     @property
     def reading(self) -> bool:

@@ -25,35 +25,31 @@ FRAMES_PER_TURN: Final = 16
 class Gate:
     """Open as long as there is no reason to keep it shut."""
 
-    __slots__ = ("_frames", "_loop", "_reasons", "_wire")
+    __slots__ = ("_frames", "_loop", "_wire", "reasons")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._loop = asyncio.get_running_loop()
-        self._reasons = 0
+        self.reasons = 0
+        """Of those above, the ones that there are: nothing is to be read for now unless it is 0."""
         self._frames = 0
-
-    @property
-    def shut(self) -> bool:
-        """Whether nothing is to be read for now."""
-        return self._reasons != 0
 
     @property
     def ours(self) -> bool:
         """Whether it is for our sake, so that the peer's silence means nothing."""
-        return self._reasons & (BY_INBOX | BY_APPENDS) != 0
+        return self.reasons & (BY_INBOX | BY_APPENDS) != 0
 
     def hold(self, reason: int) -> None:
         """Read nothing more from the peer while `reason` lasts."""
-        if not self._reasons:
+        if not self.reasons:
             self._wire.pause_reading()
-        self._reasons |= reason
+        self.reasons |= reason
 
     def release(self, reason: int) -> None:
         """`reason` is over; read again when it was the last one."""
-        if self._reasons & reason:
-            self._reasons &= ~reason
-            if not self._reasons:
+        if self.reasons & reason:
+            self.reasons &= ~reason
+            if not self.reasons:
                 self._wire.resume_reading()
 
     def count(self) -> None:

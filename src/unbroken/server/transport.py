@@ -104,13 +104,13 @@ class WebSocket(asyncio.Protocol):
             self._rest += data
             return
         conn, connection = self._conn, self._connection
-        size, done, over = len(data), 0, False
+        size, done, over, step = len(data), 0, False, self._slice
         while done < size and not connection.held and not over:
-            step = self._slice
             conn.receive_data(data[done : done + step])
             done += step
             over = self._handle_events()
-            self._slice = min(2 * step, SLICE_BYTES_MAX)
+            if done < size:
+                self._slice = step = min(2 * step, SLICE_BYTES_MAX)
         if connection.held:
             self._slice = SLICE_BYTES_MIN
         if done < size and not over:
@@ -150,11 +150,9 @@ class WebSocket(asyncio.Protocol):
     def _handle_events(self) -> bool:
         """Handle what the parser has found; whether nothing that the peer sends counts any more."""
         conn = self._conn
-        events = [self._whole(cast("Frame", event)) for event in conn.events_received()]
-        messages = [message for message in events if message is not None]
+        messages = [self._whole(cast("Frame", event)) for event in conn.events_received()]
         if messages:
-            self._fresh = True
-            self._connection.receive(*messages)
+            self._connection.receive(*[message for message in messages if message is not None])
         if self._flooded:
             self.refuse(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
         output = conn.data_to_send()
@@ -202,12 +200,14 @@ class WebSocket(asyncio.Protocol):
         opcode = frame.opcode
         if opcode is TEXT or opcode is BINARY:
             if frame.fin:
+                self._fresh = True
                 return bytes(frame.data)
             self._fragments = bytearray(frame.data)
         elif opcode is CONTINUATION:
             assert self._fragments is not None, "the parser lets no continuation through without a beginning"
             self._fragments += frame.data
             if frame.fin:
+                self._fresh = True
                 whole, self._fragments = bytes(self._fragments), None
                 return whole
         else:
