@@ -42,7 +42,7 @@ from unbroken.store.base import (
     grows,
 )
 
-__all__ = ["Change", "Decided", "Log", "weight"]
+__all__ = ["Change", "Decided", "Log", "settle", "weight"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Log:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # asking each time costs a system call
         future: asyncio.Future[WriteResult] = self._loop.create_future()
-        self.submit_to(partial(_settle, future), op)
+        self.submit_to(partial(settle, future), op)
         return future
 
     def submit_to(self, decided: Decided, op: WriteOp) -> None:
@@ -435,7 +435,7 @@ def _nobody(_outcome: WriteResult | UnbrokenError) -> None:
     """Whoever waited has been told already."""
 
 
-def _settle(future: asyncio.Future[WriteResult], outcome: WriteResult | UnbrokenError) -> None:
+def settle(future: asyncio.Future[WriteResult], outcome: WriteResult | UnbrokenError) -> None:
     """Hand an outcome to whoever waits, if anybody still does."""
     if future.done():
         return

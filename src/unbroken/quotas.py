@@ -16,7 +16,7 @@ from unbroken.errors import QuotaError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
-__all__ = ["Allowance", "Bucket", "Quotas", "Share", "Usage", "is_operator"]
+__all__ = ["Allowance", "Bucket", "Charge", "Quotas", "Share", "Usage", "is_charged"]
 
 LOCAL: Final = Principal()
 COUNT_RETRY_SECONDS: Final = 5
@@ -53,6 +53,15 @@ class Usage:
     open_streams: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The room that a write has taken of `principal`'s and the tenant's, until it is decided."""
+
+    principal: Principal
+    size_bytes: int
+    streams: int = 0
+
+
 class Bucket:
     """A token bucket of one second's worth that may go into debt, so that nothing is too large to pass."""
 
@@ -86,6 +95,8 @@ class _Account:
         "bytes",
         "connections",
         "messages",
+        "pending_bytes",
+        "pending_streams",
         "principal",
         "requests",
         "seen",
@@ -99,6 +110,7 @@ class _Account:
         self.principal = Principal(tenant, subject or "")
         self.allowance = allowance
         self.connections = self.subscriptions = self.arriving_bytes = 0
+        self.pending_bytes = self.pending_streams = 0
         self.requests = Bucket(allowance.requests_per_second, now)
         self.messages = Bucket(allowance.messages_per_second, now)
         self.bytes = Bucket(allowance.bytes_per_second, now)
@@ -113,7 +125,8 @@ class _Account:
     def idle(self, now: float) -> bool:
         """Whether nothing is lost when it is forgotten: nothing is taken, and nothing is owed."""
         owed = self.requests.wait(now) or self.append_wait(now)[0]
-        return not (self.connections or self.subscriptions or self.arriving_bytes or owed)
+        undecided = self.pending_bytes or self.pending_streams
+        return not (self.connections or self.subscriptions or self.arriving_bytes or undecided or owed)
 
     def check_count(self, what: str, count: int = 1) -> None:
         most: int = getattr(self.allowance, what)
@@ -122,12 +135,12 @@ class _Account:
 
     def check_room(self) -> None:
         most, usage = self.allowance.stored_bytes, self.usage
-        if most and usage is not None and usage.stored_bytes >= most:
+        if most and usage is not None and usage.stored_bytes + self.pending_bytes >= most:
             raise self.exceeded("stored_bytes", ROOM_RETRY_SECONDS)
 
     def check_open(self) -> None:
         most, usage = self.allowance.open_streams, self.usage
-        if most and usage is not None and usage.open_streams >= most:
+        if most and usage is not None and usage.open_streams + self.pending_streams >= most:
             raise self.exceeded("open_streams", ROOM_RETRY_SECONDS)
 
     def append_wait(self, now: float) -> tuple[float, str]:
@@ -135,8 +148,23 @@ class _Account:
         messages, size = self.messages.wait(now), self.bytes.wait(now)
         return (messages, "messages_per_second") if messages >= size else (size, "bytes_per_second")
 
-    def grow(self, size_bytes: int, streams: int = 0) -> None:
-        if self.usage is not None:
+    def check_append(self, now: float) -> None:
+        self.check_room()
+        seconds, limit = self.append_wait(now)
+        if seconds:
+            raise self.exceeded(limit, seconds)
+
+    def take(self, messages: int, size_bytes: int) -> None:
+        self.messages.take(messages)
+        self.bytes.take(size_bytes)
+        self.pending_bytes += size_bytes
+
+    def settle(self, size_bytes: int, streams: int, *, stored: bool) -> None:
+        self.pending_bytes -= size_bytes
+        self.pending_streams -= streams
+        assert self.pending_bytes >= 0, "what is decided was charged"
+        assert self.pending_streams >= 0, "what is decided was charged"
+        if stored and self.usage is not None:
             self.usage = Usage(self.usage.stored_bytes + size_bytes, self.usage.open_streams + streams)
 
     def exceeded(self, what: str, seconds: float) -> QuotaError:
@@ -294,30 +322,26 @@ class Quotas:
 
     # --- appends and streams --------------------------------------------------------------------------------------------
 
-    def append(self, tenant: str, owner: str, messages: int, size_bytes: int) -> None:
-        """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged."""
-        if is_operator(tenant, owner):
-            return
-        accounts, now = self._pair(tenant, owner), self.now()
-        for account in accounts:
-            account.check_room()
-            seconds, limit = account.append_wait(now)
-            if seconds:
-                raise account.exceeded(limit, seconds)
-        for account in accounts:
-            account.messages.take(messages)
-            account.bytes.take(size_bytes)
-            account.grow(size_bytes)
+    def append(self, principal: Principal, messages: int, size_bytes: int) -> None:
+        """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged.
 
-    async def pace(self, tenant: str, owner: str) -> None:
+        Its room is held until `settle` says what became of it.
+        """
+        accounts, now = self._of(principal), self.now()
+        for account in accounts:
+            account.check_append(now)
+        for account in accounts:
+            account.take(messages, size_bytes)
+
+    async def pace(self, principal: Principal) -> None:
         """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""
-        if is_operator(tenant, owner):
+        if not is_charged(principal):
             return
         ends = self.now() + self._limits.append_wait_seconds_max
         while True:
             now = self.now()
             account, (seconds, limit) = max(
-                ((account, account.append_wait(now)) for account in self._pair(tenant, owner)),
+                ((account, account.append_wait(now)) for account in self._of(principal)),
                 key=lambda found: found[1][0],
             )
             if not seconds:
@@ -327,18 +351,24 @@ class Quotas:
             await asyncio.sleep(seconds)
 
     async def create(self, principal: Principal) -> None:
-        """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any."""
-        if is_operator(principal.tenant, principal.subject):
-            return
-        accounts = self._pair(principal.tenant, principal.subject)
-        for subject, account in zip((principal.subject, None), accounts, strict=True):
+        """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any.
+
+        It is held as one of them until `settle` says what became of it.
+        """
+        for account in self._of(principal):
             if account.usage is None and account.bounded:
-                account.usage = await self._usage_of(principal.tenant, subject)
+                account.usage = await self._usage_of(principal.tenant, account.principal.subject or None)
+        accounts = self._of(principal)  # again: one on which nothing happens is forgotten
         for account in accounts:
             account.check_room()
             account.check_open()
         for account in accounts:
-            account.grow(0, 1)
+            account.pending_streams += 1
+
+    def settle(self, charge: Charge, *, stored: bool) -> None:
+        """What was charged is decided: it is stored from now on, or its room is given back."""
+        for account in self._of(charge.principal):
+            account.settle(charge.size_bytes, charge.streams, stored=stored)
 
     # --- upkeep ---------------------------------------------------------------------------------------------------------
 
@@ -360,12 +390,10 @@ class Quotas:
 
     def _of(self, principal: Principal) -> tuple[_Account, ...]:
         """The accounts of who asks and of the tenant; none for the operator, but for links and keys handed on by it."""
-        if principal.grants is None and is_operator(principal.tenant, principal.subject):
+        if not is_charged(principal):
             return ()
-        return self._pair(principal.tenant, principal.subject)
-
-    def _pair(self, tenant: str, subject: str) -> tuple[_Account, _Account]:
-        return self._account(tenant, subject), self._account(tenant, None)
+        tenant = principal.tenant
+        return self._account(tenant, principal.subject), self._account(tenant, None)
 
     def _account(self, tenant: str, subject: str | None) -> _Account:
         account = self._accounts.get((tenant, subject))
@@ -376,6 +404,6 @@ class Quotas:
         return account
 
 
-def is_operator(tenant: str, subject: str) -> bool:
-    """Whether what is theirs is never charged to anybody."""
-    return subject == LOCAL.subject and tenant == LOCAL.tenant
+def is_charged(principal: Principal) -> bool:
+    """Whether what it does is charged to anybody: all but the operator itself, who has no grants."""
+    return principal.grants is not None or principal.subject != LOCAL.subject or principal.tenant != LOCAL.tenant

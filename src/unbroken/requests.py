@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from unbroken.errors import InvalidError, TooLargeError
+from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.messages import NewMessage, check_depth, check_name
 from unbroken.store.base import Close, Fork, Producer
@@ -45,6 +46,7 @@ class AppendOptions:
 
     `by_name`: what is meant is the stream that has the name when the append takes effect, should the known one be gone.
     `verbatim`: nothing is taken out of the messages, whose digest is announced elsewhere; no face offers it.
+    `by`: who asks, and is charged; None is the owner of the stream.
     """
 
     producer: Producer | None = None
@@ -54,6 +56,7 @@ class AppendOptions:
     by_name: bool = False
     beside_lease: bool = False
     verbatim: bool = False
+    by: Principal | None = None
 
 
 PLAIN: Final = AppendOptions()

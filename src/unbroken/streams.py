@@ -46,10 +46,11 @@ from unbroken.messages import (
     encode_message,
     files_prefix,
 )
+from unbroken.metered import Metered
 from unbroken.observe.deeds import Deeds
 from unbroken.protocol.chain import genesis
 from unbroken.protocol.salts import SALT_BYTES
-from unbroken.quotas import Quotas
+from unbroken.quotas import Charge, Quotas, is_charged
 from unbroken.redaction.redactor import Redactor
 from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
 from unbroken.store.base import (
@@ -91,6 +92,7 @@ class Streams:
         self.limits = limits
         self.clock = clock
         self.quotas = Quotas(limits, store.usage, now=lambda: asyncio.get_running_loop().time())
+        self._metered = Metered(log, self.quotas)
         self.deeds = Deeds()
         """Told of everything that somebody changes or deletes."""
         self._verifying = asyncio.Lock()
@@ -136,38 +138,40 @@ class Streams:
         return admit(principal, name, found, may)
 
     async def _create(self, principal: Principal, name: str, new: NewStream) -> Created:
+        op = self._creating(principal, name, new)
         try:
             await self.quotas.create(principal)
         except QuotaError:
             if (found := await self.store.get(principal, name)) is None:
                 raise
             return Created(found, created=False)
+        result = await self._metered.write(op, Charge(principal, 0, streams=1))
+        assert isinstance(result, Created)
+        return result
+
+    def _creating(self, principal: Principal, name: str, new: NewStream) -> CreateStream:
         now = self.clock.now_ms()
         lease = new.lease
         seconds = self.lease_seconds(new.lease_seconds)
-        result = await self.log.write(
-            CreateStream(
-                principal=principal,
-                name=name,
-                now_ms=now,
-                kind=new.kind,
-                content_type=new.content_type,
-                session=new.session,
-                metadata=self.redacted(new.metadata),
-                ttl_seconds=new.ttl_seconds,
-                expires_ms=new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000,
-                fork=new.fork,
-                messages=self._encode(new.messages, now, lease.id if lease else None),
-                close=self._closing(new.close),
-                lease_producer=lease.id if lease else None,
-                lease_epoch=lease.epoch if lease else 0,
-                lease_until_ms=now + int(seconds * 1000) if lease else None,
-                run=new.run,
-                salt_seed=secrets.token_bytes(SALT_BYTES),
-            )
+        return CreateStream(
+            principal=principal,
+            name=name,
+            now_ms=now,
+            kind=new.kind,
+            content_type=new.content_type,
+            session=new.session,
+            metadata=self.redacted(new.metadata),
+            ttl_seconds=new.ttl_seconds,
+            expires_ms=new.expires_ms if new.ttl_seconds is None else now + new.ttl_seconds * 1000,
+            fork=new.fork,
+            messages=self._encode(new.messages, now, lease.id if lease else None),
+            close=self._closing(new.close),
+            lease_producer=lease.id if lease else None,
+            lease_epoch=lease.epoch if lease else 0,
+            lease_until_ms=now + int(seconds * 1000) if lease else None,
+            run=new.run,
+            salt_seed=secrets.token_bytes(SALT_BYTES),
         )
-        assert isinstance(result, Created)
-        return result
 
     async def get(self, principal: Principal, name: str, *, may: Verb, deleted: bool = False) -> StreamInfo:
         """The stream as it is now, for one who may do `may` with it: what is given is the right to do that, and no more.
@@ -198,20 +202,21 @@ class Streams:
         Raises at once `InvalidError` and `TooLargeError` for bad messages, `OverloadedError` and `DrainingError` when it
         was not queued, `QuotaError` when its owner or tenant may not have it now.
         """
-        return self.log.submit(self._append(stream, messages, options))
+        return self._metered.submit(*self._charged_append(stream, messages, options))
 
     def append_to(
         self, decided: Decided, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions = PLAIN
     ) -> None:
         """As `append`, with a function that is told the outcome in place of a future."""
-        self.log.submit_to(decided, self._append(stream, messages, options))
+        self._metered.submit_to(decided, *self._charged_append(stream, messages, options))
 
-    def append_encoded(self, decided: Decided, stream: StreamInfo, messages: tuple[bytes, ...]) -> None:
+    def append_encoded(
+        self, decided: Decided, stream: StreamInfo, messages: tuple[bytes, ...], charge: Charge | None
+    ) -> None:
         """As `append_to` with `by_name`, for messages that `encode` has given and `charge` has let pass."""
         now = self.clock.now_ms()
-        self.log.submit_to(
-            decided, Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now, name_of=stream)
-        )
+        op = Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now, name_of=stream)
+        self._metered.submit_to(decided, op, charge)
 
     def encode(self, messages: Sequence[NewMessage]) -> tuple[bytes, ...]:
         """The messages of one append without a producer, checked and encoded; raises what `append` raises at once."""
@@ -223,6 +228,12 @@ class Streams:
             raise InvalidError("an append has at least one message, or closes", field="messages")
         return self._encode(messages, now, None)
 
+    def _charged_append(
+        self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions
+    ) -> tuple[Append, Charge | None]:
+        op, by = self._append(stream, messages, options), _payer(stream, options.by)
+        return op, self.charge(by, op.messages) if is_charged(by) else None
+
     def _append(self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions) -> Append:
         if not messages and options.close is None:
             raise InvalidError("an append has at least one message, or closes", field="messages")
@@ -232,7 +243,6 @@ class Streams:
             check_producer(producer, self.limits)
         expected = options.expected_head
         encoded = self._encode(messages, now, producer.id if producer else None, verbatim=options.verbatim)
-        self.charge(stream, encoded)
         return Append(
             stream=stream.id,
             epoch=stream.epoch,
@@ -246,20 +256,22 @@ class Streams:
             beside_lease=options.beside_lease,
         )
 
-    def charge(self, stream: StreamInfo, encoded: Sequence[bytes]) -> None:
-        """Charge messages to whose they will be; `QuotaError` when it has used up what it may take."""
-        self.quotas.append(stream.tenant, stream.owner, len(encoded), sum(map(len, encoded)))
+    def charge(self, by: Principal, encoded: Sequence[bytes]) -> Charge:
+        """Charge messages to who appends them; `QuotaError` when it has used up what it may take."""
+        size = sum(map(len, encoded))
+        self.quotas.append(by, len(encoded), size)
+        return Charge(by, size)
 
-    async def room(self, stream: StreamInfo) -> None:
-        """Wait, within bounds, until the log and the rates of the stream's owner let an append pass."""
+    async def room(self, stream: StreamInfo, by: Principal | None = None) -> None:
+        """Wait, within bounds, until the log and the rates of who appends (None: of the owner) let an append pass."""
         await self.log.room()
-        await self.quotas.pace(stream.tenant, stream.owner)
+        await self.quotas.pace(_payer(stream, by))
 
     async def append_durably(
         self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions = PLAIN
     ) -> Appended:
         """Append and wait until it is durable, waiting for room first; a rejection is raised as its error."""
-        await self.room(stream)
+        await self.room(stream, options.by)
         result = await self.append(stream, messages, options)
         if isinstance(result, Rejected):
             raise result.error
@@ -466,3 +478,8 @@ class Streams:
         if len(encoded) > 1 and sum(map(len, encoded)) > limits.append_bytes_max:
             raise TooLargeError(f"an append has at most {limits.append_bytes_max} bytes", limit="append_bytes_max")
         return encoded
+
+
+def _payer(stream: StreamInfo, by: Principal | None) -> Principal:
+    """Who is charged for an append to `stream`."""
+    return Principal(stream.tenant, stream.owner) if by is None else by

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unbroken.errors import QuotaError
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
-from unbroken.quotas import Bucket, Quotas, Usage
+from unbroken.quotas import Bucket, Charge, Quotas, Usage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 LIMITS = replace(
@@ -44,7 +44,14 @@ class World:
         return self.held.get((tenant, subject), Usage())
 
     def append(self, principal: Principal, messages: int = 1, size_bytes: int = 1) -> None:
-        self.quotas.append(principal.tenant, principal.subject, messages, size_bytes)
+        """One that is stored."""
+        self.quotas.append(principal, messages, size_bytes)
+        self.quotas.settle(Charge(principal, size_bytes), stored=True)
+
+    async def create(self, principal: Principal) -> None:
+        """One that is stored."""
+        await self.quotas.create(principal)
+        self.quotas.settle(Charge(principal, 0, streams=1), stored=True)
 
 
 def limit_of(error: pytest.ExceptionInfo[QuotaError]) -> object:
@@ -146,20 +153,20 @@ def test_one_owner_may_use_up_what_is_the_tenant_s_but_no_other_tenant_s() -> No
 async def test_new_streams_are_refused_when_there_are_too_many_open_ones() -> None:
     world = World()
     world.held["acme", "alice"] = Usage(open_streams=1)
-    await world.quotas.create(ALICE)
+    await world.create(ALICE)
     with pytest.raises(QuotaError) as error:
-        await world.quotas.create(ALICE)
+        await world.create(ALICE)
     assert limit_of(error) == "owner_open_streams_max"
-    await world.quotas.create(BOB)
+    await world.create(BOB)
     world.held["acme", "alice"] = Usage(open_streams=0)  # some have ended
     await world.quotas.refresh()
-    await world.quotas.create(ALICE)
+    await world.create(ALICE)
 
 
 async def test_what_is_stored_is_bounded_also_between_two_looks() -> None:
     world = World()
-    await world.quotas.create(ALICE)
-    await world.quotas.create(BOB)
+    await world.create(ALICE)
+    await world.create(BOB)
     for _ in range(5):
         world.append(ALICE, size_bytes=1_000)
         world.now += 2
@@ -177,15 +184,51 @@ async def test_what_is_stored_is_bounded_also_between_two_looks() -> None:
     world.append(ALICE)
 
 
+async def test_what_was_not_stored_is_given_back_and_what_is_undecided_counts() -> None:
+    world = World()
+    await world.quotas.refresh()
+    for principal in (ALICE, BOB):
+        await world.create(principal)
+    for _ in range(20):
+        world.quotas.append(ALICE, 1, 4_999)
+        world.quotas.settle(Charge(ALICE, 4_999), stored=False)
+        await world.quotas.create(ALICE)
+        world.quotas.settle(Charge(ALICE, 0, streams=1), stored=False)
+        world.now += 10
+    world.append(BOB)
+    world.quotas.append(ALICE, 1, 5_000)
+    world.now += 10
+    await world.quotas.refresh()  # the store does not hold it yet
+    with pytest.raises(QuotaError) as error:
+        world.append(ALICE)
+    assert limit_of(error) == "owner_stored_bytes_max"
+    world.quotas.settle(Charge(ALICE, 5_000), stored=False)
+    world.append(ALICE)
+
+
+async def test_an_account_with_something_undecided_is_not_forgotten() -> None:
+    world = World()
+    world.quotas.append(ALICE, 1, 100)
+    for _ in range(2):
+        world.now += 60
+        await world.quotas.refresh()
+    assert len(world.quotas) == 2
+    world.quotas.settle(Charge(ALICE, 100), stored=False)
+    for _ in range(2):
+        world.now += 60
+        await world.quotas.refresh()
+    assert len(world.quotas) == 0
+
+
 async def test_pace_waits_for_a_short_time_and_refuses_a_long_one() -> None:
     world = World()
-    await world.quotas.pace("acme", "alice")
+    await world.quotas.pace(ALICE)
     world.append(ALICE, messages=100)
     with pytest.raises(QuotaError) as error:
-        await world.quotas.pace("acme", "alice")
+        await world.quotas.pace(ALICE)
     assert limit_of(error) == "owner_messages_per_second_max"
     world.now += 20
-    await world.quotas.pace("acme", "alice")
+    await world.quotas.pace(ALICE)
 
 
 async def test_an_account_is_forgotten_when_nothing_is_taken_and_nothing_owed() -> None:
@@ -224,15 +267,23 @@ def test_the_operator_has_no_bounds() -> None:
     assert len(world.quotas) == 0
 
 
-def test_what_the_operator_has_handed_on_asks_within_bounds_and_writes_what_is_the_operator_s() -> None:
+async def test_what_the_operator_has_handed_on_asks_and_writes_within_bounds() -> None:
     world, link = World(), Principal(grants=(Grant("a", frozenset({Verb.READ})),))
     for _ in range(3):
         world.quotas.request(link)
     with pytest.raises(QuotaError):
         world.quotas.request(link)
     world.quotas.request(Principal())
-    for _ in range(100):
-        world.append(link, messages=100)
+    world.append(link, messages=10)
+    with pytest.raises(QuotaError):
+        world.append(link)
+    for _ in range(2):
+        await world.create(link)
+    with pytest.raises(QuotaError) as error:
+        await world.create(link)
+    assert limit_of(error) == "owner_open_streams_max"
+    world.append(Principal(), messages=100)
+    await world.create(Principal())
 
 
 def test_no_bound_is_no_bound() -> None:

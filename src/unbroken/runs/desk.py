@@ -161,7 +161,7 @@ class RunDesk:
             raise InvalidError("the answer is not one that the question allows", field="response") from None
         body = {"id": question, "response": response, "by": principal.by}
         message = NewMessage(kind="input", json=msgspec.Raw(msgspec.json.encode(body)))
-        options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True)
+        options = AppendOptions(producer=Producer(f"answer-{question}", 0, 0), beside_lease=True, by=principal)
         done = await self._streams.append_durably(stream, [message], options)
         if done.duplicate:
             raise _answered(question, stream)

@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from unbroken.errors import UnbrokenError
+from unbroken.identity import Principal
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import Ack, AppendFrame
-from unbroken.quotas import is_operator
+from unbroken.quotas import Charge, is_charged
 from unbroken.requests import AppendOptions
 from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.store.base import Appended, WriteResult
@@ -26,13 +27,16 @@ __all__ = ["AppendGroup", "Appends"]
 
 
 class AppendGroup:
-    """Appends that became one operation on `stream`: of each its number and how many of the messages are its own."""
+    """Appends that became one operation on `stream`: of each its number and how many of the messages are its own.
 
-    __slots__ = ("charged", "messages", "places", "size_bytes", "stream")
+    `by` is who is charged for them, None for one who is not.
+    """
 
-    def __init__(self, stream: StreamInfo) -> None:
+    __slots__ = ("by", "messages", "places", "size_bytes", "stream")
+
+    def __init__(self, stream: StreamInfo, by: Principal) -> None:
         self.stream = stream
-        self.charged = not is_operator(stream.tenant, stream.owner)
+        self.by = by if is_charged(by) else None
         self.places: list[tuple[int, int]] = []
         self.messages: list[bytes] = []
         self.size_bytes = 0
@@ -69,7 +73,7 @@ class Appends:
         self._decided: list[tuple[AppendGroup, WriteResult | UnbrokenError]] = []
         self.flying = 0
 
-    def add(self, frame: AppendFrame, stream: StreamInfo, *, by_name: bool) -> None:
+    def add(self, frame: AppendFrame, stream: StreamInfo, *, by: Principal, by_name: bool) -> None:
         """Submit an append, or gather it with others of this read when nothing but its messages is asked for.
 
         `by_name`: to whichever stream has the name when it takes effect; else to `stream` itself alone.
@@ -78,7 +82,7 @@ class Appends:
         check_written(stream)
         producer = frame.producer
         if by_name and producer is None and frame.expected_head is None and frame.close is None:
-            self._gather(frame, stream)
+            self._gather(frame, stream, by)
         else:
             self.submit()
             services = self._services
@@ -87,13 +91,14 @@ class Appends:
                 expected_head=frame.expected_head,
                 close=None if frame.close is None else close_of(frame.close, services.limits),
                 by_name=by_name,
+                by=by,
             )
-            group = AppendGroup(stream)
+            group = AppendGroup(stream, by)
             group.places.append((frame.id, len(frame.messages)))
             services.streams.append_to(partial(self._decide, group), stream, frame.messages, options)
         self.flying += 1
 
-    def _gather(self, frame: AppendFrame, stream: StreamInfo) -> None:
+    def _gather(self, frame: AppendFrame, stream: StreamInfo, by: Principal) -> None:
         """Appends of one read to one stream become one operation, as long as they are few and small."""
         streams, limits = self._streams, self._limits
         encoded = streams.encode(frame.messages)
@@ -105,10 +110,10 @@ class Appends:
             or group.size_bytes >= limits.compact_chunk_bytes
         ):
             self.submit()
-            group = AppendGroup(stream)
+            group = AppendGroup(stream, by)
         streams.log.check_room(group.size_bytes)
-        if group.charged:
-            streams.charge(stream, encoded)
+        if group.by is not None:
+            streams.charge(group.by, encoded)
         self._gathered = group
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded
@@ -119,7 +124,8 @@ class Appends:
         group, self._gathered = self._gathered, None
         if group is not None:
             decided = partial(self._decide, group)
-            self._services.streams.append_encoded(decided, group.stream, tuple(group.messages))
+            charge = None if group.by is None else Charge(group.by, group.size_bytes)
+            self._services.streams.append_encoded(decided, group.stream, tuple(group.messages), charge)
 
     def _decide(self, group: AppendGroup, outcome: WriteResult | UnbrokenError) -> None:
         """The appends of `group` are durable, or refused."""

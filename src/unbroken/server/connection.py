@@ -316,7 +316,7 @@ class Connection:
                 await self._subscribe(frame)
             case AppendFrame():
                 stream = self._remember(await self._stream(frame.stream, Verb.APPEND))
-                await services.streams.room(stream)
+                await services.streams.room(stream, self.principal)
                 self._append(frame, stream)
                 self._appends.submit()
             case CreateFrame():
@@ -373,7 +373,7 @@ class Connection:
     def _append(self, frame: AppendFrame, stream: StreamInfo) -> None:
         principal = self.principal
         by_name = principal.grants is None or principal.may(Verb.APPEND, stream.name)
-        self._appends.add(frame, stream, by_name=by_name)
+        self._appends.add(frame, stream, by=principal, by_name=by_name)
         if self._appends.flying >= self._services.limits.connection_pending_appends_max:
             self._gate.hold(BY_APPENDS)
 

@@ -53,6 +53,7 @@ async def append_messages(call: Call) -> Response:
         producer=None if body.producer is None else producer_of(body.producer),
         expected_head=body.expected_head,
         close=None if body.close is None else close_of(body.close, limits),
+        by=call.principal,
     )
     stream = check_written(await _stream_for(call, body.create, options))
     done = await call.services.streams.append_durably(stream, body.messages, options)

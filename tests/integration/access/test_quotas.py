@@ -20,8 +20,8 @@ from tests.support.speeds import Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
 from unbroken.client import Client
-from unbroken.identity import Principal, Verb
-from unbroken.limits import DEFAULT_LIMITS
+from unbroken.identity import Grant, Principal, Verb
+from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.requests import NewStream
 from unbroken.store.base import Read, StreamingMessageRepository
 
@@ -45,11 +45,11 @@ BURST = 60
 
 @asynccontextmanager
 async def server(
-    speed: Speed = Speed.STANDALONE, *, store: StreamingMessageRepository | None = None
+    speed: Speed = Speed.STANDALONE, *, store: StreamingMessageRepository | None = None, limits: Limits = NARROW
 ) -> AsyncIterator[Running]:
     """A server that lets nobody in without a credential."""
     access = Access(token="only-for-this-test")
-    async with running_server(speed, limits=NARROW, access=access, store=store) as running:
+    async with running_server(speed, limits=limits, access=access, store=store) as running:
         async with asyncio.timeout(CEILING_SECONDS):
             yield running
 
@@ -194,6 +194,61 @@ async def test_room_and_open_streams_are_bounded_across_restarts(kind: str, tmp_
             assert (await alice.delete("/v1/streams/b")).status_code == 204
             await running.services.quotas.refresh()
             assert (await alice.post("/v1/messages/c", json=big)).status_code == 200
+
+
+SMALL_TENANT = replace(DEFAULT_LIMITS, tenant_open_streams_max=3, tenant_stored_bytes_max=20_000)
+
+
+async def test_what_is_not_stored_takes_nothing_of_the_tenant_s() -> None:
+    async with server(limits=SMALL_TENANT) as running, caller(running, ALICE) as alice, caller(running, BOB) as bob:
+        assert [(await alice.put("/v1/streams/a")).status_code for _ in range(10)] == [201] + [200] * 9
+        assert (await bob.put("/v1/streams/b")).status_code == 201
+        producer = {"id": "one", "epoch": 1, "seq": 0}
+        big = {"messages": [{"text": "x" * 9_000}]}
+        for _ in range(4):
+            answer = await alice.post("/v1/messages/a", json={**big, "producer": producer})
+            assert answer.status_code == 200, answer.text
+        conflict = await alice.post("/v1/messages/a", json={**big, "expected_head": 7})
+        assert conflict.json()["code"] == "conflict"
+        assert (await alice.post("/v1/close/a", json={"state": "completed"})).status_code == 200
+        for _ in range(3):
+            ended = await alice.post("/v1/messages/a", json=big)
+            assert (ended.status_code, ended.json()["code"]) == (409, "ended")
+        async with running.peer(additional_headers=await bearer(running, ALICE)) as peer:
+            for number in range(3):
+                await peer.send(type="append", id=number, stream="a", messages=[{"text": "x" * 9_000}])
+                assert (await peer.receive("error"))["code"] == "ended"
+        assert (await bob.post("/v1/messages/b", json={"messages": [{"text": "hello"}]})).status_code == 200
+
+
+async def test_keys_that_the_operator_has_handed_on_write_within_bounds_and_the_operator_without() -> None:
+    worker = NewToken(grants=(Grant("w/", frozenset({Verb.APPEND}), prefix=True),))
+    many = {"messages": [{"text": "x"}] * 40}
+    async with server() as running, AsyncExitStack() as stack:
+        headers, own = [
+            {"Authorization": f"Bearer {(await running.services.tokens.make(Principal(), new)).secret}"}
+            for new in (worker, NewToken())
+        ]
+        key, operator = [
+            await stack.enter_async_context(httpx2.AsyncClient(base_url=running.url, headers=each))
+            for each in (headers, own)
+        ]
+        for name in "abc":
+            assert (await key.put(f"/v1/streams/w/{name}")).status_code == 201
+        exceeded(await key.put("/v1/streams/w/d"), "owner_open_streams_max")
+        assert (await operator.put("/v1/streams/w/d")).status_code == 201
+        async with running.peer(additional_headers=headers) as peer:
+            await peer.send(type="append", id=0, stream="w/a", messages=[{"text": "x"}])
+            await peer.receive("acks")
+            for number in range(1, 5):  # these are gathered
+                await peer.send(type="append", id=number, stream="w/a", messages=[{"text": "x"}] * 40)
+            assert (await peer.receive("error"))["code"] == "quota_exceeded"
+        exceeded(await key.post("/v1/messages/w/a", json=many), "owner_messages_per_second_max")
+        options: dict[str, Any] = {"content": '{"y": 1}', "headers": {"Content-Type": "application/json"}}
+        exceeded(await key.post("/v1/stream/w/a", **options), "owner_messages_per_second_max")
+        for _ in range(3):
+            assert (await operator.post("/v1/messages/w/a", json=many)).status_code == 200
+        assert (await operator.post("/v1/stream/w/a", **options)).status_code == 204
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

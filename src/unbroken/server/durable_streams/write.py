@@ -82,7 +82,9 @@ async def append(exchange: Exchange) -> None:
     if body and not info.state.terminal:
         messages = _checked_messages(exchange, info, request, body)
     close = COMPLETED if request.closed or info.state.terminal else None
-    options = AppendOptions(producer=request.producer, writer_seq=request.writer_seq, close=close)
+    options = AppendOptions(
+        producer=request.producer, writer_seq=request.writer_seq, close=close, by=exchange.principal
+    )
     try:
         result = await exchange.services.streams.append_durably(info, messages, options)
     except EndedError as error:
