@@ -350,19 +350,23 @@ class Quotas:
                 raise account.exceeded(limit, seconds)
             await asyncio.sleep(seconds)
 
-    async def create(self, principal: Principal) -> None:
-        """Charge a new stream; `QuotaError` when there are too many open ones, or no room for any.
+    async def create(self, principal: Principal, messages: int = 0, size_bytes: int = 0) -> None:
+        """Charge a new stream and what it begins with; `QuotaError` when there are too many open ones, or no room for any.
 
-        It is held as one of them until `settle` says what became of it.
+        It is held as one of them, with its room, until `settle` says what became of it.
         """
         for account in self._of(principal):
             if account.usage is None and account.bounded:
                 account.usage = await self._usage_of(principal.tenant, account.principal.subject or None)
-        accounts = self._of(principal)  # again: one on which nothing happens is forgotten
+        accounts, now = self._of(principal), self.now()  # again: one on which nothing happens is forgotten
         for account in accounts:
-            account.check_room()
             account.check_open()
+            if messages:
+                account.check_append(now)
+            else:
+                account.check_room()
         for account in accounts:
+            account.take(messages, size_bytes)
             account.pending_streams += 1
 
     def settle(self, charge: Charge, *, stored: bool) -> None:

@@ -139,13 +139,16 @@ class Streams:
 
     async def _create(self, principal: Principal, name: str, new: NewStream) -> Created:
         op = self._creating(principal, name, new)
+        count, size = len(op.messages), sum(map(len, op.messages))
         try:
-            await self.quotas.create(principal)
+            if count:
+                await self.quotas.pace(principal)
+            await self.quotas.create(principal, count, size)
         except QuotaError:
             if (found := await self.store.get(principal, name)) is None:
                 raise
             return Created(found, created=False)
-        result = await self._metered.write(op, Charge(principal, 0, streams=1))
+        result = await self._metered.write(op, Charge(principal, size, streams=1))
         assert isinstance(result, Created)
         return result
 

@@ -196,6 +196,26 @@ async def test_room_and_open_streams_are_bounded_across_restarts(kind: str, tmp_
             assert (await alice.post("/v1/messages/c", json=big)).status_code == 200
 
 
+async def test_the_messages_that_a_stream_begins_with_are_charged_as_appends_are() -> None:
+    limits = replace(NARROW, owner_bytes_per_second_max=1_000)
+    headers = {"Content-Type": "application/octet-stream", "Stream-Closed": "true"}
+    async with server(limits=limits) as running, caller(running, ALICE) as alice, caller(running, BOB) as bob:
+        body: dict[str, Any] = {"content": b"x" * 8_000, "headers": headers}
+        assert (await alice.put("/v1/stream/a", **body)).status_code == 201
+        exceeded(await alice.put("/v1/stream/b", **body), "owner_bytes_per_second_max")
+        exceeded(
+            await alice.post("/v1/messages/c", json={"create": {}, "messages": [{"text": "x"}]}),
+            "owner_bytes_per_second_max",
+        )
+        assert (await alice.put("/v1/stream/a", **body)).status_code == 200  # it is there already
+        assert (await alice.put("/v1/streams/d")).status_code == 201  # it begins with none
+        assert (await bob.put("/v1/stream/b", **body)).status_code == 201
+    async with server() as running, caller(running, ALICE) as alice:  # twice 8,000 bytes are 21,000 in base64
+        assert (await alice.put("/v1/stream/a", **body)).status_code == 201
+        assert (await alice.put("/v1/stream/b", **body)).status_code == 201
+        exceeded(await alice.put("/v1/stream/c", **body), "owner_stored_bytes_max")  # also between two looks
+
+
 SMALL_TENANT = replace(DEFAULT_LIMITS, tenant_open_streams_max=3, tenant_stored_bytes_max=20_000)
 
 
