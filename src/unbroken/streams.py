@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
+from weakref import WeakValueDictionary
 
 from unbroken.clock import Clock
 from unbroken.errors import (
@@ -96,6 +97,8 @@ class Streams:
         self.deeds = Deeds()
         """Told of everything that somebody changes or deletes."""
         self._verifying = asyncio.Lock()
+        self._verifying_of: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """Of each owner for whom something is verified now: of its own, one waits for the lock of all."""
         self.redactor: Redactor | None = None
         """What takes secrets out of all that is stored; set before anything is."""
 
@@ -361,7 +364,8 @@ class Streams:
     async def verify(self, stream: StreamInfo) -> Verification:
         """Recompute the hash chain over everything retained; reads in bounded steps and changes nothing.
 
-        However many are asked for, they take turns: one of them occupies the store, and others of the loop come between.
+        However many are asked for, they take turns, and so do their owners: one of them occupies the store, others of the
+        loop come between, and an owner waits for one step of each other owner before each of its own.
 
         The first message that does not fit is named in the result, or the stretch that it is in. Damage by somebody who
         recomputed what is stored beside the messages too shows behind it, where the first hash is that was left alone; damage
@@ -373,8 +377,10 @@ class Streams:
         check = Recomputing(stream, seq, await self.store.hash_at(stream.id, seq))
         if seq == 0 and check.head != genesis(stream.tenant, stream.name, stream.epoch) and not stream.forked_from:
             return check.broken(Seq(1), Seq(1))
+        owner = (stream.tenant, stream.owner)
+        turn = self._verifying_of.setdefault(owner, asyncio.Lock())
         while True:
-            async with self._verifying:
+            async with turn, self._verifying:
                 found = await self._read(stream, check.seq)
                 for batch in found.batches:
                     broken = check.take(batch)

@@ -22,8 +22,10 @@ from unbroken.auth.stored import NewToken
 from unbroken.client import Client
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.messages import StreamId, StreamInfo
 from unbroken.requests import NewStream
 from unbroken.store.base import Read, StreamingMessageRepository
+from unbroken.store.memory import MemoryStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 ALICE, BOB = Principal("acme", "alice"), Principal("acme", "bob")
@@ -300,3 +302,35 @@ async def test_however_many_chains_are_recomputed_others_come_between(
             assert not any(task.done() for task in verifying), "who asks for little waits for none of them"
         assert {task.result().bad for task in verifying} == {None}
         assert most == 1, "they leave the store's other readers to others"
+
+
+async def test_however_many_chains_one_owner_has_recomputed_another_waits_for_one_of_them_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = replace(DEFAULT_LIMITS, read_messages_max=10, compact_chunks_min=1_000)
+    async with running_parts(MemoryStore(limits), limits=limits) as parts:
+        streams: dict[str, StreamInfo] = {}
+        for owner in (ALICE, BOB):
+            stream = (await parts.streams.create(owner, "a", NewStream())).stream
+            for number in range(10):
+                await parts.streams.append_durably(stream, texts(*[str(number)] * 10))
+            streams[owner.subject] = await parts.streams.get(owner, "a", may=Verb.READ)
+        order: list[str] = []
+        original = parts.store.read
+
+        async def read(stream: StreamId, *asked: Any, **more: Any) -> Read:
+            order.append("bob" if stream == streams["bob"].id else "alice")
+            return await original(stream, *asked, **more)
+
+        monkeypatch.setattr(parts.store, "read", read)
+        async with asyncio.timeout(CEILING_SECONDS), asyncio.TaskGroup() as tasks:
+            for _ in range(20):
+                tasks.create_task(parts.streams.verify(streams["alice"]))
+            while len(order) < 3:
+                await asyncio.sleep(0)
+            verified = await parts.streams.verify(streams["bob"])
+            assert order.count("alice") < 20 * 11, "they were done before: nothing is shown"
+        assert verified.bad is None
+    begun = len(order) - order[::-1].index("bob")
+    between = "".join(name[0] for name in order[order.index("bob") : begun]).split("b")
+    assert max(map(len, between)) <= 2, "one that had begun, and one that was before it"
