@@ -11,8 +11,9 @@ from functools import partial
 
 from unbroken.errors import UnbrokenError, UnknownOutcomeError
 from unbroken.log import Decided, Log, settle
-from unbroken.quotas import Charge, Quotas
-from unbroken.store.base import Appended, Created, Done, Rejected, WriteOp, WriteResult
+from unbroken.messages import SessionInfo
+from unbroken.quotas import Charge, Quotas, kept_bytes
+from unbroken.store.base import Appended, Created, Done, PutSession, Rejected, WriteOp, WriteResult
 
 __all__ = ["Metered"]
 
@@ -58,12 +59,25 @@ class Metered:
             raise result.error
         return result
 
+    async def put_session(self, op: PutSession, found: SessionInfo | None) -> WriteResult:
+        """Write `op`, charged for what its session will take more than `found` does.
+
+        One that is there changes its state also without room.
+        """
+        more = kept_bytes(op.metadata or "{}") - (0 if found is None else kept_bytes(found.metadata))
+        if more <= 0 or (found is not None and op.metadata is None):
+            return await self.write(op, None)
+        await self._quotas.keep(op.principal, more)
+        return await self.write(op, Charge(op.principal, more))
+
 
 def _is_stored(outcome: WriteResult | UnbrokenError) -> bool:
     """Whether what was to be written is there now and was not before; also when nobody knows."""
     match outcome:
-        case Created() | Done():
+        case Created():
             return outcome.created
+        case Done():
+            return True
         case Appended():
             return not outcome.duplicate
         case _:

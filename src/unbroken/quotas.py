@@ -16,11 +16,13 @@ from unbroken.errors import QuotaError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
-__all__ = ["Allowance", "Bucket", "Charge", "Quotas", "Share", "Usage", "is_charged"]
+__all__ = ["ROW_BYTES", "Allowance", "Bucket", "Charge", "Quotas", "Share", "Usage", "is_charged", "kept_bytes"]
 
 LOCAL: Final = Principal()
 COUNT_RETRY_SECONDS: Final = 5
 ROOM_RETRY_SECONDS: Final = 60
+ROW_BYTES: Final = 512
+"""What a stream or a session is taken to cost besides its messages and texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the store holds for somebody."""
+    """What the store holds for somebody: messages, and of each stream and session `kept_bytes`."""
 
     stored_bytes: int = 0
     open_streams: int = 0
@@ -350,15 +352,16 @@ class Quotas:
                 raise account.exceeded(limit, seconds)
             await asyncio.sleep(seconds)
 
-    async def create(self, principal: Principal, messages: int = 0, size_bytes: int = 0) -> None:
+    async def create(
+        self, principal: Principal, messages: int = 0, size_bytes: int = 0, *, beside_bytes: int = 0
+    ) -> None:
         """Charge a new stream and what it begins with; `QuotaError` when there are too many open ones, or no room for any.
+
+        `beside_bytes` is what is kept of it besides its messages, for which no rate holds.
 
         It is held as one of them, with its room, until `settle` says what became of it.
         """
-        for account in self._of(principal):
-            if account.usage is None and account.bounded:
-                account.usage = await self._usage_of(principal.tenant, account.principal.subject or None)
-        accounts, now = self._of(principal), self.now()  # again: one on which nothing happens is forgotten
+        accounts, now = await self._looked(principal), self.now()
         for account in accounts:
             account.check_open()
             if messages:
@@ -367,7 +370,16 @@ class Quotas:
                 account.check_room()
         for account in accounts:
             account.take(messages, size_bytes)
+            account.pending_bytes += beside_bytes
             account.pending_streams += 1
+
+    async def keep(self, principal: Principal, size_bytes: int) -> None:
+        """Charge room for what is no message; `QuotaError` when there is none. It is held until `settle`."""
+        accounts = await self._looked(principal)
+        for account in accounts:
+            account.check_room()
+        for account in accounts:
+            account.pending_bytes += size_bytes
 
     def settle(self, charge: Charge, *, stored: bool) -> None:
         """What was charged is decided: it is stored from now on, or its room is given back."""
@@ -399,6 +411,13 @@ class Quotas:
         tenant = principal.tenant
         return self._account(tenant, principal.subject), self._account(tenant, None)
 
+    async def _looked(self, principal: Principal) -> tuple[_Account, ...]:
+        """As `_of`, after a look at what the store holds where none was taken yet."""
+        for account in self._of(principal):
+            if account.usage is None and account.bounded:
+                account.usage = await self._usage_of(principal.tenant, account.principal.subject or None)
+        return self._of(principal)  # again: an account on which nothing happens is forgotten
+
     def _account(self, tenant: str, subject: str | None) -> _Account:
         account = self._accounts.get((tenant, subject))
         if account is None:
@@ -411,3 +430,8 @@ class Quotas:
 def is_charged(principal: Principal) -> bool:
     """Whether what it does is charged to anybody: all but the operator itself, who has no grants."""
     return principal.grants is not None or principal.subject != LOCAL.subject or principal.tenant != LOCAL.tenant
+
+
+def kept_bytes(*texts: str | None) -> int:
+    """What a stream or a session counts for besides messages, with these texts."""
+    return ROW_BYTES + sum(len(text.encode()) for text in texts if text is not None)

@@ -51,7 +51,7 @@ from unbroken.metered import Metered
 from unbroken.observe.deeds import Deeds
 from unbroken.protocol.chain import genesis
 from unbroken.protocol.salts import SALT_BYTES
-from unbroken.quotas import Charge, Quotas, is_charged
+from unbroken.quotas import Charge, Quotas, is_charged, kept_bytes
 from unbroken.redaction.redactor import Redactor
 from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
 from unbroken.store.base import (
@@ -143,15 +143,16 @@ class Streams:
     async def _create(self, principal: Principal, name: str, new: NewStream) -> Created:
         op = self._creating(principal, name, new)
         count, size = len(op.messages), sum(map(len, op.messages))
+        beside = kept_bytes(op.metadata, op.run, None if op.close is None else op.close.reason)
         try:
             if count:
                 await self.quotas.pace(principal)
-            await self.quotas.create(principal, count, size)
+            await self.quotas.create(principal, count, size, beside_bytes=beside)
         except QuotaError:
             if (found := await self.store.get(principal, name)) is None:
                 raise
             return Created(found, created=False)
-        result = await self._metered.write(op, Charge(principal, size, streams=1))
+        result = await self._metered.write(op, Charge(principal, size + beside, streams=1))
         assert isinstance(result, Created)
         return result
 
@@ -403,9 +404,10 @@ class Streams:
             check_json("metadata", metadata, self.limits.metadata_bytes_max, self.limits)
             metadata = self.redacted(metadata)
         with self.deeds.of(principal, "put", session=name):
-            result = await self.log.write(
-                PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
-            )
+            op = PutSession(principal=principal, name=name, now_ms=self.clock.now_ms(), state=state, metadata=metadata)
+            charged = is_charged(principal)
+            found = await self.store.get_session(principal, name) if charged else None
+            result = await (self._metered.put_session(op, found) if charged else self.log.write(op))
         assert isinstance(result, Done)
         return result
 

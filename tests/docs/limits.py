@@ -50,7 +50,7 @@ MEANING: Final = {
     "owner_requests_per_second_max": "HTTP requests, handshakes and frames that are no appends, of one owner.",
     "owner_messages_per_second_max": "Messages appended to one owner's streams.",
     "owner_bytes_per_second_max": "Encoded bytes appended to one owner's streams.",
-    "owner_stored_bytes_max": "Encoded bytes stored in one owner's streams.",
+    "owner_stored_bytes_max": "Encoded bytes stored in one owner's streams, and what is kept of streams and sessions beside.",
     "owner_open_streams_max": "Streams of one owner that have not ended.",
     "tenant_connections_max": "As for an owner, for all owners of a tenant together.",
     "tenant_subscriptions_max": "As for an owner, for all owners of a tenant together.",

@@ -274,7 +274,10 @@ class StreamingMessageRepository(CredentialRepository, Protocol):
         ...
 
     async def usage(self, tenant: str, owner: str | None) -> Usage:
-        """What is stored for the owner, or (None) for the whole tenant; the cost grows with the number of their streams."""
+        """What is stored for the owner, or (None) for the whole tenant, at the size of what is stored of texts.
+
+        The cost grows with the number of their streams and sessions.
+        """
         ...
 
     async def get_session(self, principal: Principal, name: str) -> SessionInfo | None: ...

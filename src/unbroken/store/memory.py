@@ -26,7 +26,7 @@ from unbroken.messages import (
     join_encoded,
 )
 from unbroken.protocol.chain import leaf_marks
-from unbroken.quotas import Usage
+from unbroken.quotas import Usage, kept_bytes
 from unbroken.store import reading
 from unbroken.store.apply import apply
 from unbroken.store.base import (
@@ -231,8 +231,10 @@ class MemoryStore(MemoryCredentials):
         with self._lock:
             entries = self._tables.entries.values()
             found = [e.info for e in entries if e.fixed.tenant == tenant and owner in {None, e.fixed.owner}]
+            sessions = [s for _, s in self._tables.sessions.values() if s.tenant == tenant and owner in {None, s.owner}]
         alive = [info for info in found if not (info.state.terminal or info.deleted)]
-        return Usage(sum(info.size_bytes for info in found), len(alive))
+        stored = sum(info.size_bytes + kept_bytes(info.metadata, info.reason, info.run) for info in found)
+        return Usage(stored + sum(kept_bytes(session.metadata) for session in sessions), len(alive))
 
     async def list_sessions(
         self, principal: Principal, *, limit: int, after: str | None, among: tuple[Grant, ...] | None = None

@@ -218,6 +218,34 @@ async def test_the_messages_that_a_stream_begins_with_are_charged_as_appends_are
         exceeded(await alice.put("/v1/stream/c", **body), "owner_stored_bytes_max")  # also between two looks
 
 
+async def test_sessions_and_what_is_said_of_streams_take_of_what_may_be_stored() -> None:
+    said = {"metadata": {"m": "y" * 5_000}}
+    async with server() as running, caller(running, ALICE) as alice, caller(running, BOB) as bob:
+
+        async def put(http: httpx2.AsyncClient, path: str, **body: Any) -> httpx2.Response:
+            return await http.put(path, json=body)
+
+        for _ in range(10):
+            assert (await put(alice, "/v1/sessions/s0", **said)).status_code in {200, 201}  # it takes no more than once
+        for number in range(1, 4):
+            assert (await put(alice, f"/v1/sessions/s{number}", **said)).status_code == 201
+        for _ in range(2):
+            exceeded(await put(alice, "/v1/sessions/more", **said), "owner_stored_bytes_max")
+            exceeded(await put(alice, "/v1/sessions/more"), "owner_stored_bytes_max")
+            exceeded(await put(alice, "/v1/streams/more"), "owner_stored_bytes_max")
+            assert (await put(alice, "/v1/sessions/s0", state="paused")).status_code == 200
+            assert (await put(alice, "/v1/sessions/s0", metadata={})).status_code == 200
+            assert (await put(bob, "/v1/sessions/s0", **said)).status_code in {200, 201}
+            await running.services.quotas.refresh()
+            assert (await put(alice, "/v1/sessions/s0", **said)).status_code == 200  # it was less meanwhile
+        assert (await alice.delete("/v1/sessions/s1")).status_code == 204
+        await running.services.quotas.refresh()
+        for number in range(4, 8):
+            await put(alice, f"/v1/streams/t{number}", **said)
+            await alice.post(f"/v1/close/t{number}", json={"state": "completed"})
+        exceeded(await put(alice, "/v1/streams/more"), "owner_stored_bytes_max")
+
+
 SMALL_TENANT = replace(DEFAULT_LIMITS, tenant_open_streams_max=3, tenant_stored_bytes_max=20_000)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from unbroken.errors import CorruptError, NotFoundError
 from unbroken.identity import Grant, Principal
 from unbroken.messages import Seq, SessionInfo, StreamId, StreamInfo
-from unbroken.quotas import Usage
+from unbroken.quotas import ROW_BYTES, Usage
 from unbroken.store import reading
 from unbroken.store.base import Batch, Page, Read, StreamFilter
 from unbroken.store.entry import Entry
@@ -94,7 +94,7 @@ class Reader:
     def usage(self, tenant: str, owner: str | None) -> Usage:
         query = QUERIES["usage_of_tenant" if owner is None else "usage_of_owner"]
         with self._db.snapshot():
-            row = self._db.one(query, (tenant,) if owner is None else (tenant, owner))
+            row = self._db.one(query, (tenant, ROW_BYTES) if owner is None else (tenant, ROW_BYTES, owner))
         assert row is not None
         stored, streams = row
         assert isinstance(stored, int)

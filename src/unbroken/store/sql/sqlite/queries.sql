@@ -109,12 +109,25 @@ WHERE id IN (
 ) AND id < ?3 AND (?9 IS NULL OR session = ?9) AND /*stream_filter*/
 ORDER BY id DESC LIMIT ?8;
 
+-- No text is read: its length stands at the beginning of its row.
 -- name: usage_of_owner
-SELECT coalesce(sum(size_bytes), 0), count(*) FILTER (WHERE ended_ms IS NULL AND deleted = 0) FROM stream INDEXED BY stream_by_owner
-WHERE tenant = ?1 AND owner = ?2;
+SELECT
+    coalesce(sum(?2 + size_bytes + octet_length(metadata) + octet_length(reason) + coalesce(octet_length(run), 0)), 0) + (
+        SELECT coalesce(sum(?2 + octet_length(metadata)), 0) FROM session INDEXED BY session_by_owner
+        WHERE tenant = ?1 AND owner = ?3
+    ),
+    count(*) FILTER (WHERE ended_ms IS NULL AND deleted = 0)
+FROM stream INDEXED BY stream_by_owner
+WHERE tenant = ?1 AND owner = ?3;
 
 -- name: usage_of_tenant
-SELECT coalesce(sum(size_bytes), 0), count(*) FILTER (WHERE ended_ms IS NULL AND deleted = 0) FROM stream INDEXED BY stream_by_owner
+SELECT
+    coalesce(sum(?2 + size_bytes + octet_length(metadata) + octet_length(reason) + coalesce(octet_length(run), 0)), 0) + (
+        SELECT coalesce(sum(?2 + octet_length(metadata)), 0) FROM session INDEXED BY session_by_owner
+        WHERE tenant = ?1
+    ),
+    count(*) FILTER (WHERE ended_ms IS NULL AND deleted = 0)
+FROM stream INDEXED BY stream_by_owner
 WHERE tenant = ?1;
 
 -- name: streams_of_session
