@@ -76,6 +76,13 @@ DISK_MUTATIONS: Final = (
         ("tests/integration/store/test_page_checksums.py",),
     ),
     Mutation(
+        "what is only in the write-ahead log has no checksums in a copy",
+        "src/unbroken/store/sqlite/connection.py",
+        "                _begin_like(self._raw, copy)\n",
+        "",
+        ("tests/integration/disk/test_backup_disk.py",),
+    ),
+    Mutation(
         "a backup grows under its own name",
         "src/unbroken/store/sqlite/backup.py",
         'path = target.with_name(target.name + ".partial")',

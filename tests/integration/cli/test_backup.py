@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,7 +17,9 @@ from tests.support.server import ServerProcess
 from unbroken import Client
 from unbroken.identity import Principal
 from unbroken.store.base import Durability
+from unbroken.store.keys import new_master_key
 from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.salvage import unsound_pages
 from unbroken.testing import History
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +103,32 @@ async def test_a_backup_under_load_is_a_verified_prefix_with_everything_acknowle
     assert report.anomalies == [], str(report)
     assert report.faults["appends during the backup"] > 0, "inconclusive: nothing was written meanwhile"
     assert target.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["in the clear", "encrypted"])
+async def test_a_live_database_with_much_in_its_write_ahead_log_is_backed_up(
+    tmp_path: Path, *, encrypted: bool
+) -> None:
+    """More than a connection's cache holds: a reader keeps the server from taking it into the file."""
+    key, target, chance = tmp_path / "master.keys", tmp_path / "backup.db", Random(20261127)
+    key.write_text(new_master_key(), encoding="ascii")
+    key.chmod(0o600)
+    given = ["--encryption-key-file", str(key)] if encrypted else []
+    async with ServerProcess(tmp_path, arguments=given) as server, Client(server.url) as client:
+        await client.create("a")
+        reader = connect(server.database)
+        reader.execute("BEGIN; SELECT count(*) FROM sqlite_schema").fetchall()
+        for number in range(20):
+            await client.append("a", [f"{number}.{part} {chance.randbytes(30_000).hex()}" for part in range(4)])
+        log = server.database.with_name("unbroken.db-wal")
+        assert log.stat().st_size > 4 << 20, "inconclusive: it is in the file already"
+        made = await Commands(tmp_path / "home", server.url)(
+            "backup", str(server.database), str(target), "--json", *given
+        )
+        reader.close()
+    assert made.status == 0, made.err
+    assert made.objects[0]["messages"] == 80
+    assert list(unsound_pages(target)) == []
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["over an old backup", "for the first time"])

@@ -300,6 +300,7 @@ class Connection:
             try:
                 copy.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").fetchall()
                 assert self._raw is not None
+                _begin_like(self._raw, copy)
                 with copy.backup("main", self._raw, "main") as backup:
                     while not backup.done:
                         backup.step(step_pages)
@@ -323,6 +324,17 @@ class Connection:
             raw.close(force=True)
         if not taken:
             self._files.let_go()
+
+
+def _begin_like(source: apsw.Connection, copy: apsw.Connection) -> None:
+    """Write page 1 of an empty copy, so that every page that is copied gets a checksum, where those of `source` have them.
+
+    Pages in the write-ahead log have none, and the layer that makes them knows only from page 1 that it shall; SQLite may
+    write others before it. What the page holds is overwritten by the source's.
+    """
+    copy.execute(f"PRAGMA page_size = {source.pragma('page_size')}")
+    copy.reserve_bytes("main", source.reserve_bytes("main", -1))
+    copy.execute("PRAGMA user_version = 1")
 
 
 class StillConnection(Connection):
