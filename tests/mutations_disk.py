@@ -83,10 +83,31 @@ DISK_MUTATIONS: Final = (
         ("tests/integration/disk/test_backup_disk.py",),
     ),
     Mutation(
+        "a copy takes the place of its source",
+        "src/unbroken/store/sqlite/backup.py",
+        "        if _same(path, source):\n",
+        "        if False:\n",
+        ("tests/integration/cli/test_copy_targets.py",),
+    ),
+    Mutation(
+        "a copy takes the place of a write-ahead log",
+        "src/unbroken/store/sqlite/backup.py",
+        "    if database is not None:\n",
+        "    if False:\n",
+        ("tests/integration/cli/test_copy_targets.py",),
+    ),
+    Mutation(
+        "a copy takes the place of a database that is open",
+        "src/unbroken/store/sqlite/backup.py",
+        "    if in_use(target):\n",
+        "    if False:\n",
+        ("tests/integration/cli/test_copy_targets.py",),
+    ),
+    Mutation(
         "a backup grows under its own name",
         "src/unbroken/store/sqlite/backup.py",
-        'path = target.with_name(target.name + ".partial")',
-        "path = target",
+        "return target.with_name(target.name + _PARTIAL)",
+        "return target",
         ("tests/integration/cli/test_backup.py",),
     ),
     Mutation(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from unbroken.clock import SystemClock
@@ -17,6 +17,7 @@ from unbroken.errors import (
     AlreadyExistsError,
     CorruptError,
     InUseError,
+    InvalidError,
     NotFoundError,
     StoreFullError,
     StoreUnavailableError,
@@ -29,7 +30,7 @@ from unbroken.store.sqlite.connection import Connection, StillConnection
 from unbroken.store.sqlite.examine import Examination, examine, is_database
 from unbroken.store.sqlite.schema import SQLiteTarget
 
-__all__ = ["Progress", "back_up", "check_target", "finish", "in_use", "partial", "restore", "verified"]
+__all__ = ["Progress", "alone", "back_up", "check_target", "finish", "in_use", "partial", "restore", "verified"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is done now, how much of it is done, and how much there is (0: nobody knows)."""
@@ -38,6 +39,9 @@ SHARED_FIRST = 0x40000002
 """Where SQLite locks a file that is open: a range of bytes beyond any data."""
 SHARED_SIZE = 510
 _BESIDE = ("-wal", "-shm", "-journal")
+_PARTIAL = ".partial"
+_OF_A_DATABASE = (*_BESIDE, "-ballast", _PARTIAL)
+"""What the names of files end with that are a database's own."""
 
 
 def _quiet(_what: str, _done: int, _of: int) -> None:
@@ -61,11 +65,12 @@ def back_up(
     False. Until all is well, `target` is what it was.
     """
     _check_source(source)
-    check_target(target, replace=replace)
+    check_target(source, target, replace=replace)
     with partial(target) as unfinished:
         _copy(Connection(source, limits, full=False, read_only=True), unfinished, progress)
         examination = verified(unfinished, limits, progress, ring)
-        finish(unfinished, target)
+        with alone(target):
+            finish(unfinished, target)
     return examination
 
 
@@ -84,8 +89,7 @@ def restore(
     server has the database open, else as `back_up`. The old database is kept beside the new one.
     """
     _check_source(source)
-    check_target(database, replace=replace)
-    _check_free(database)
+    check_target(source, database, replace=replace)
     with partial(database) as unfinished:
         beside = source.with_name(source.name + "-wal")
         written_to = beside.exists() and beside.stat().st_size > 0
@@ -93,7 +97,7 @@ def restore(
         _copy(kind, unfinished, progress)
         _migrate(unfinished, limits)
         examination = verified(unfinished, limits, progress, ring)
-        with _alone(database):
+        with alone(database):
             kept = _set_aside(database)
             finish(unfinished, database)
     return examination, kept
@@ -105,9 +109,9 @@ def partial(target: Path) -> Iterator[Path]:
 
     What a killed process left there is taken over; `InUseError` when somebody is at it.
     """
-    path = target.with_name(target.name + ".partial")
+    path = _unfinished(target)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnavailableError(f"{path} cannot be made: {error.strerror}") from error
     try:
@@ -115,6 +119,8 @@ def partial(target: Path) -> Iterator[Path]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InUseError(f"another process is making {target} now") from None
+        if _locked(handle):
+            raise _used(path)
         os.ftruncate(handle, 0)
         try:
             yield path
@@ -148,12 +154,27 @@ def finish(unfinished: Path, target: Path) -> None:
 
 def in_use(database: Path) -> bool:
     """Whether a process has the database open."""
-    with suppress(FileNotFoundError), database.open("rb+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
-        except OSError:
-            return True
+    try:
+        with database.open("rb+") as file:
+            return _locked(file.fileno())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        reason = f"{database} cannot be opened for writing, so nobody can tell whether it is in use: {error.strerror}"
+        raise StoreUnavailableError(reason) from error
+
+
+def _locked(handle: int) -> bool:
+    """Whether another process has the file open as a database; if not, nobody can until `handle` is closed."""
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+    except OSError:
+        return True
     return False
+
+
+def _used(database: Path) -> InUseError:
+    return InUseError(f"a server or worker has {database} open")
 
 
 def _beside(path: Path) -> list[Path]:
@@ -165,15 +186,41 @@ def _check_source(source: Path) -> None:
         raise NotFoundError(f"there is no database {source}")
 
 
-def check_target(target: Path, *, replace: bool) -> None:
-    """`AlreadyExistsError` unless the file may be made."""
+def check_target(source: Path, target: Path, *, replace: bool) -> None:
+    """Refuse a target in whose place a copy of `source` would destroy more than the copy before it.
+
+    `InvalidError` for the source itself and for the files that are a database's own, by whatever name or link;
+    `AlreadyExistsError` unless the file may be made; `InUseError` while a process has it open.
+    """
+    for path in (target, _unfinished(target)):
+        if _same(path, source):
+            raise InvalidError(f"{path} is the database that is copied: give the copy a name of its own")
+    database = _owner(source, target)
+    if database is not None:
+        raise InvalidError(f"{target} is a file of the database {database}: give the copy a name of its own")
     if target.exists() and not (replace and target.is_file()):
         raise AlreadyExistsError(f"{target} is there already; --force replaces it")
+    if in_use(target):
+        raise _used(target)
 
 
-def _check_free(database: Path) -> None:
-    if in_use(database):
-        raise InUseError(f"a server or worker has {database} open")
+def _owner(source: Path, target: Path) -> Path | None:
+    """The database that a file of this name belongs to, be the file there or not."""
+    real, path = source.resolve(), target.resolve()
+    if any(_same(path, real.with_name(real.name + suffix)) for suffix in _OF_A_DATABASE):
+        return source
+    stems = [path.name.removesuffix(suffix) for suffix in _OF_A_DATABASE if path.name.endswith(suffix)]
+    return next((path.with_name(stem) for stem in stems if stem and path.with_name(stem).is_file()), None)
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether both names lead to one file that is there."""
+    return path.exists() and other.exists() and path.samefile(other)
+
+
+def _unfinished(target: Path) -> Path:
+    """Where `target` grows until it is whole."""
+    return target.with_name(target.name + _PARTIAL)
 
 
 def _copy(source: Connection, target: Path, progress: Progress) -> None:
@@ -212,16 +259,14 @@ def verified(path: Path, limits: Limits, progress: Progress, ring: Keyring | Non
 
 
 @contextmanager
-def _alone(database: Path) -> Iterator[None]:
+def alone(database: Path) -> Iterator[None]:
     """Nobody can open the database meanwhile; `InUseError` when somebody has."""
     if not database.exists():
         yield
         return
     with database.open("rb+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
-        except OSError:
-            raise InUseError(f"a server or worker has {database} open") from None
+        if _locked(file.fileno()):
+            raise _used(database)
         yield
 
 

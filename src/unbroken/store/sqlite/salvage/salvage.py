@@ -36,7 +36,7 @@ from unbroken.store.chunks import encode_chunk
 from unbroken.store.entry import Entry
 from unbroken.store.migrate import load_migrations, migrate
 from unbroken.store.sealing import Keyring
-from unbroken.store.sqlite.backup import Progress, check_target, finish, in_use, partial, verified
+from unbroken.store.sqlite.backup import Progress, alone, check_target, finish, in_use, partial, verified
 from unbroken.store.sqlite.connection import Connection, Value
 from unbroken.store.sqlite.rows import session_from_row, session_row, stream_row
 from unbroken.store.sqlite.salvage.pages import PageFile
@@ -107,7 +107,7 @@ def salvage(
         raise NotFoundError(f"there is no database {source}")
     if in_use(source):
         raise InUseError(f"a server or worker has {source} open")
-    check_target(target, replace=replace_target)
+    check_target(source, target, replace=replace_target)
     pages = PageFile(source, believed=means.believe_pages)
     try:
         with partial(target) as unfinished, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
@@ -123,7 +123,8 @@ def salvage(
             finally:
                 connection.close()
             examination = verified(unfinished, limits, progress, means.ring)
-            finish(unfinished, target)
+            with alone(target):
+                finish(unfinished, target)
     finally:
         pages.close()
     return Salvage(examination.streams, examination.messages - rebuilt.placeholders, tuple(rebuilt.lost))
