@@ -14,6 +14,7 @@ __all__ = ["TABLE_LEAF", "cells", "page_kind"]
 
 TABLE_LEAF = 13
 _INDEX_LEAF, _INDEX_INNER = 10, 2
+_KINDS = frozenset({TABLE_LEAF, _INDEX_LEAF, _INDEX_INNER})
 _HEADER_OF_FILE = 100
 _SIZES = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8, 8: 0, 9: 0}
 Fetch = Callable[[int], bytes]
@@ -25,13 +26,18 @@ def page_kind(page: bytes, number: int) -> int:
 
 
 def cells(page: bytes, number: int, usable: int, fetch: Fetch) -> Iterator[tuple[int, list[Value]]]:
-    """The rows on a page: (row id, values); for a table without row ids the id is 0. `fetch` gives overflow pages."""
+    """The rows on a page: (row id, values); for a table without row ids the id is 0. `fetch` gives overflow pages.
+
+    Of what only says that it is so large, as much is looked at as can lie on one page.
+    """
     start = _HEADER_OF_FILE if number == 1 else 0
     kind = page[start]
+    if kind not in _KINDS:
+        return
     first = start + (12 if kind == _INDEX_INNER else 8)
     count = int.from_bytes(page[start + 3 : start + 5], "big")
-    for at in range(first, min(first + 2 * count, usable - 1), 2):
-        place = int.from_bytes(page[at : at + 2], "big")
+    places = (int.from_bytes(page[at : at + 2], "big") for at in range(first, min(first + 2 * count, usable - 1), 2))
+    for place in dict.fromkeys(places):
         try:
             yield _cell(page, place, kind, usable, fetch)
         except (IndexError, struct.error, UnicodeDecodeError, ValueError):
@@ -45,8 +51,6 @@ def _cell(page: bytes, at: int, kind: int, usable: int, fetch: Fetch) -> tuple[i
     size, at = _varint(page, at)
     if kind == TABLE_LEAF:
         row_id, at = _varint(page, at)
-    elif kind not in {_INDEX_LEAF, _INDEX_INNER}:
-        raise ValueError("not a page with rows")
     if not 0 < size <= 2**31:
         raise ValueError("no row is that large")
     return row_id, _values(_payload(page, at, size, _local(size, kind, usable), usable, fetch))
