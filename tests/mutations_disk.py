@@ -104,6 +104,13 @@ DISK_MUTATIONS: Final = (
         ("tests/integration/cli/test_copy_targets.py",),
     ),
     Mutation(
+        "a salvage of something else says that nothing was lost",
+        "src/unbroken/store/sqlite/salvage/salvage.py",
+        "            if not found.recognised:\n",
+        "            if False:\n",
+        ("tests/integration/disk/test_salvage.py",),
+    ),
+    Mutation(
         "a backup grows under its own name",
         "src/unbroken/store/sqlite/backup.py",
         "return target.with_name(target.name + _PARTIAL)",

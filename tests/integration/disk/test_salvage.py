@@ -16,7 +16,7 @@ from tests.integration.disk.works import sound
 from tests.support.builders import ALICE, BOB, NOW_MS, append, build_world, create, encoded, token
 from tests.support.commands import Commands
 from tests.support.database import connect
-from unbroken.errors import InUseError
+from unbroken.errors import InUseError, StoreUnsupportedError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Message, Seq, StreamId, StreamState, decode_messages
@@ -334,3 +334,32 @@ def change_skilfully(path: Path, old: bytes, new: bytes) -> None:
             row = encode_chunk(StreamId(values[0] >> 32), replace(batch, body=batch.body.replace(old, new)))
             connection.execute("UPDATE chunk SET crc = ?, body = ? WHERE id = ?", (row.crc, row.body, row.key))
     connection.close()
+
+
+@pytest.mark.parametrize("what", ["nothing", "zeros", "noise", "text", "another program's"])
+async def test_of_what_is_no_database_of_ours_nothing_is_made(tmp_path: Path, what: str) -> None:
+    source, target = tmp_path / "x.db", tmp_path / "made.db"
+    contents = {"nothing": b"", "zeros": bytes(9 * PAGE), "text": b"this is not a database\n" * 2_000}
+    contents["noise"] = random.Random(SEED).randbytes(30 * PAGE)
+    if what in contents:
+        source.write_bytes(contents[what])
+    else:
+        other = sqlite3.connect(source)
+        other.executescript("CREATE TABLE stream (a, b); INSERT INTO stream VALUES (1, 'x'); CREATE TABLE chunk (a)")
+        other.close()
+    for means in (Means(), Means(believe_pages=True)):
+        with pytest.raises(StoreUnsupportedError, match=r"nothing in .*x\.db"):
+            salvage(source, target, DEFAULT_LIMITS, means=means)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_database_of_ours_without_streams_is_one(tmp_path: Path, *, damaged: bool) -> None:
+    store = SQLiteStore(tmp_path / "x.db", durability=Durability.PROCESS)
+    await store.open()
+    assert await store.put_token(token("first"), at_most=9)
+    await store.close()
+    if damaged:
+        await asyncio.to_thread(damage, tmp_path / "x.db", 1)
+    result = salvage(tmp_path / "x.db", tmp_path / "made.db", DEFAULT_LIMITS)
+    assert (result.streams, result.messages, result.lost) == (0, 0, ())

@@ -39,6 +39,8 @@ _PRODUCER_TYPES = [int, str, int, int, int, int]
 _REVOCATION_TYPES = [type(None), str, str, str, int]
 TABLES = frozenset({"session", "stream", "producer", "counter", "garbage", "stream_key", "token", "revocation", ""})
 TOKEN_COLUMNS = 11
+_NAMES_OF_OURS = {"migration", "stream", "chunk"}
+"""Tables that a database has which is Unbroken's."""
 _STREAM_ORDER = [name.strip() for name in QUERIES["stream_by_id"].removeprefix("SELECT ").split(" FROM ")[0].split(",")]
 
 
@@ -73,6 +75,15 @@ class Found:
     damaged: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """By table: its pages that do not verify. Under "" are those that nobody knows the table of."""
 
+    named: bool = False
+    """Whether the file's schema says that it is one of Unbroken's databases."""
+
+    @property
+    def recognised(self) -> bool:
+        """Whether anything of it is certainly Unbroken's: the schema, or rows that a checksum vouches for."""
+        rows = (self.sessions, self.producers, self.counters, self.tokens, self.revocations, self.keys)
+        return self.named or bool(self.streams or self.chunks) or (self.pages.checked and any(rows))
+
     def batch(self, place: Place) -> Batch:
         """The messages of a chunk."""
         for row in _chunks(self.pages, place.page):
@@ -90,11 +101,14 @@ class Found:
 class _Schema(NamedTuple):
     roots: dict[int, str]
     stream_columns: list[str]
+    named: bool
+    """Whether it is the file's own."""
 
 
 def read_rows(pages: PageFile, scratch: Path, ring: Keyring | None = None) -> Found:
     """Everything of `pages` that verifies. `scratch` is a place for an empty database of the same schema."""
-    found, schema = Found(pages, ring), _schema(pages, scratch)
+    schema = _schema(pages, scratch)
+    found = Found(pages, ring, named=schema.named)
     for number in range(1, pages.count + 1):
         if pages.is_map(number):
             if not pages.sound(number):
@@ -159,12 +173,14 @@ def _schema(pages: PageFile, scratch: Path) -> _Schema:
     finally:
         connection.close()
     roots = {str(name): cast("int", root) for root, name, _, kind in rows if kind == "table"}
+    named: set[str] = set()
     for number in range(1, pages.count + 1):
         if pages.owner(number) == 1 and pages.sound(number):
             for _, values in cells(pages.page(number), number, pages.usable, pages.page):
                 if len(values) == 5 and values[0] == "table" and values[1] in roots and isinstance(values[3], int):
                     roots[str(values[1])] = values[3]
-    return _Schema({root: name for name, root in roots.items()}, columns)
+                    named.add(str(values[1]))
+    return _Schema({root: name for name, root in roots.items()}, columns, named >= _NAMES_OF_OURS)
 
 
 def _chunks(pages: PageFile, number: int) -> Iterable[ChunkRow]:

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 import msgspec
 
-from unbroken.errors import CorruptError, InUseError, NotFoundError
+from unbroken.errors import CorruptError, InUseError, NotFoundError, StoreUnsupportedError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import (
@@ -101,7 +101,8 @@ def salvage(
 
     Where a key is given, `target` is encrypted, also where `source` is not. `ConfigurationError` when one is needed and
     missing or wrong.
-    Raises `InUseError` while a server has `source` open, `AlreadyExistsError` when there is a `target`.
+    Raises `StoreUnsupportedError` when nothing in `source` is of a database of ours, `InUseError` while a server has it open,
+    `AlreadyExistsError` when there is a `target`.
     """
     if not source.is_file():
         raise NotFoundError(f"there is no database {source}")
@@ -113,6 +114,8 @@ def salvage(
         with partial(target) as unfinished, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             progress("reading", 0, 0)
             found = read_rows(pages, Path(scratch) / "empty.db", means.ring)
+            if not found.recognised:
+                raise StoreUnsupportedError(f"nothing in {source} is known to be of one of Unbroken's databases")
             check_keys(found, encrypted=bool(found.keys), named=OWN in found.keys)
             connection = Connection(unfinished, limits, full=False, ring=means.ring)
             try:
