@@ -13,6 +13,7 @@ __all__ = [
     "AlreadyExistsError",
     "ConfigurationError",
     "ConflictError",
+    "CopyError",
     "CorruptError",
     "DrainingError",
     "EndedError",
@@ -325,6 +326,18 @@ class InUseError(StoreError):
     http_status = 409
     retryable = True
     cure = "Stop the server and the workers that use this file, then run the same command again."
+
+
+class CopyError(StoreError):
+    """A copy of a database could not be made; what it would have replaced is as it was."""
+
+    code = "copy_failed"
+    http_status = 500
+    retryable = True
+    cure = (
+        "See to what the message names where the copy is made (room, rights, quotas, `ulimit -f`), then run the same "
+        "command again."
+    )
 
 
 class VerificationError(UnbrokenError):

@@ -41,7 +41,7 @@ class Finished:
 class Commands:
     """`unbroken` with a home of its own, talking to one server."""
 
-    program = (sys.executable, "-m", "unbroken")
+    program: tuple[str, ...] = (sys.executable, "-m", "unbroken")
 
     def __init__(self, home: Path, server: str, **environment: str) -> None:
         self.home = home

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -167,6 +169,21 @@ async def test_a_backup_overwrites_nothing_unasked_and_two_do_not_mix(alone: Com
     nowhere = await alone("backup", str(source), str(tmp_path / "no" / "b.db"))
     assert (nowhere.status, "cannot be made" in nowhere.err) == (75, True)
     assert named(tmp_path, "*.db*") == ["backup.db", "foreign.db", "unbroken.db", "unbroken.db-ballast"]
+
+
+async def test_a_copy_that_may_not_grow_says_why_and_what_to_do(tmp_path: Path) -> None:
+    source, chance = await filled(tmp_path / "unbroken.db", 1), Random(20261127)
+    store = SQLiteStore(source, durability=Durability.PROCESS)
+    await store.open()
+    await create(store, "b", Principal(), messages=[encoded(chance.randbytes(30_000).hex()) for _ in range(20)])
+    await store.close()
+    bounded = Commands(tmp_path / "home", "http://127.0.0.1:9")
+    bounded.program = ("sh", "-c", 'ulimit -f 500 && exec "$@"', "sh", *Commands.program)
+    refused = await bounded("backup", str(source), str(tmp_path / "copy.db"))
+    assert (refused.status, refused.err.partition(":")[0]) == (75, "error[copy_failed]"), refused.err
+    assert f"copy.db.partial cannot be written: {os.strerror(errno.EFBIG)}\n" in refused.err
+    assert "ulimit" in refused.err.partition("cure: ")[2]
+    assert named(tmp_path, "copy.db*") == []
 
 
 async def test_what_is_damaged_is_neither_backed_up_nor_restored(alone: Commands, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from unbroken.clock import SystemClock
 from unbroken.errors import (
     AlreadyExistsError,
+    CopyError,
     CorruptError,
     InUseError,
     InvalidError,
@@ -61,8 +62,8 @@ def back_up(
 
     Of an encrypted one the copy is encrypted too; without `ring` its checksums are verified, but not its hash chains.
 
-    Raises `CorruptError` when the copy does not verify, `AlreadyExistsError` when there is a `target` and `replace` is
-    False. Until all is well, `target` is what it was.
+    Raises `CorruptError` when the copy does not verify, `CopyError` when it cannot be written, and as `check_target`.
+    Until all is well, `target` is what it was.
     """
     _check_source(source)
     check_target(source, target, replace=replace)
@@ -107,13 +108,13 @@ def restore(
 def partial(target: Path) -> Iterator[Path]:
     """The file beside `target` that becomes it; empty now, and gone at the end unless it was renamed.
 
-    What a killed process left there is taken over; `InUseError` when somebody is at it.
+    What a killed process left there is taken over; `InUseError` when somebody is at it, `CopyError` when it cannot be made.
     """
     path = _unfinished(target)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreUnavailableError(f"{path} cannot be made: {error.strerror}") from error
+        raise CopyError(f"{path} cannot be made: {error.strerror}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,6 +125,8 @@ def partial(target: Path) -> Iterator[Path]:
         os.ftruncate(handle, 0)
         try:
             yield path
+        except StoreUnavailableError as error:
+            raise CopyError(f"{target} cannot be made: {error.message}") from error
         finally:
             for leftover in (path, *_beside(path)):
                 leftover.unlink(missing_ok=True)
@@ -149,7 +152,7 @@ def finish(unfinished: Path, target: Path) -> None:
             finally:
                 os.close(handle)
     except OSError as error:
-        raise StoreUnavailableError(f"{target} cannot be written: {error.strerror}") from error
+        raise CopyError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def in_use(database: Path) -> bool:

@@ -6,6 +6,7 @@ failed in it, the next transaction starts clean.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import apsw
 
-from unbroken.errors import StoreUnavailableError, StoreUnsupportedError
+from unbroken.errors import CopyError, StoreUnavailableError, StoreUnsupportedError
 from unbroken.limits import Limits
 from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite.failures import translated
@@ -27,6 +28,7 @@ __all__ = ["SQLITE_OLDEST", "Connection", "InterruptedByBoundError", "Row", "Sti
 Value = str | int | float | bytes | None
 Row = tuple[Value, ...]
 SQLITE_OLDEST = 3_051_003
+_UNWRITTEN = {apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE, apsw.SQLITE_IOERR_FSYNC}
 PROGRESS_STEPS = 1_000
 """Steps of SQLite's machine between two looks at the clock."""
 
@@ -305,6 +307,10 @@ class Connection:
                     while not backup.done:
                         backup.step(step_pages)
                         yield backup.page_count - backup.remaining, backup.page_count
+            except apsw.IOError as error:
+                if getattr(error, "extendedresult", 0) not in _UNWRITTEN or not copy.system_errno:
+                    raise  # it was the source, perhaps a damaged page of it
+                raise CopyError(f"{target} cannot be written: {os.strerror(copy.system_errno)}") from error
             finally:
                 copy.close(force=True)
 
