@@ -183,10 +183,16 @@ def human_time(milliseconds: int | None) -> str:
 
 
 def check_output(path: Path | None, *, setting: str) -> None:
-    """Before work whose result goes into the file `path`, if one is given: `ConfigurationError` when it cannot be written."""
+    """Before work whose result goes into the file `path`, if one is given: `ConfigurationError` when it cannot be written.
+
+    What is there stays as it is, and where nothing is, nothing is left.
+    """
     if path is None:
         return
+    there = path.exists()
     try:
         path.open("ab").close()
+        if not there:
+            path.unlink()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}", setting=setting) from None
