@@ -99,8 +99,8 @@ DISK_MUTATIONS: Final = (
     Mutation(
         "a copy takes the place of a database that is open",
         "src/unbroken/store/sqlite/backup.py",
-        "    if in_use(target):\n",
-        "    if False:\n",
+        "    except OSError:\n        return True\n    return False\n",
+        "    except OSError:\n        return False\n    return False\n",
         ("tests/integration/cli/test_copy_targets.py",),
     ),
     Mutation(
