@@ -65,10 +65,7 @@ async def serve_http(remote: Remote, entry: Entry) -> None:
         server = _Announcing(config, remote.limits)
         try:
             await server.serve()
-        except (
-            SystemExit,
-            OSError,
-        ):  # how uvicorn says that it cannot listen, after telling why; and how it is said over TLS
+        except (SystemExit, OSError):  # that it cannot listen, as uvicorn says it after telling why; and over TLS
             raise AddressError(f"cannot listen on {entry.host}:{entry.port}") from None
 
 
@@ -100,10 +97,7 @@ class _Announcing(BoundedServer):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup()
         if self.started:
-            name = self.servers[0].sockets[0].getsockname()
-            host = f"[{name[0]}]" if ":" in name[0] else name[0]
-            scheme = "https" if self.config.is_ssl else "http"
-            sys.stdout.write(f"unbroken mcp listening on {scheme}://{host}:{name[1]}/mcp\n")
+            sys.stdout.write(f"unbroken mcp listening on {self.url}/mcp\n")
             sys.stdout.flush()
 
 

@@ -30,13 +30,18 @@ class BoundedServer(uvicorn.Server):
         super().__init__(config)
         self._handshake_seconds = limits.handshake_seconds_max
 
+    @property
+    def url(self) -> str:
+        """Where it listens, as it is to be written in an address; it must have started."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"{'https' if self.config.is_ssl else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if not self.config.is_ssl:
             await super().startup(sockets)
             return
-        await super().startup(
-            []
-        )  # all but listening: how long a handshake may take is an argument that it does not give
+        # All but listening: how long a handshake may take is an argument that it does not give.
+        await super().startup([])
         self.started = False
         if sockets is None:
             await self._listen(host=self.config.host, port=self.config.port)

@@ -51,10 +51,7 @@ class _Server(BoundedServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        host = f"[{host}]" if ":" in host else host
-        scheme = "https" if self.config.is_ssl else "http"
-        print(f"unbroken listening on {scheme}://{host}:{port}", flush=True)  # noqa: T201 - the one line on stdout
+        print(f"unbroken listening on {self.url}", flush=True)  # noqa: T201 - the one line on stdout
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
