@@ -217,17 +217,15 @@ class Streams:
         """As `append`, with a function that is told the outcome in place of a future."""
         self._metered.submit_to(decided, *self._charged_append(stream, messages, options))
 
-    def append_encoded(
-        self, decided: Decided, stream: StreamInfo, messages: tuple[bytes, ...], charge: Charge | None
-    ) -> None:
-        """As `append_to` with `by_name`, for messages that `encode` has given and `charge` has let pass."""
-        now = self.clock.now_ms()
-        op = Append(stream=stream.id, epoch=stream.epoch, messages=messages, now_ms=now, name_of=stream)
+    def append_encoded(self, decided: Decided, op: Append, charge: Charge | None) -> None:
+        """As `append_to`, for messages that `encode` has given and `charge` has let pass."""
         self._metered.submit_to(decided, op, charge)
 
-    def encode(self, messages: Sequence[NewMessage]) -> tuple[bytes, ...]:
-        """The messages of one append without a producer, checked and encoded; raises what `append` raises at once."""
-        now = self.clock.now_ms()
+    def encode(self, messages: Sequence[NewMessage], now: int) -> tuple[bytes, ...]:
+        """The messages of one append without a producer, checked and encoded; raises what `append` raises at once.
+
+        `now` is the time by `clock`.
+        """
         if len(messages) == 1:
             one = messages[0] if self.redactor is None else self.redactor.message(messages[0])
             return (encode_message(one, time_ms=now, producer=None, limits=self.limits),)

@@ -18,7 +18,7 @@ from unbroken.protocol.frames import Ack, AppendFrame
 from unbroken.quotas import Charge, is_charged
 from unbroken.requests import AppendOptions
 from unbroken.server.specs import check_written, close_of, producer_of
-from unbroken.store.base import Appended, WriteResult
+from unbroken.store.base import Append, Appended, WriteResult
 
 if TYPE_CHECKING:
     from unbroken.server.services import Services
@@ -29,13 +29,14 @@ __all__ = ["AppendGroup", "Appends"]
 class AppendGroup:
     """Appends that became one operation on `stream`: of each its number and how many of the messages are its own.
 
-    `by` is who is charged for them, None for one who is not.
+    `now_ms` is the time of those that were gathered, `by` who is charged for them, None for one who is not.
     """
 
-    __slots__ = ("by", "messages", "places", "size_bytes", "stream")
+    __slots__ = ("by", "messages", "now_ms", "places", "size_bytes", "stream")
 
-    def __init__(self, stream: StreamInfo, by: Principal) -> None:
+    def __init__(self, stream: StreamInfo, by: Principal, now_ms: int = 0) -> None:
         self.stream = stream
+        self.now_ms = now_ms
         self.by = by if is_charged(by) else None
         self.places: list[tuple[int, int]] = []
         self.messages: list[bytes] = []
@@ -101,16 +102,16 @@ class Appends:
     def _gather(self, frame: AppendFrame, stream: StreamInfo, by: Principal) -> None:
         """Appends of one read to one stream become one operation, as long as they are few and small."""
         streams, limits = self._streams, self._limits
-        encoded = streams.encode(frame.messages)
         group = self._gathered
         if (
             group is None
             or group.stream is not stream
-            or len(group.messages) + len(encoded) > limits.append_messages_max
+            or len(group.messages) + len(frame.messages) > limits.append_messages_max
             or group.size_bytes >= limits.compact_chunk_bytes
         ):
             self.submit()
-            group = AppendGroup(stream, by)
+            group = AppendGroup(stream, by, streams.clock.now_ms())
+        encoded = streams.encode(frame.messages, group.now_ms)
         streams.log.check_room(group.size_bytes)
         if group.by is not None:
             streams.charge(group.by, encoded)
@@ -125,7 +126,14 @@ class Appends:
         if group is not None:
             decided = partial(self._decide, group)
             charge = None if group.by is None else Charge(group.by, group.size_bytes)
-            self._services.streams.append_encoded(decided, group.stream, tuple(group.messages), charge)
+            op = Append(
+                stream=group.stream.id,
+                epoch=group.stream.epoch,
+                messages=tuple(group.messages),
+                now_ms=group.now_ms,
+                name_of=group.stream,
+            )
+            self._services.streams.append_encoded(decided, op, charge)
 
     def _decide(self, group: AppendGroup, outcome: WriteResult | UnbrokenError) -> None:
         """The appends of `group` are durable, or refused."""

@@ -150,9 +150,10 @@ class WebSocket(asyncio.Protocol):
     def _handle_events(self) -> bool:
         """Handle what the parser has found; whether nothing that the peer sends counts any more."""
         conn = self._conn
-        messages = [self._whole(cast("Frame", event)) for event in conn.events_received()]
+        frames = cast("list[Frame]", conn.events_received())
+        messages = [message for frame in frames if (message := self._whole(frame)) is not None]
         if messages:
-            self._connection.receive(*[message for message in messages if message is not None])
+            self._connection.receive(*messages)
         if self._flooded:
             self.refuse(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
         output = conn.data_to_send()

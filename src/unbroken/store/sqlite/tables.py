@@ -78,6 +78,9 @@ class _Piece:
 
 def _parts(messages: Sequence[bytes], bytes_max: int) -> Iterator[Sequence[bytes]]:
     """`messages` in order, cut behind every message that fills `bytes_max`."""
+    if sum(map(len, messages)) <= bytes_max:
+        yield messages
+        return
     start, size = 0, 0
     for end, message in enumerate(messages, 1):
         size += len(message)
