@@ -128,6 +128,9 @@ class Limits:
     compact_chunks_min: int = 64
     compact_chunk_bytes: int = 64 * KIB
 
+    # erasure
+    erase_rewrite_bytes_max: int = 64 * MIB
+
     # the audit log
     audit_text_characters_max: int = 512
     audit_kinds_max: int = 100

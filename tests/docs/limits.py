@@ -96,6 +96,8 @@ MEANING: Final = {
     "hint_poll_seconds": "Time between two looks for what another process wrote to the same file.",
     "compact_chunks_min": "Small chunks of a stream that have to gather before they are merged.",
     "compact_chunk_bytes": "The size up to which chunks are merged.",
+    "erase_rewrite_bytes_max": "A database up to this size is written anew when something in it was erased, so that no page "
+    "holds a copy of it; see [erasing](../howto/secrets.md#erasing) for a larger one.",
     "audit_text_characters_max": "One text in an entry of the audit log.",
     "audit_kinds_max": "Different entries that strangers can cause, in one interval of the audit log; the rest share one.",
     "audit_interval_seconds": "Time in which repetitions of such an entry are counted, before their number is told.",

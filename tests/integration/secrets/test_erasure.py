@@ -28,11 +28,11 @@ from unbroken.erasure import Eraser
 from unbroken.errors import ErasedError, ForbiddenError, NotFoundError
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.messages import Seq, StreamInfo
+from unbroken.messages import NewMessage, Seq, StreamInfo
 from unbroken.observe.audit import Audit
-from unbroken.requests import NewStream
+from unbroken.requests import AppendOptions, NewStream
 from unbroken.runs.files import NewFile, keep
-from unbroken.store.base import Durability, Fork, StreamFilter, StreamingMessageRepository
+from unbroken.store.base import Durability, Fork, Producer, StreamFilter, StreamingMessageRepository
 from unbroken.store.keys import MasterKeys, new_master_key
 from unbroken.store.memory import MemoryStore
 from unbroken.store.operations import EraseStream
@@ -114,6 +114,24 @@ async def test_nothing_of_a_person_is_left_and_the_chain_holds(kind: str, tmp_pa
     assert files_with(tmp_path, CANARY) == []
     (entry,) = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (entry["event"], entry["owner"], entry["streams"], entry["by"]) == ("erased", "alice", 2, "alice")
+
+
+async def test_no_page_keeps_copies_of_rows_that_moved_to_another(tmp_path: Path) -> None:
+    """SQLite moves rows between pages and leaves what they were in the part of a page that is not used."""
+    limits = replace(LIMITS, store_wal_bytes=4096)  # another thread copies the log meanwhile
+    store = SQLiteStore(tmp_path / "x.db", durability=Durability.PROCESS, limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        names = [(principal, name) for name in "abc" for principal in (ALICE, BOB)]
+        streams = [(await parts.streams.create(*one, NewStream())).stream for one in names]
+        for number in range(1, 241):
+            stream = streams[(number - 1) % len(streams)]
+            mark = f"{stream.owner[:2]}{number:06}"
+            producer = AppendOptions(producer=Producer(id=mark, epoch=1, seq=0))
+            message = NewMessage(kind="k", text=mark * (1 + number * 37 % 300))
+            await parts.streams.append_durably(stream, [message], producer)
+        await eraser(parts).owner(ALICE, "")
+    assert files_with(tmp_path, "bo0000") == ["x.db"]
+    assert files_with(tmp_path, "al0000") == []
 
 
 @pytest.mark.parametrize("kind", STORES)

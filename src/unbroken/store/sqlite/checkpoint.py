@@ -61,6 +61,11 @@ class Checkpointer:
         self._copy(connection)
         self._helped = False
 
+    def empty(self, connection: Connection) -> None:
+        """On the writer's thread: copy all of it and leave an empty log; `StoreUnavailableError` when others keep it."""
+        with self._copying:  # SQLite refuses at once, and does not wait, where another thread is copying
+            connection.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def _copy(self, connection: Connection) -> int:
         """Copy what can be copied; how many pages the log has. Failing costs nothing: the next time goes on."""
         with self._copying:

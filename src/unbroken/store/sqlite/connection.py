@@ -284,6 +284,20 @@ class Connection:
         """Whether all that is deleted is overwritten in the file, or only what costs no further write."""
         self._cursor.execute(f"PRAGMA secure_delete = {'ON' if everything else 'FAST'}").fetchall()
 
+    def rewrite(self) -> None:
+        """Write the whole database anew, outside of a transaction: where SQLite moved rows, pages still hold copies of them.
+
+        The copy that it is made from is in memory; until the next checkpoint the write-ahead log is as large as the database.
+        """
+        self.check_files()
+        with self.failing():
+            raw = self._raw or self._open()
+            raw.execute("PRAGMA temp_store = MEMORY")
+            try:
+                raw.execute("VACUUM").fetchall()
+            finally:
+                raw.execute("PRAGMA temp_store = DEFAULT")
+
     def checkpoint(self, mode: int) -> int:
         """Copy the write-ahead log into the database as far as `mode` goes; how many pages it has."""
         self.check_files()

@@ -53,6 +53,8 @@ __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
 OPEN_WAIT_SECONDS = 0.05
+REST_AFTER_REWRITE = 3
+"""How often as long as it has taken to write the whole file anew it is not done again."""
 _log = logging.getLogger(__name__)
 
 
@@ -110,6 +112,8 @@ class SQLiteStore:
         self._parts: _Parts | None = None
         self._next_reader: Callable[[], tuple[Worker, Reader]] | None = None
         self._open_lock = asyncio.Lock()
+        self._rested = 0.0
+        """When the writer has rested from writing the whole file anew."""
 
     def encrypt_with(self, wrapping: Wrapping) -> None:
         """Before it is opened: what streams hold is encrypted, each with a key of its own, which `wrapping` wraps."""
@@ -328,7 +332,16 @@ class SQLiteStore:
         return await self._write(lambda writer: writer.renew_leases(now_ms, at_least_ms))
 
     async def scrub(self, *, everything: bool = False) -> bool:
-        return await self._write(lambda writer: writer.scrub(everything=everything))
+        parts, loop = self._opened(), asyncio.get_running_loop()
+        checkpointer, writer = parts.checkpointer, parts.writer
+        assert checkpointer is not None
+        assert writer is not None
+        await asyncio.sleep(max(0.0, self._rested - loop.time()))
+        began = loop.time()
+        more = await self._write(lambda writer: writer.scrub(checkpointer, everything=everything))
+        if writer.rewrote:  # whoever erases again and again takes no more than a part of the writer's time
+            self._rested = loop.time() + REST_AFTER_REWRITE * (loop.time() - began)
+        return more
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._write(lambda writer: writer.compact(stream))

@@ -53,6 +53,8 @@ class Writer:
         self.foreign_writes = 0
         self.garbage = True
         """Whether there may be something for `give_back` to do."""
+        self.rewrote = False
+        """Whether the latest step of `scrub` has written the whole file anew."""
 
     @contextmanager
     def _transaction(self) -> Iterator[SQLiteTables]:
@@ -168,8 +170,9 @@ class Writer:
             tables.forget_stream(stream)
             return True
 
-    def scrub(self, *, everything: bool = False) -> bool:
+    def scrub(self, checkpointer: Checkpointer, *, everything: bool = False) -> bool:
         """As `StreamingMessageRepository.scrub`: first streams, then what is left of them in the file and its log."""
+        self.rewrote = False
         with self._transaction() as tables:
             if everything:
                 self._db.run(QUERIES["erasure_put"], (REST, 0))
@@ -181,7 +184,7 @@ class Writer:
             if stream:
                 self._erase_step(tables, stream, after)
                 return True
-        return self._overwrite()
+        return self._overwrite(checkpointer)
 
     def _erase_step(self, tables: SQLiteTables, stream: StreamId, after: Seq) -> None:
         """Leave nothing of a bounded number of chunks but what the hash chain needs; behind the last one, of its keys."""
@@ -208,7 +211,7 @@ class Writer:
         self._db.run(QUERIES["erasure_drop"], (stream,))
         self._db.run(QUERIES["erasure_put"], (REST, 0))
 
-    def _overwrite(self) -> bool:
+    def _overwrite(self, checkpointer: Checkpointer) -> bool:
         """Overwrite one bounded part of what was deleted and may still be found in the file; whether there may be more."""
         if self.give_back():
             return True
@@ -217,7 +220,11 @@ class Writer:
             if free:
                 self._db.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
                 return True
-        self._db.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        pages = cast("tuple[int]", self._db.one("PRAGMA page_count"))[0]
+        if pages * PAGE_BYTES <= self._limits.erase_rewrite_bytes_max:
+            self._db.rewrite()
+            self.rewrote = True
+        checkpointer.empty(self._db)
         with self._transaction():
             self._db.run(QUERIES["erasure_drop"], (REST,))
         self._db.overwrite(everything=False)
