@@ -49,7 +49,6 @@ from unbroken.messages import (
 )
 from unbroken.metered import Metered
 from unbroken.observe.deeds import Deeds
-from unbroken.protocol.chain import genesis
 from unbroken.protocol.salts import SALT_BYTES
 from unbroken.quotas import Charge, Quotas, is_charged, kept_bytes
 from unbroken.redaction.redactor import Redactor
@@ -76,6 +75,7 @@ from unbroken.store.base import (
     WriteResult,
 )
 from unbroken.store.erasing import check_erased
+from unbroken.store.lineage import genesis_of
 from unbroken.store.recompute import Recomputing, Verification
 
 __all__ = ["Streams", "Verification"]
@@ -374,7 +374,7 @@ class Streams:
         """
         seq = Seq(stream.first - 1)
         check = Recomputing(stream, seq, await self.store.hash_at(stream.id, seq))
-        if seq == 0 and check.head != genesis(stream.tenant, stream.name, stream.epoch) and not stream.forked_from:
+        if seq == 0 and check.head != await genesis_of(self.store, stream):
             return check.broken(Seq(1), Seq(1))
         owner = (stream.tenant, stream.owner)
         turn = self._verifying_of.setdefault(owner, asyncio.Lock())

@@ -112,7 +112,7 @@ def _parts(source: Source, entry: Entry, after: Seq) -> list[tuple[Entry, Seq, S
 def _origin(source: Source, entry: Entry) -> Entry:
     assert entry.fixed.forked_from is not None
     origin = source.by_id(entry.fixed.forked_from)
-    if origin is None:
+    if origin is None or origin.fixed.id >= entry.fixed.id:
         stream = entry.fixed.id
         raise CorruptError(f"the source of the fork {stream} is gone", stream=stream, seq=entry.fixed.fork_seq)
     return origin

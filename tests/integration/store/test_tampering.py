@@ -333,6 +333,23 @@ def test_a_stream_under_another_name_and_one_that_is_not_there(place: Place, ver
     assert found.rest == [{"checkpoints": "streams that are not there", "count": 1, "ok": True}]
 
 
+@pytest.mark.parametrize("source", ["a", "ended"])
+@pytest.mark.parametrize("fork_seq", [0, 2])
+def test_a_stream_is_not_taken_for_a_fork_because_its_row_says_so(
+    place: Place, verify: Verify, source: str, fork_seq: int
+) -> None:
+    """Whoever calls it one hides neither another name, nor a source that is itself or younger; looking for it ends."""
+    forger = Forger(place.database, "ended")
+    forked_from = Forger(place.database, source).stream
+    forger.db.run(
+        "UPDATE stream SET name = 'b', forked_from = ?, fork_seq = ? WHERE id = ?",
+        (forked_from, fork_seq, forger.stream),
+    )
+    found = verify(place)
+    assert found.code == TAMPERED
+    assert (found.streams["a"]["ok"], found.streams["b"]["ok"]) == (True, False)
+
+
 def test_a_page_that_another_program_wrote_is_named(place: Place, verify: Verify) -> None:
     with closing(sqlite3.connect(place.database, isolation_level=None)) as plain:
         plain.create_function("flipped", 1, flipped)
