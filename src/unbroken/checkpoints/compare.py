@@ -59,6 +59,7 @@ class _Walk:
         self._head = b""
         self.seq = Seq(begin)
         self._sound = begin
+        self._covered = max([one.seq for one in checkpoints if one.seq < begin], default=0)
         self.result: Comparison | None = None
 
     def start(self, head: bytes) -> None:
@@ -94,19 +95,19 @@ class _Walk:
             elif checkpoint.ended is not None and self._stream.head > self.seq:
                 self._fail("appended behind the end of the stream", self.seq + 1, self._stream.head)
             else:
-                self._sound = self.seq
+                self._sound = self._covered = self.seq
 
     def _fail(self, reason: str, bad: int, bad_last: int) -> None:
-        self.result = Comparison(self._sound, reason, bad, max(bad, bad_last))
+        self.result = Comparison(self._covered, reason, bad, max(bad, bad_last))
 
     def end(self) -> Comparison:
         """What the checkpoints say of more than there is."""
         stream = self._stream
         last = max([one.seq for one in self._all], default=0)
         if last > stream.head:
-            return Comparison(self._sound, "cut off", stream.head + 1, last)
+            return Comparison(self._covered, "cut off", stream.head + 1, last)
         ends = [one.ended for one in self._all if one.ended is not None]
         if ends and ends[-1] != stream.state.value:
             reason = f"said to have ended as {ends[-1]}, and is {stream.state.value}"
-            return Comparison(self._sound, reason, stream.head, stream.head)
-        return Comparison(self._sound)
+            return Comparison(self._covered, reason, stream.head, stream.head)
+        return Comparison(self._covered)

@@ -322,6 +322,21 @@ def test_nothing_was_changed(place: Place, verify: Verify) -> None:
     }
 
 
+def test_no_checkpoint_covers_what_stands_behind_messages_that_are_said_to_be_trimmed(
+    place: Place, verify: Verify
+) -> None:
+    forger = Forger(place.database)
+    batches = forger.batches()
+    forger.db.run(
+        "UPDATE stream SET first = 107, base_seq = 106, base_hash = ? WHERE id = ?", (batches[-2].hash, forger.stream)
+    )
+    value, leaves = links(batches[-2].hash, 107, split_encoded(batches[-1].body), forger.salts)
+    forger.keep([replace(moved(batches[-1], 100), hash=value, marks=leaf_marks(leaves))])
+    found = verify(place, checkpoints=True)
+    assert (found.streams["a"]["ok"], found.streams["a"]["checked"]) == (True, 10)
+    assert found.streams["a"]["covered"] == 16, "the last message that a checkpoint is of"
+
+
 def test_a_stream_under_another_name_and_one_that_is_not_there(place: Place, verify: Verify) -> None:
     other_name(Forger(place.database))
     found = verify(place)
