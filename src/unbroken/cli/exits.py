@@ -101,5 +101,5 @@ def report_usage(message: str, cure: str, *, as_json: bool) -> Exit:
         fields = {"error": "usage", "message": message, "retryable": False, "cure": cure, "detail": {}}
         sys.stderr.write(json_line(fields))
     else:
-        sys.stderr.write(f"error[usage]: {clean(message)}\ncure: {cure}\n")
+        sys.stderr.write(f"error[usage]: {clean(message)}\ncure: {clean(cure)}\n")
     return Exit.USAGE

@@ -196,22 +196,28 @@ def print_view(view: StreamView, *, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
-    asked = f" (asked to stop{clean(by_whom(view.cancel_requested_by))})" if view.cancel_requested else ""
+    asked = f" (asked to stop{_line(by_whom(view.cancel_requested_by))})" if view.cancel_requested else ""
     rows = {
-        "stream": clean(view.stream),
-        "state": f"{coloured(view.state)}{asked}",
-        "reason": clean(bytes(view.reason).decode()),
+        "stream": view.stream,
+        "reason": bytes(view.reason).decode(),
         "messages": f"{view.first} to {view.head}" if view.head >= view.first else "none",
         "size": human_bytes(view.bytes),
-        "kind": clean(view.kind),
-        "session": clean(view.session or "-"),
-        "producer": clean(view.producer or "-"),
+        "kind": view.kind,
+        "session": view.session or "-",
+        "producer": view.producer or "-",
         "created": human_time(view.created),
         "updated": human_time(view.updated),
         "ended": human_time(view.ended),
-        "metadata": clean(bytes(view.metadata).decode()),
+        "metadata": bytes(view.metadata).decode(),
         "cursor": view.cursor,
         "hash": view.hash,
     }
+    sys.stdout.write(f"{'stream':10}{_line(rows.pop('stream'))}\n")
+    sys.stdout.write(f"{'state':10}{coloured(_line(view.state))}{asked}\n")
     for label, value in rows.items():
-        sys.stdout.write(f"{label:10}{value}\n")
+        sys.stdout.write(f"{label:10}{_line(value)}\n")
+
+
+def _line(text: str) -> str:
+    """What a server said, as a part of one line."""
+    return clean(text).replace("\n", " ")

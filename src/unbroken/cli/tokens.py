@@ -229,7 +229,7 @@ def share(
         async with connection.client() as client:
             view = await client.state(name)
             made = await client.tokens.share(name, epoch=view.epoch, expires_in=seconds, label=label)
-        url = f"{connection.server.rstrip('/')}/#/stream/{quote(name)}?token={made.token}"
+        url = f"{connection.server.rstrip('/')}/#/stream/{quote(name)}?token={quote(made.token)}"
         if json:
             print_json({"id": made.id, "url": url, "expires": made.expires})
         else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+from contextlib import redirect_stdout
 
 import msgspec
 import pytest
@@ -12,7 +15,9 @@ from hypothesis import strategies as st
 from unbroken.cli.app import VERBS, execute
 from unbroken.cli.exits import Exit, exit_of, report
 from unbroken.cli.output import TerminalFilter, clean, coloured, human_bytes, json_line, print_table
+from unbroken.cli.streams import print_view
 from unbroken.errors import NotFoundError, error_codes
+from unbroken.protocol.frames import StreamView
 
 HOSTILE = st.text(
     st.sampled_from("\x1b[]()0;31m8Ahttp\x07\\\x9b\x90\x9c\x9dP\r\n\t x\x00\x7f\u202e\u2066\u206b"), max_size=40
@@ -26,6 +31,19 @@ def test_no_control_character_passes_wherever_the_text_is_cut(pieces: list[str])
     text_filter = TerminalFilter()
     shown = "".join(text_filter.feed(piece) for piece in pieces) + text_filter.finish()
     assert CONTROLS.search(shown) is None
+
+
+@given(HOSTILE)
+def test_what_a_server_says_of_a_stream_controls_no_terminal_and_adds_no_line(text: str) -> None:
+    shown, raw = io.StringIO(), msgspec.Raw(f'{{"a":\n{json.dumps(text)}}}'.encode())
+    said = dict.fromkeys(("stream", "state", "cursor", "kind", "content_type", "session", "hash", "producer"), text)
+    numbers = dict.fromkeys(("epoch", "first", "head", "created", "updated", "bytes"), 1)
+    facts = {**said, **numbers, "cancel_requested": True, "cancel_requested_by": text}
+    view = msgspec.structs.replace(msgspec.convert(facts, StreamView), metadata=raw, reason=raw)
+    with redirect_stdout(shown):
+        print_view(view, as_json=False)
+    assert CONTROLS.search(shown.getvalue()) is None
+    assert len(shown.getvalue().splitlines()) == 14
 
 
 @example(["\x900\x1b)", "0"])
