@@ -53,7 +53,7 @@ class Limits:
     # one connection
     frame_bytes_max: int = 8 * MIB
     frame_seconds_max: float = 300.0
-    unfinished_frames_bytes_max: int = 64 * MIB
+    unfinished_frames_bytes_max: int = 128 * MIB
     connections_max: int = 20_000
     subscriptions_max: int = 1_000
     connection_buffer_bytes_max: int = 256 * KIB
@@ -68,6 +68,7 @@ class Limits:
     owner_connections_max: int = 200
     owner_subscriptions_max: int = 10_000
     owner_arriving_bytes_max: int = 64 * MIB
+    owner_unfinished_frames_bytes_max: int = 32 * MIB
     owner_requests_per_second_max: int = 200
     owner_messages_per_second_max: int = 5_000
     owner_bytes_per_second_max: int = 16 * MIB

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from unbroken.errors import OverloadedError
+from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.server.unfinished import Unfinished
 
@@ -17,8 +18,8 @@ class Socket:
     """A receiver that remembers why it was given up."""
 
     def __init__(self, subject: str = "alice") -> None:
-        self.owner = ("acme", subject)
-        self.excused = False
+        self.principal = Principal("acme", subject)
+        self.excused, self.dispensable = False, True
         self.given_up: list[OverloadedError | None] = []
 
     def give_up(self, error: OverloadedError | None) -> None:
@@ -50,6 +51,41 @@ def test_the_slowest_of_the_larger_frames_of_the_greediest_owner_is_let_go() -> 
         unfinished.note(socket, 0, fresh=True)
     unfinished.forget(slow)
     assert (len(unfinished), unfinished.bytes) == (0, 0)
+
+
+def test_who_holds_more_than_one_owner_may_loses_a_part_and_the_operator_does_not() -> None:
+    limits = replace(DEFAULT_LIMITS, unfinished_frames_bytes_max=1_000, owner_unfinished_frames_bytes_max=300)
+    unfinished = Unfinished(limits, now=Time())
+    alice, more, bob, operator = Socket(), Socket(), Socket("bob"), Socket()
+    operator.principal = Principal()
+    unfinished.note(bob, 150, fresh=True)
+    assert not unfinished.crowded(bob)
+    unfinished.note(bob, 151, fresh=True)
+    unfinished.note(operator, 301, fresh=True)
+    assert (unfinished.crowded(bob), unfinished.crowded(operator)) == (True, False)
+    for socket in (alice, more):
+        unfinished.note(socket, 160, fresh=True)
+    (error,) = alice.given_up + more.given_up
+    assert isinstance(error, OverloadedError)
+    assert error.detail["limit"] == "owner_unfinished_frames_bytes_max"
+    assert bob.given_up == operator.given_up == []
+    assert unfinished.bytes == 151 + 301 + 160
+
+
+def test_what_cannot_be_let_go_counts_and_makes_the_next_one_go() -> None:
+    limits = replace(DEFAULT_LIMITS, unfinished_frames_bytes_max=1_000, owner_unfinished_frames_bytes_max=300)
+    unfinished = Unfinished(limits, now=Time())
+    at_work, new, small = Socket(), Socket(), Socket()
+    at_work.dispensable = False
+    unfinished.note(at_work, 290, fresh=True)
+    unfinished.note(new, 20, fresh=True)
+    assert (len(at_work.given_up), len(new.given_up)) == (0, 1)
+    unfinished.note(small, 10, fresh=True)
+    assert (small.given_up, unfinished.bytes) == ([], 300)
+    unfinished.note(at_work, 301, fresh=True)
+    assert (len(at_work.given_up), len(small.given_up)) == (0, 1)
+    unfinished.note(at_work, 1_001, fresh=True)
+    assert at_work.given_up == []
 
 
 def test_time_in_which_we_did_not_read_is_nobodys_fault() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from unbroken.errors import (
     DrainingError,
@@ -49,7 +49,8 @@ from unbroken.protocol.frames import (
 from unbroken.protocol.views import answer_view, stream_view
 from unbroken.server.appends import Appends
 from unbroken.server.asked import run_result
-from unbroken.server.gate import BY_APPENDS, BY_INBOX, BY_WIRE, Gate
+from unbroken.server.gate import BY_APPENDS, BY_WIRE, Gate
+from unbroken.server.inbox import Inbox
 from unbroken.server.refusal import CLOSE_SERVICE_RESTART, close_code, error_frame
 from unbroken.server.renewal import authorized, greeting, renewed
 from unbroken.server.specs import check_written, new_stream
@@ -60,9 +61,6 @@ if TYPE_CHECKING:
     from unbroken.server.wire import Wire
 
 __all__ = ["Connection"]
-
-INBOX_MAX: Final = 64
-"""Frames that wait for one that needs the store; beyond it nothing more is read from the peer."""
 
 
 class Connection:
@@ -79,7 +77,6 @@ class Connection:
         "_dirty",
         "_gate",
         "_inbox",
-        "_inbox_bytes",
         "_loop",
         "_pumping",
         "_share",
@@ -105,14 +102,13 @@ class Connection:
         self.heard_at = self.beat_at = self._loop.time()
         self._subscriptions: dict[str, Subscription] = {}
         self._streams: dict[str, StreamInfo] = {}
-        self._inbox: list[tuple[ClientFrame, int]] = []
-        self._inbox_bytes = 0
         self._appends = Appends(services, self._tell_outcomes)
         self._dirty: dict[Subscription, None] = {}
         self._busy = False
         self._pumping = False
         self._window_bytes = services.limits.connection_buffer_bytes_max
         self._gate = Gate(wire)
+        self._inbox = Inbox(self, self._gate, services.connections.unfinished, services.limits)
         self._answered = False
         self._closed = False
         services.connections.add(self)
@@ -149,11 +145,8 @@ class Connection:
         if isinstance(frame, Heartbeat) and not self._answered:
             self._answered = True
             return
-        if self._inbox or self._busy or not self._at_once(frame):
-            self._inbox.append((frame, len(data)))
-            self._inbox_bytes += len(data)
-            if len(self._inbox) >= INBOX_MAX or self._inbox_bytes > self._services.limits.frame_bytes_max:
-                self._gate.hold(BY_INBOX)
+        if self._busy or not self._at_once(frame):
+            self._inbox.put(frame, len(data))
             if not self._busy:
                 self._busy = True
                 self._spawn(self._work())
@@ -289,24 +282,23 @@ class Connection:
         """Handle the frames that wait, one after the other."""
         inbox = self._inbox
         try:
-            while inbox and not self._closed:
-                frame, size = inbox.pop(0)
-                self._inbox_bytes -= size
-                if self._at_once(frame):
-                    self._appends.submit()
-                else:
-                    try:
+            while len(inbox) and not self._closed:
+                frame = inbox.next()
+                try:
+                    if self._at_once(frame):
+                        self._appends.submit()
+                    else:
                         await self._handle(frame)
-                    except UnbrokenError as error:
-                        self._refuse(error, getattr(frame, "id", None), getattr(frame, "stream", None))
-                if len(inbox) < INBOX_MAX // 2 and self._inbox_bytes <= self._services.limits.frame_bytes_max // 2:
-                    self._gate.release(BY_INBOX)
+                except UnbrokenError as error:
+                    self._refuse(error, getattr(frame, "id", None), getattr(frame, "stream", None))
+                finally:
+                    inbox.done()
         finally:
             self._busy = False
 
     async def _handle(self, frame: ClientFrame) -> None:
         services = self._services
-        await self._share.turn()
+        stream = await self._turn(frame)
         if self._closed:
             return
         match frame:
@@ -315,8 +307,7 @@ class Connection:
             case Subscribe():
                 await self._subscribe(frame)
             case AppendFrame():
-                stream = self._remember(await self._stream(frame.stream, Verb.APPEND))
-                await services.streams.room(stream, self.principal)
+                assert stream is not None, "an append's turn comes with its stream"
                 self._append(frame, stream)
                 self._appends.submit()
             case CreateFrame():
@@ -334,6 +325,16 @@ class Connection:
                 self._encode(await run_result(services.desk, services.streams, self.principal, frame))
             case _:
                 raise ProtocolError("this frame is not for a server")
+
+    async def _turn(self, frame: ClientFrame) -> StreamInfo | None:
+        """Wait until it is the frame's turn, for an append also for room in its stream; no longer than we are open."""
+        async with self._inbox.patience():
+            await self._share.turn()
+            if isinstance(frame, AppendFrame):
+                stream = self._remember(await self._stream(frame.stream, Verb.APPEND))
+                await self._services.streams.room(stream, self.principal)
+                return stream
+        return None
 
     async def _stream(self, name: str, may: Verb) -> StreamInfo:
         return await self._services.streams.get(self.principal, name, may=may)

@@ -102,6 +102,7 @@ class WebSocket(asyncio.Protocol):
         self._connection.heard = True
         if self._early or self._rest:
             self._rest += data
+            self._note_part()
             return
         conn, connection = self._conn, self._connection
         size, done, over, step = len(data), 0, False, self._slice
@@ -119,7 +120,7 @@ class WebSocket(asyncio.Protocol):
         connection.read_ends()
         if over:
             self._end()
-        elif conn.reader.buffer or self._fragments or self._part_bytes:
+        elif conn.reader.buffer or self._fragments or self._rest or self._part_bytes:
             self._note_part()
 
     def eof_received(self) -> bool:
@@ -128,6 +129,7 @@ class WebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone, for whatever reason."""
+        self._deaf = True
         self._connection.lost()
         self._leave()
         self._unfinished.forget(self)
@@ -153,6 +155,8 @@ class WebSocket(asyncio.Protocol):
         frames = cast("list[Frame]", conn.events_received())
         messages = [message for frame in frames if (message := self._whole(frame)) is not None]
         if messages:
+            if self._part_bytes > SLICE_BYTES_MAX:
+                self._note_part()  # of what is whole now no byte is to count twice
             self._connection.receive(*messages)
         if self._flooded:
             self.refuse(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
@@ -215,18 +219,22 @@ class WebSocket(asyncio.Protocol):
             self._count_control()
         return None
 
-    # --- a frame of which there is only a part ------------------------------------------------------------------------
+    # --- what has come and is not handed on yet --------------------------------------------------------------------------
 
     @property
-    def owner(self) -> tuple[str, str]:
+    def principal(self) -> Principal:
         """Whose connection it is."""
-        principal = self._connection.principal
-        return principal.tenant, principal.subject
+        return self._connection.principal
 
     @property
     def excused(self) -> bool:
         """Whether the rest of a frame is not read yet for reasons of our own."""
         return not self._connection.reading
+
+    @property
+    def dispensable(self) -> bool:
+        """Whether what comes is still kept."""
+        return not self._deaf
 
     def give_up(self, error: OverloadedError | None) -> None:
         """Close, for `error` or because a frame took too long; what there is of it is gone, and what comes is not kept."""
@@ -243,7 +251,8 @@ class WebSocket(asyncio.Protocol):
 
     def _note_part(self) -> None:
         fresh, self._fresh = self._fresh, False
-        self._part_bytes = len(self._conn.reader.buffer) + len(self._fragments or b"")
+        kept = len(self._rest) + sum(map(len, self._early or ()))
+        self._part_bytes = kept + len(self._conn.reader.buffer) + len(self._fragments or b"")
         self._unfinished.note(self, self._part_bytes, fresh=fresh)
 
     # --- control frames -----------------------------------------------------------------------------------------------

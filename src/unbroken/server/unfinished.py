@@ -1,7 +1,7 @@
-"""Frames of which only a part has arrived, over all WebSockets: how many bytes they hold, and for how long.
+"""Frames that have come and are not handled, over all WebSockets: how many bytes they hold, and for how long.
 
-Each socket notes at the end of a read what its parser keeps; there is one `Unfinished` for a server, which lets go of who
-takes too much or too long. It knows sizes and times, never contents.
+Each socket notes at the end of a read what it keeps of frames that are not whole, each `Inbox` what waits in it; there is one
+`Unfinished` for a server, which lets go of who takes too much or too long. It knows sizes and times, never contents.
 """
 
 from __future__ import annotations
@@ -10,74 +10,116 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from unbroken.errors import OverloadedError
+from unbroken.quotas import is_charged
 
 if TYPE_CHECKING:
+    from unbroken.identity import Principal
     from unbroken.limits import Limits
 
 __all__ = ["Receiver", "Unfinished"]
 
 
 class Receiver(Protocol):
-    """One WebSocket, as far as it concerns its unfinished frame."""
+    """What holds frames of one WebSocket: those of which a part is there, or those that wait."""
 
     @property
-    def owner(self) -> tuple[str, str]:
-        """Whose connection it is: the tenant and the subject."""
+    def principal(self) -> Principal:
+        """Whose connection it is."""
         ...
 
     @property
     def excused(self) -> bool:
-        """Whether nothing is read from it for now, for reasons of our own."""
+        """Whether it goes on for reasons of our own, and not of its peer, or not at all."""
+        ...
+
+    @property
+    def dispensable(self) -> bool:
+        """Whether to let go of it would make room now."""
         ...
 
     def give_up(self, error: OverloadedError | None) -> None:
-        """Let go of the frame and of the connection, because of `error` or (None) because it took too long."""
+        """Let go of the frames and of the connection, because of `error` or (None) because one took too long."""
         ...
 
 
-class _Part:
-    __slots__ = ("bytes", "since")
+class _Account:
+    """What the connections of one owner hold."""
 
-    def __init__(self, since: float) -> None:
+    __slots__ = ("bytes", "bytes_max", "parts")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes = 0
+        self.bytes_max = bytes_max
+        self.parts: dict[Receiver, _Part] = {}
+
+    def weakest(self, now: float) -> Receiver | None:
+        """Of its larger parts that can be let go, the one that comes slowest."""
+        parts = [(receiver, part) for receiver, part in self.parts.items() if receiver.dispensable]
+        total = sum(part.bytes for _, part in parts)
+        large = [(receiver, part) for receiver, part in parts if part.bytes * len(parts) >= total]
+        return min(large, key=lambda found: found[1].bytes / (now - found[1].since + 1))[0] if large else None
+
+
+class _Part:
+    __slots__ = ("account", "bytes", "since")
+
+    def __init__(self, account: _Account, since: float) -> None:
+        self.account = account
         self.bytes = 0
         self.since = since
 
 
 class Unfinished:
-    """The unfinished frames of one server. Belongs to one event loop."""
+    """The frames of one server that are not whole, or not handled. Belongs to one event loop."""
 
     def __init__(self, limits: Limits, *, now: Callable[[], float]) -> None:
         self._limits = limits
         self._now = now
         self._parts: dict[Receiver, _Part] = {}
+        self._accounts: dict[tuple[str, str, bool], _Account] = {}
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._parts)
 
     def note(self, receiver: Receiver, size_bytes: int, *, fresh: bool) -> None:
-        """So much of a frame is there now; `fresh` when it is another one than at the last time. 0: none is underway."""
+        """So much is there now; `fresh` when it is of another frame than at the last time. 0: there is nothing.
+
+        Beyond what one owner may hold it loses a connection; beyond what all may, the owner does that holds most.
+        """
         part = self._parts.get(receiver)
         if not size_bytes:
             self.forget(receiver)
             return
         if part is None:
-            part = self._parts[receiver] = _Part(self._now())
-        elif fresh:
-            part.since = self._now()
-        self.bytes += size_bytes - part.bytes
+            account = self._account(receiver.principal)
+            part = self._parts[receiver] = account.parts[receiver] = _Part(account, self._now())
+        else:
+            account = part.account
+            if fresh:
+                part.since = self._now()
+        more = size_bytes - part.bytes
         part.bytes = size_bytes
-        while self.bytes > self._limits.unfinished_frames_bytes_max:
-            self._give_up(
-                self._dispensable(),
-                OverloadedError("too much of unfinished frames", limit="unfinished_frames_bytes_max"),
-            )
+        account.bytes += more
+        self.bytes += more
+        if account.bytes > account.bytes_max or self.bytes > self._limits.unfinished_frames_bytes_max:
+            self._relieve(account)
+
+    def crowded(self, receiver: Receiver) -> bool:
+        """Whether it holds anything, and its owner more than half of what that may: to be read no faster than handled."""
+        part = self._parts.get(receiver)
+        return part is not None and 2 * part.account.bytes > part.account.bytes_max
 
     def forget(self, receiver: Receiver) -> None:
         """It holds nothing any more. Idempotent."""
         part = self._parts.pop(receiver, None)
         if part is not None:
+            account = part.account
             self.bytes -= part.bytes
+            account.bytes -= part.bytes
+            del account.parts[receiver]
+            if not account.parts:
+                del self._accounts[_key(receiver.principal)]
 
     def check(self, *, excused: bool = False) -> None:
         """Give up the frames that have been underway for too long; with `excused` nobody could be heard until now."""
@@ -88,17 +130,40 @@ class Unfinished:
             elif now - part.since > self._limits.frame_seconds_max:
                 self._give_up(receiver, None)
 
+    def _account(self, principal: Principal) -> _Account:
+        key = _key(principal)
+        account = self._accounts.get(key)
+        if account is None:
+            most = self._limits.unfinished_frames_bytes_max
+            if is_charged(principal):
+                most = self._limits.owner_unfinished_frames_bytes_max or most
+            account = self._accounts[key] = _Account(most)
+        return account
+
+    def _relieve(self, account: _Account) -> None:
+        """Let go of parts until there is no more than there may be, of `account` and of all."""
+        now = self._now()
+        while account.bytes > account.bytes_max and (found := account.weakest(now)) is not None:
+            self._give_up(found, _too_much("owner_unfinished_frames_bytes_max"))
+        while self.bytes > self._limits.unfinished_frames_bytes_max:
+            candidates = [
+                (account.bytes, found)
+                for account in self._accounts.values()
+                if (found := account.weakest(now)) is not None
+            ]
+            if not candidates:
+                return
+            self._give_up(max(candidates, key=lambda each: each[0])[1], _too_much("unfinished_frames_bytes_max"))
+
     def _give_up(self, receiver: Receiver, error: OverloadedError | None) -> None:
         self.forget(receiver)
         receiver.give_up(error)
 
-    def _dispensable(self) -> Receiver:
-        """Of the owner that takes most, of its larger frames, the one that comes slowest."""
-        owners: dict[tuple[str, str], list[tuple[Receiver, _Part]]] = {}
-        for receiver, part in self._parts.items():
-            owners.setdefault(receiver.owner, []).append((receiver, part))
-        totals = {owner: sum(part.bytes for _, part in parts) for owner, parts in owners.items()}
-        owner = max(totals, key=totals.__getitem__)
-        parts, now = owners[owner], self._now()
-        large = [(receiver, part) for receiver, part in parts if part.bytes * len(parts) >= totals[owner]]
-        return min(large, key=lambda found: found[1].bytes / (now - found[1].since + 1))[0]
+
+def _key(principal: Principal) -> tuple[str, str, bool]:
+    """Whose account it is: what the operator has handed on is not its own."""
+    return principal.tenant, principal.subject, is_charged(principal)
+
+
+def _too_much(limit: str) -> OverloadedError:
+    return OverloadedError("too much of frames that are not whole, or not handled yet", limit=limit)

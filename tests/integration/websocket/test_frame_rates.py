@@ -15,8 +15,9 @@ from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.server.connection import INBOX_MAX, Connection
+from unbroken.server.connection import Connection
 from unbroken.server.gate import FRAMES_PER_TURN
+from unbroken.server.inbox import INBOX_MAX
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003"), pytest.mark.parametrize("speed", list(Speed))]
 ACCESS = Access(token="only-for-this-test")

@@ -179,9 +179,9 @@ async def test_frames_that_wait_for_the_store_are_bounded_in_bytes() -> None:
         async with asyncio.TaskGroup() as tasks:
             flood = tasks.create_task(push(peer.socket.send, frame))
             await until(lambda: not connection.reading)
-            held = connection._inbox_bytes
+            held = connection._inbox.bytes
             await asyncio.sleep(0.2)
-            assert connection._inbox_bytes <= held + 2 * len(frame)
+            assert connection._inbox.bytes <= held + 2 * len(frame)
             assert held <= DEFAULT_LIMITS.frame_bytes_max + 2 * len(frame)
             store.release()
             await flood

@@ -20,7 +20,7 @@ from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.protocol.frames import PROTOCOL
 from unbroken.requests import NewStream
-from unbroken.server.connection import INBOX_MAX
+from unbroken.server.inbox import INBOX_MAX
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +81,7 @@ async def test_compressed_frames_are_refused_before_anything_is_inflated(speed: 
             store.hold()
             writer.write(bomb(4))
             assert b"\x03\xea" in await reader.read()  # 1002
-        assert connection._inbox_bytes == 0
+        assert connection._inbox.bytes == 0
         store.release()
 
 
@@ -130,7 +130,7 @@ async def test_what_a_hasty_peer_compressed_before_it_was_answered_does_not_fill
             store.hold()
             middlewares[0].admit.set()
             await reader.readuntil(b"too_large")
-        assert all(not connection._inbox for connection in server.services.connections)
+        assert all(not len(connection._inbox) for connection in server.services.connections)
         store.release()
 
 

@@ -42,7 +42,7 @@ def begin(peer: Peer, size: int = 1_000_000) -> None:
 async def test_who_begins_too_many_frames_loses_a_connection_and_nobody_else_does(
     speed: Speed, fragments: bool
 ) -> None:
-    limits = replace(DEFAULT_LIMITS, unfinished_frames_bytes_max=5 * len(PART))
+    limits = replace(DEFAULT_LIMITS, unfinished_frames_bytes_max=5 * len(PART) + 2 * len(CREATE))
     access = Access(token="only-for-this-test")
     async with running_server(speed, limits=limits, access=access) as server, AsyncExitStack() as stack:
         unfinished = server.services.connections.unfinished
