@@ -104,3 +104,13 @@ def test_time_in_which_we_did_not_read_is_nobodys_fault() -> None:
     unfinished.check()
     assert (socket.given_up, held.given_up) == ([None], [])
     assert unfinished.bytes == 10
+
+
+def test_what_was_held_is_given_back_also_when_the_connection_has_other_rights_by_then() -> None:
+    unfinished = Unfinished(DEFAULT_LIMITS, now=Time())
+    socket = Socket()
+    socket.principal = Principal()
+    unfinished.note(socket, 10, fresh=True)
+    socket.principal = Principal(grants=())
+    unfinished.note(socket, 0, fresh=False)
+    assert (len(unfinished), unfinished.bytes) == (0, 0)

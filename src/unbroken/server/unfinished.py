@@ -45,9 +45,10 @@ class Receiver(Protocol):
 class _Account:
     """What the connections of one owner hold."""
 
-    __slots__ = ("bytes", "bytes_max", "parts")
+    __slots__ = ("bytes", "bytes_max", "key", "parts")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, key: tuple[str, str, bool], bytes_max: int) -> None:
+        self.key = key
         self.bytes = 0
         self.bytes_max = bytes_max
         self.parts: dict[Receiver, _Part] = {}
@@ -119,7 +120,7 @@ class Unfinished:
             account.bytes -= part.bytes
             del account.parts[receiver]
             if not account.parts:
-                del self._accounts[_key(receiver.principal)]
+                del self._accounts[account.key]
 
     def check(self, *, excused: bool = False) -> None:
         """Give up the frames that have been underway for too long; with `excused` nobody could be heard until now."""
@@ -137,7 +138,7 @@ class Unfinished:
             most = self._limits.unfinished_frames_bytes_max
             if is_charged(principal):
                 most = self._limits.owner_unfinished_frames_bytes_max or most
-            account = self._accounts[key] = _Account(most)
+            account = self._accounts[key] = _Account(key, most)
         return account
 
     def _relieve(self, account: _Account) -> None:
