@@ -1,14 +1,14 @@
 """How long, and for how much, a stranger is listened to: the head of each HTTP request, handshakes included, and how many.
 
 `unbroken serve` gives `bounded_http` to uvicorn, which by itself waits for ever for a head, takes one of any size, and reads
-as many requests as come before it has answered the first. It looks at no content; what comes behind a head is bounded by the
-guard and, on a WebSocket, by its connection.
+as many requests as come before it has answered the first. It looks at no content; what a body is made of is bounded by the
+guard, what is around its parts here, and what comes on a WebSocket by its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from unbroken.server.malformed import HttpProtocol
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from unbroken.limits import Limits
 
 __all__ = ["bounded_http"]
+
+AROUND_BYTES_MAX: Final = 8
+"""For each byte of a body: one that comes alone takes five more, its chunk's size and line ends."""
 
 
 def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
@@ -25,7 +28,8 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
     that is used again, is cut off; a head of more than `head_bytes_max` bytes is answered 400, and the connection closed.
     `pipelined_requests_max` requests may wait until an earlier one is answered; what a peer sends beyond them is not read any
     more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6). What is still to come of a body
-    when the answer was given has `discard_seconds_max`.
+    when the answer was given has `discard_seconds_max`. What is
+    around the parts of a body (RFC 9112, 7.1: sizes, extensions, trailers) is bounded as a head is, and by the body's size.
     """
 
     class BoundedHttp(_BoundedHttp):
@@ -50,6 +54,8 @@ class _BoundedHttp(HttpProtocol):
     """Whether the next byte begins a head."""
     _ending = False
     """Whether nothing more is read: too many requests wait, and the connection ends with the answer to the last of them."""
+    _around = 0
+    """What has come of the present body without being part of it, less what its parts allow."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,7 +74,12 @@ class _BoundedHttp(HttpProtocol):
             return
         if self._between and self._patience is None:
             self._wait_for_head()
+        behind_head = not self._between and self._patience is None
+        self._around += len(data)
         super().data_received(data)
+        self._around = max(self._around, 0) if behind_head and not self._between else 0
+        if self._around > self.bytes_max and not self.transport.is_closing():
+            self.send_400_response("there is too much around the parts of the body")
         if self._patience is not None:
             self._head_bytes += len(data)
             if self._head_bytes > self.bytes_max and not self.transport.is_closing():
@@ -91,6 +102,10 @@ class _BoundedHttp(HttpProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.bytes_max:
             raise ValueError("the head of the request is too large")  # the parser's caller answers 400
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._around -= (1 + AROUND_BYTES_MAX) * len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._between = True
