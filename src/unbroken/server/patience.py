@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Final
 from unbroken.server.malformed import HttpProtocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
     from unbroken.limits import Limits
 
 __all__ = ["bounded_http"]
@@ -27,8 +31,8 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
     A peer that has not sent a whole head `handshake_seconds_max` after it connected, or after its first byte on a connection
     that is used again, is cut off; a head of more than `head_bytes_max` bytes is answered 400, and the connection closed.
     `pipelined_requests_max` requests may wait until an earlier one is answered; what a peer sends beyond them is not read any
-    more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6). What is still to come of a body
-    when the answer was given has `discard_seconds_max`. What is
+    more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6). So it is with a handshake that
+    does not wait for an answer. What is still to come of a body when the answer was given has `discard_seconds_max`. What is
     around the parts of a body (RFC 9112, 7.1: sizes, extensions, trailers) is bounded as a head is, and by the body's size.
     """
 
@@ -56,6 +60,8 @@ class _BoundedHttp(HttpProtocol):
     """Whether nothing more is read: too many requests wait, and the connection ends with the answer to the last of them."""
     _around = 0
     """What has come of the present body without being part of it, less what its parts allow."""
+    _answering: RequestResponseCycle | None = None
+    """The request that is answered now, or was last; the newest is `cycle`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,6 +71,10 @@ class _BoundedHttp(HttpProtocol):
         self._head_is_whole()
         if self._rest is not None:
             self._rest.cancel()
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True  # uvicorn tells the newest, which may wait for its turn
+            answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -87,6 +97,9 @@ class _BoundedHttp(HttpProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._head_is_whole()
+        if self._answering is not None and not self._answering.response_complete:
+            self._end_with_last_answer()  # the transport is still its answer's
+            return
         super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
@@ -96,8 +109,7 @@ class _BoundedHttp(HttpProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_whole()
         if len(self.pipeline) >= self.waiting_max:
-            self._ending = True
-            self.cycle.keep_alive = False
+            self._end_with_last_answer()
             raise ValueError("too many requests wait")  # stops the parser: there may be thousands more in this piece
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.bytes_max:
             raise ValueError("the head of the request is too large")  # the parser's caller answers 400
@@ -118,6 +130,14 @@ class _BoundedHttp(HttpProtocol):
         super().on_response_complete()
         if not self._between and self.cycle.response_complete and not self.transport.is_closing():
             self._rest = self.loop.call_later(self.rest_seconds_max, self.transport.abort)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _end_with_last_answer(self) -> None:
+        self._ending = True
+        self.cycle.keep_alive = False
 
     def _wait_for_head(self) -> None:
         self._head_bytes = 0

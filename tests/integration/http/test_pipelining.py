@@ -9,8 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.speeds import Speed, running_server
+from tests.support.speeds import Running, Speed, running_server
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import NewMessage
+from unbroken.requests import NewStream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 LIMITS = replace(DEFAULT_LIMITS, pipelined_requests_max=4)
@@ -84,3 +87,52 @@ async def test_who_sends_them_for_ever_is_cut_off_after_as_many() -> None:
                 writer.write(GET * 1_000)
                 await writer.drain()
     assert received.count(ANSWER) <= 1 + LIMITS.pipelined_requests_max
+
+
+@asynccontextmanager
+async def long_reading(*behind: bytes, live: str) -> AsyncIterator[tuple[Running, Streams]]:
+    """A response that waits for news, with other requests behind it."""
+    limits = replace(LIMITS, long_poll_seconds=3_600.0, sse_seconds_max=3_600.0)
+    async with running_server(Speed.STANDALONE, limits=limits) as running, asyncio.timeout(CEILING_SECONDS):
+        await running.services.streams.create(Principal(), "a", NewStream())
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        try:
+            first = b"GET /v1/messages/a?live=%b HTTP/1.1" % live.encode()
+            host = b"Host: 127.0.0.1:%d" % running.port
+            requests = [b"\r\n".join((first, host, b"", b"")), *[each.replace(b"HOST", host) for each in behind]]
+            writer.write(b"".join(requests))
+            await open_responses(running, live, 1)
+            yield running, (reader, writer)
+        finally:
+            writer.transport.abort()
+
+
+async def open_responses(running: Running, face: str, count: int) -> None:
+    while running.services.metrics.connections.labels(face)._value.get() != count:
+        await asyncio.sleep(0.005)
+
+
+HANDSHAKE = (
+    b"GET /v1/ws HTTP/1.1\r\nHOST\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: unbroken.v1\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("between", [pytest.param((), id="next"), pytest.param((GET,), id="after another")])
+async def test_a_handshake_that_waits_for_no_answer_ends_the_connection_and_takes_no_transport(
+    between: tuple[bytes, ...],
+) -> None:
+    async with long_reading(*between, HANDSHAKE, live="long-poll") as (running, (reader, writer)):
+        writer.write(b"what is behind it")
+        stream = await running.services.streams.get(Principal(), "a", may=Verb.APPEND)
+        await running.services.streams.append_durably(stream, [NewMessage(kind="message", text="news")])
+        received = await reader.read()
+        assert received.count(ANSWER) == received.count(ANSWER + b"200 ") == 1 + len(between)
+        assert received.rpartition(ANSWER)[2].lower().count(b"connection: close\r\n") == 1
+
+
+@pytest.mark.parametrize("live", ["sse", "long-poll"])
+async def test_who_leaves_with_requests_waiting_is_noticed_by_the_one_that_is_answered(live: str) -> None:
+    async with long_reading(GET, live=live) as (running, (_, writer)):
+        writer.transport.abort()
+        await open_responses(running, live, 0)
