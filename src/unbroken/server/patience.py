@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from unbroken.server.malformed import HttpProtocol
+from unbroken.server.undelivered import Undelivered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
     more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6). So it is with a handshake that
     does not wait for an answer. What is still to come of a body when the answer was given has `discard_seconds_max`. What is
     around the parts of a body (RFC 9112, 7.1: sizes, extensions, trailers) is bounded as a head is, and by the body's size.
+    A peer that does not take its answers for `silence_seconds_max` is cut off.
     """
 
     class BoundedHttp(_BoundedHttp):
@@ -41,6 +43,7 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
         bytes_max = limits.head_bytes_max
         waiting_max = limits.pipelined_requests_max
         rest_seconds_max = limits.discard_seconds_max
+        silence_seconds_max = limits.silence_seconds_max
 
     return BoundedHttp
 
@@ -50,6 +53,8 @@ class _BoundedHttp(HttpProtocol):
     bytes_max: int
     waiting_max: int
     rest_seconds_max: float
+    silence_seconds_max: float
+    _undelivered: Undelivered
     _patience: asyncio.TimerHandle | None = None
     _rest: asyncio.TimerHandle | None = None
     """Runs while the rest of a body is to come whose request was answered."""
@@ -65,10 +70,12 @@ class _BoundedHttp(HttpProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._undelivered = Undelivered(transport, self.silence_seconds_max)
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_whole()
+        self._undelivered.end()
         if self._rest is not None:
             self._rest.cancel()
         answering = self._answering
@@ -128,8 +135,13 @@ class _BoundedHttp(HttpProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._undelivered.watch()
         if not self._between and self.cycle.response_complete and not self.transport.is_closing():
             self._rest = self.loop.call_later(self.rest_seconds_max, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._undelivered.watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
         self._answering = cycle

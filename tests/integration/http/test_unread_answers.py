@@ -1,0 +1,63 @@
+"""Who does not read its answers is cut off, and what was kept for it is let go; who reads slowly has them all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from tests.support.speeds import Running, Speed, running_server
+from unbroken.identity import Principal
+from unbroken.limits import DEFAULT_LIMITS
+from unbroken.messages import NewMessage
+from unbroken.requests import NewStream
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
+CEILING_SECONDS = 60.0
+TEXT = "x" * 900_000
+COUNT = 16
+"""Answers: more than a loopback connection holds."""
+
+
+@asynccontextmanager
+async def asked(silence_seconds: float, *last: str) -> AsyncIterator[tuple[Running, socket.socket]]:
+    """A socket that has asked for a lot."""
+    limits = replace(DEFAULT_LIMITS, silence_seconds_max=silence_seconds)
+    async with running_server(Speed.STANDALONE, limits=limits) as running, asyncio.timeout(CEILING_SECONDS):
+        stream = (await running.services.streams.create(Principal(), "a", NewStream())).stream
+        await running.services.streams.append_durably(stream, [NewMessage(kind="message", text=TEXT)])
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            reader.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(reader, ("127.0.0.1", running.port))
+            lines = ["GET /v1/messages/a HTTP/1.1", f"Host: 127.0.0.1:{running.port}"]
+            request = "\r\n".join([*lines, "", ""]) * (COUNT - 1) + "\r\n".join([*lines, *last, "", ""])
+            await loop.sock_sendall(reader, request.encode())
+            yield running, reader
+
+
+@pytest.mark.parametrize("last", [pytest.param((), id="kept"), pytest.param(("Connection: close",), id="closed")])
+async def test_who_takes_nothing_is_cut_off(last: tuple[str, ...]) -> None:
+    async with asked(0.4, *last) as (running, reader):
+        connections = running.server.server_state.connections
+        while not connections:
+            await asyncio.sleep(0.005)
+        while connections:
+            await asyncio.sleep(0.02)
+        received = 0
+        while part := await asyncio.get_running_loop().sock_recv(reader, 65_536):
+            received += len(part)
+        assert received < COUNT * len(TEXT)
+
+
+async def test_who_reads_slowly_gets_everything() -> None:
+    async with asked(4.0, "Connection: close") as (_, reader):
+        received = 0
+        while part := await asyncio.get_running_loop().sock_recv(reader, 65_536):
+            received += len(part)
+        assert received > COUNT * len(TEXT)
