@@ -129,7 +129,7 @@ def build_services(
         callers=Callers(access, credentials, tickets, limits=limits, clock=clock),
         live=live,
         connections=WebSocketConnectionManager(limits=limits, metrics=metrics),
-        bodies=Bodies(streams.quotas, limits),
+        bodies=Bodies(streams.quotas, live, limits),
         desk=RunDesk(streams, catalog or Catalog()),
         supervisor=supervisor,
     )

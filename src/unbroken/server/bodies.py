@@ -1,7 +1,7 @@
 """The bodies of requests on their way in: how long one may take to arrive, and how much of unfinished ones is held.
 
-Both HTTP faces read every body through `Bodies.whole`, when it is known who sends it. It looks at no content; how large one
-body may be is the guard's matter.
+Both HTTP faces read every body through `Bodies.whole`, when it is known who sends it. Who may not come in any more while it
+arrives is told so. It looks at no content; how large one body may be is the guard's matter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from unbroken.errors import OverloadedError, RequestTimeoutError
 if TYPE_CHECKING:
     from starlette.types import Receive
 
+    from unbroken.auth.live import LiveViewers
+    from unbroken.errors import UnauthorizedError
     from unbroken.identity import Principal
     from unbroken.limits import Limits
     from unbroken.quotas import Quotas
@@ -31,7 +33,8 @@ class Bodies:
     The first `body_uncounted_bytes` of each are free: a body that is no larger is never refused for the sake of others.
     """
 
-    def __init__(self, quotas: Quotas, limits: Limits) -> None:
+    def __init__(self, quotas: Quotas, live: LiveViewers, limits: Limits) -> None:
+        self._live = live
         self._quotas = quotas
         self._limits = limits
         self._held = 0
@@ -45,16 +48,21 @@ class Bodies:
         """The whole body of one request of `principal`.
 
         `RequestTimeoutError` when nothing comes for `silence_seconds_max`, or on the whole less than
-        `body_bytes_per_second_min`; `OverloadedError` when too much is arriving at once; `ClientDisconnect`.
+        `body_bytes_per_second_min`; `OverloadedError` when too much is arriving at once; `UnauthorizedError` when the
+        credential ends meanwhile; `ClientDisconnect`.
         """
         body, counted = bytearray(), 0
         limits, now = self._limits, asyncio.get_running_loop().time
         grace = now() + limits.silence_seconds_max
         patience = asyncio.timeout_at(grace)
+        sender = _Sender(principal, patience)
+        self._live.add(sender)
         try:
             async with patience:
                 while True:
                     message = await receive()
+                    if sender.error is not None:
+                        raise sender.error
                     if message["type"] != "http.request":
                         raise ClientDisconnect
                     body += message.get("body", b"")
@@ -68,8 +76,9 @@ class Bodies:
         except TimeoutError:
             if not patience.expired():
                 raise
-            raise RequestTimeoutError from None
+            raise sender.error or RequestTimeoutError() from None
         finally:
+            self._live.remove(sender)
             if counted:
                 self._leave(principal, counted)
 
@@ -84,3 +93,18 @@ class Bodies:
     def _leave(self, principal: Principal, count: int) -> None:
         self._held -= count
         self._quotas.leave("arriving_bytes", principal, count)
+
+
+class _Sender:
+    """Who is listened to as long as its credential is good."""
+
+    __slots__ = ("_patience", "error", "principal")
+
+    def __init__(self, principal: Principal, patience: asyncio.Timeout) -> None:
+        self.principal = principal
+        self.error: UnauthorizedError | None = None
+        self._patience = patience
+
+    def expel(self, error: UnauthorizedError) -> None:
+        self.error = error
+        self._patience.reschedule(asyncio.get_running_loop().time())

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.speeds import Running, Speed, running_server
 from unbroken.auth.access import Access
-from unbroken.auth.stored import NewToken
-from unbroken.identity import Principal
+from unbroken.auth.stored import NewToken, credential_of
+from unbroken.identity import Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.requests import NewStream
 
@@ -172,3 +172,32 @@ async def test_a_body_that_ends_behind_its_answer_leaves_the_connection_to_the_n
             assert await other.closed()  # the time for the rest of a body has passed
         await one.send(request)
         assert (await one.problem())[0].startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.scenario("SEC-002")
+@pytest.mark.parametrize(
+    ("path", "part", "elsewhere"),
+    [
+        pytest.param(PATHS[0], b"", False, id="nothing"),
+        pytest.param(PATHS[0], b" " * LARGE, True, id="a part, elsewhere"),
+        pytest.param(PATHS[1], b" " * LARGE, False, id="a part"),
+    ],
+)
+async def test_a_body_is_not_taken_whose_credential_ends_while_it_comes(
+    path: str, part: bytes, *, elsewhere: bool
+) -> None:
+    async with server(PATIENT) as running, sender(running, path) as one:
+        live, tokens = running.services.live, running.services.tokens
+        await one.send(part)
+        while not len(live) or running.services.bodies.held_bytes != len(part):
+            await asyncio.sleep(0.005)
+        (token,) = (await tokens.list(ALICE, limit=10, page=None)).items
+        if elsewhere:
+            await tokens.delete(ALICE, token.id)
+        else:
+            live.expel(credential_of(token.id))
+        head, problem = await one.problem()
+        assert (head.split()[1], problem["code"]) == (b"401", "unauthorized")
+        assert (len(live), running.services.bodies.held_bytes) == (0, 0)
+        stream = await running.services.streams.get(ALICE, "a", may=Verb.READ)
+        assert stream.head == 0
