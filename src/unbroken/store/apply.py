@@ -325,7 +325,33 @@ def _erase(tables: Tables, op: EraseStream) -> WriteResult:
         entry.put(decide.erase(entry.info, op))
         tables.changed(entry, None)
         tables.erase(entry)
+        _erase_kept(tables, op, entry.fixed.forked_from)
     return Done(stream=entry.info)
+
+
+def _erase_kept(tables: Tables, op: EraseStream, source: StreamId | None) -> None:
+    """After a fork was erased: erase deleted sources too, none of whose messages anybody can read any more."""
+    while source is not None:
+        entry = tables.by_id(source)
+        if entry is None or not (entry.fixed.deleted or entry.fixed.erased) or _readable(tables, entry):
+            return
+        if entry.fixed.erased is None:
+            entry.put(decide.erase(entry.info, op))
+            tables.changed(entry, None)
+            tables.erase(entry)
+        source = entry.fixed.forked_from
+
+
+def _readable(tables: Tables, entry: Entry) -> bool:
+    """Whether a stream that is neither deleted nor erased shows messages of the entry's own."""
+    waiting = [(entry, entry.head)]
+    while waiting:
+        current, reach = waiting.pop()
+        if not current.fixed.deleted and current.fixed.erased is None and current.fixed.first <= reach:
+            return True
+        forks = [(fork, min(reach, fork.fixed.fork_seq)) for fork in tables.forks(current.fixed.id)]
+        waiting += [(fork, upto) for fork, upto in forks if upto > entry.fixed.fork_seq]
+    return False
 
 
 def _delete(tables: Tables, op: DeleteStream) -> WriteResult:

@@ -188,6 +188,32 @@ async def test_what_forks_share_with_an_erased_stream_is_erased_in_them_and_thei
         assert files_with(tmp_path, CANARY) == []
 
 
+@pytest.mark.parametrize("kind", STORES)
+async def test_what_a_deleted_source_keeps_for_erased_forks_alone_is_erased_with_the_last_of_them(
+    kind: str, tmp_path: Path
+) -> None:
+    async with running_parts(make(kind, tmp_path), limits=LIMITS) as parts:
+        root = (await parts.streams.create(ALICE, "root", NewStream(metadata=f'{{"m":"{CANARY}"}}'))).stream
+        await parts.streams.append_durably(root, texts(f"1 {CANARY}", f"2 {CANARY}"))
+        middle = await parts.stream("middle", NewStream(fork=Fork(root.id, Seq(1)), messages=tuple(texts(CANARY))))
+        forks = [await parts.stream(name, NewStream(fork=Fork(middle.id, Seq(2)))) for name in ("first", "second")]
+        await parts.streams.delete(root)
+        await parts.streams.delete(middle)
+        await eraser(parts).stream(ALICE, forks[0], "")
+        body = b",".join(batch.body for batch in (await parts.streams.read(forks[1], Seq(0))).batches)
+        assert body.count(CANARY.encode()) == 2, "the other fork still has it"
+        deep = await parts.stream("deep", NewStream(fork=Fork(forks[1].id, Seq(1))))
+        await eraser(parts).stream(ALICE, forks[1], "")
+        assert CANARY.encode() in (await parts.streams.read(deep, Seq(0))).batches[0].body, "and so has a fork of it"
+        assert len(files_with(tmp_path, CANARY)) == (kind == "sqlite")
+        await eraser(parts).stream(ALICE, deep, "")
+        for fork in (*forks, deep):
+            info = await parts.streams.get(ALICE, fork.name, may=Verb.READ)
+            assert ((await parts.streams.verify(info)).bad, info.hash) == (None, fork.hash)
+        assert (await parts.store.get_by_id(root.id) or root).erased is not None
+        assert files_with(tmp_path, CANARY) == []
+
+
 async def test_the_key_of_an_erased_stream_is_destroyed(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     async with running_parts(make("encrypted", tmp_path), limits=LIMITS) as parts:
