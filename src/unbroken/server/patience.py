@@ -107,6 +107,7 @@ class _BoundedHttp(HttpProtocol):
         if self._answering is not None and not self._answering.response_complete:
             self._end_with_last_answer()  # the transport is still its answer's
             return
+        self._undelivered.end()  # from here on the WebSocket looks after what is not taken
         super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
