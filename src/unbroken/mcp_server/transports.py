@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 from unbroken.errors import AddressError, ForbiddenOriginError
+from unbroken.mcp_server.arriving import Arriving
 from unbroken.mcp_server.remote import Remote
 from unbroken.mcp_server.service import build
 from unbroken.server.listening import BoundedServer
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from unbroken.limits import Limits
     from unbroken.mcp_server.entry import Entry
 
-__all__ = ["http_app", "serve_http", "serve_stdio"]
+__all__ = ["http_app", "http_server", "serve_http", "serve_stdio"]
 
 
 async def serve_stdio(remote: Remote) -> None:
@@ -48,25 +49,29 @@ async def serve_http(remote: Remote, entry: Entry) -> None:
     """
     entry.check()
     async with remote:
-        app = http_app(build(remote), remote.limits, entry)
-        config = uvicorn.Config(
-            app,
-            host=entry.host,
-            port=entry.port,
-            log_level="warning",
-            http=bounded_http(remote.limits),
-            proxy_headers=False,
-            ssl_certfile=entry.certificate,
-            ssl_keyfile=entry.key,
-            limit_concurrency=4 * remote.limits.agent_calls_max,
-            timeout_graceful_shutdown=1,
-            server_header=False,
-        )
-        server = _Announcing(config, remote.limits)
         try:
-            await server.serve()
+            await http_server(remote, entry).serve()
         except (SystemExit, OSError):  # that it cannot listen, as uvicorn says it after telling why; and over TLS
             raise AddressError(f"cannot listen on {entry.host}:{entry.port}") from None
+
+
+def http_server(remote: Remote, entry: Entry) -> BoundedServer:
+    """What `serve_http` runs, not running."""
+    limits = remote.limits
+    config = uvicorn.Config(
+        http_app(build(remote), limits, entry),
+        host=entry.host,
+        port=entry.port,
+        log_level="warning",
+        http=bounded_http(limits),
+        proxy_headers=False,
+        ssl_certfile=entry.certificate,
+        ssl_keyfile=entry.key,
+        limit_concurrency=4 * limits.agent_calls_max,
+        timeout_graceful_shutdown=1,
+        server_header=False,
+    )
+    return _Announcing(config, limits)
 
 
 def http_app(server: Server, limits: Limits, entry: Entry) -> ASGIApp:
@@ -82,13 +87,14 @@ def http_app(server: Server, limits: Limits, entry: Entry) -> ASGIApp:
             allowed_hosts=["127.0.0.1:*", "localhost:*", "[::1]:*"],
             allowed_origins=["http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"],
         )
-    app = server.streamable_http_app(
+    app: ASGIApp = server.streamable_http_app(
         json_response=True,
         stateless_http=True,
         max_request_body_size=limits.agent_request_bytes_max,
         transport_security=security,
     )
-    return app if entry.token is None else _Guarded(app, entry.token, entry.proxies)
+    patient = Arriving(app, limits)
+    return patient if entry.token is None else _Guarded(patient, entry.token, entry.proxies)
 
 
 class _Announcing(BoundedServer):

@@ -1,40 +1,42 @@
 """The bodies of requests on their way in: how long one may take to arrive, and how much of unfinished ones is held.
 
-Both HTTP faces read every body through `Bodies.whole`, when it is known who sends it. Who may not come in any more while it
-arrives is told so. It looks at no content; how large one body may be is the guard's matter.
+Both HTTP faces and `unbroken mcp --http` read every body through `Bodies.whole`, when it is known who sends it. Who may not
+come in any more while it arrives is told so. It looks at no content; how large one body may be is the guard's matter.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
 
 from unbroken.errors import OverloadedError, RequestTimeoutError
+from unbroken.identity import Principal
 
 if TYPE_CHECKING:
     from starlette.types import Receive
 
     from unbroken.auth.live import LiveViewers
     from unbroken.errors import UnauthorizedError
-    from unbroken.identity import Principal
     from unbroken.limits import Limits
     from unbroken.quotas import Quotas
 
 __all__ = ["Bodies"]
 
 RETRY_SECONDS = 5
+NOBODY: Final = Principal()
 
 
 class Bodies:
     """Counts what has arrived of bodies that are not whole, of all senders and (in `quotas`) of each owner and tenant.
 
-    The first `body_uncounted_bytes` of each are free: a body that is no larger is never refused for the sake of others.
+    Without `quotas` and `live` senders are not told apart, and no credential ends. The first
+    `body_uncounted_bytes` of each are free: a body that is no larger is never refused for the sake of others.
     """
 
-    def __init__(self, quotas: Quotas, live: LiveViewers, limits: Limits) -> None:
-        self._live = live
+    def __init__(self, quotas: Quotas | None, live: LiveViewers | None, limits: Limits) -> None:
+        self._live = _Everlasting() if live is None else live
         self._quotas = quotas
         self._limits = limits
         self._held = 0
@@ -44,7 +46,7 @@ class Bodies:
         """What is counted now."""
         return self._held
 
-    async def whole(self, receive: Receive, principal: Principal) -> bytes:
+    async def whole(self, receive: Receive, principal: Principal = NOBODY) -> bytes:
         """The whole body of one request of `principal`.
 
         `RequestTimeoutError` when nothing comes for `silence_seconds_max`, or on the whole less than
@@ -87,12 +89,22 @@ class Bodies:
             raise OverloadedError(
                 "too many large bodies arrive at once", limit="arriving_bytes_max", retry_after_seconds=RETRY_SECONDS
             )
-        self._quotas.enter("arriving_bytes", principal, count)
+        if self._quotas is not None:
+            self._quotas.enter("arriving_bytes", principal, count)
         self._held += count
 
     def _leave(self, principal: Principal, count: int) -> None:
         self._held -= count
-        self._quotas.leave("arriving_bytes", principal, count)
+        if self._quotas is not None:
+            self._quotas.leave("arriving_bytes", principal, count)
+
+
+class _Everlasting:
+    """In place of `LiveViewers`, where no credential ends."""
+
+    def add(self, viewer: _Sender) -> None: ...
+
+    def remove(self, viewer: _Sender) -> None: ...
 
 
 class _Sender:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unbroken.limits import Limits
     from unbroken.server.services import Services
 
-__all__ = ["Inbound", "Reply", "check", "lingering", "reply_headers", "route_path"]
+__all__ = ["Inbound", "Reply", "announces_more", "check", "lingering", "reply_headers", "route_path"]
 
 PROBES: Final = frozenset({"/livez", "/readyz"})
 """Asked by machines under any host name; they tell nothing that is worth hiding."""
@@ -137,8 +137,15 @@ def check(scope: Scope, services: Services) -> Response | None:
             raise LifespanError
         if services.draining and changes:
             raise DrainingError
-    _check_length(headers, services.limits.body_bytes_max)
+    if announces_more(scope, services.limits.body_bytes_max):
+        raise _too_large(services.limits.body_bytes_max)
     return None
+
+
+def announces_more(scope: Scope, bytes_max: int) -> bool:
+    """Whether the request says that its body has more than `bytes_max` bytes."""
+    length = header(Headers(scope=scope), "content-length")
+    return length is not None and length.isdecimal() and int(length[:20]) > bytes_max
 
 
 def route_path(scope: Scope) -> str:
@@ -174,12 +181,6 @@ def _check_path(scope: Scope) -> None:
         raw.decode()
     except UnicodeDecodeError:
         raise InvalidError("a path is percent-encoded UTF-8", field="name") from None
-
-
-def _check_length(headers: Headers, bytes_max: int) -> None:
-    length = header(headers, "content-length")
-    if length is not None and length.isdecimal() and int(length[:20]) > bytes_max:
-        raise _too_large(bytes_max)
 
 
 def _too_large(bytes_max: int) -> TooLargeError:

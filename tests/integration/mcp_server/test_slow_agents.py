@@ -1,0 +1,101 @@
+"""Agents that send their requests slowly, or not to the end: each is given up in time, and holds nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from unbroken.limits import DEFAULT_LIMITS, Limits
+from unbroken.mcp_server.entry import Entry
+from unbroken.mcp_server.remote import Remote
+from unbroken.mcp_server.transports import http_server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
+LIST = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
+SILENT = replace(DEFAULT_LIMITS, silence_seconds_max=0.2)
+DRIPPED = replace(DEFAULT_LIMITS, silence_seconds_max=1.0, body_bytes_per_second_min=1_000_000)
+
+
+@asynccontextmanager
+async def serving(limits: Limits, token: str | None = None) -> AsyncIterator[int]:
+    """The port of an MCP server over HTTP; it lists its tools without asking anybody."""
+    remote = Remote("http://127.0.0.1:1", limits=limits)
+    server = http_server(remote, Entry(host="127.0.0.1", port=0, token=token))
+    async with asyncio.timeout(30), remote, asyncio.TaskGroup() as tasks:
+        tasks.create_task(server._serve())
+        while not server.started:
+            await asyncio.sleep(0.005)
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            server.should_exit = True
+
+
+@asynccontextmanager
+async def asking(port: int, *, length: int | None, token: str = "none") -> AsyncIterator[Asking]:
+    """A request whose body is to come; in chunks when `length` is None."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = ["POST /mcp HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Authorization: Bearer {token}"]
+    lines += ["Accept: application/json, text/event-stream", "Content-Type: application/json"]
+    lines += ["Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}", "", ""]
+    writer.write("\r\n".join(lines).encode())
+    try:
+        yield Asking(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+class Asking:
+    """One agent's request under way."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def status(self) -> int:
+        """The status of the answer, as soon as it has begun."""
+        return int((await self._reader.readline()).split()[1])
+
+    async def ended(self) -> bool:
+        """Whether the server closes behind its answer."""
+        await self._reader.read()
+        return True
+
+
+@pytest.mark.parametrize("token", [None, "only-for-this-test"])
+@pytest.mark.parametrize("part", [b"", LIST[:-1]])
+async def test_a_request_that_does_not_go_on_is_given_up(part: bytes, token: str | None) -> None:
+    async with serving(SILENT, token) as port, asking(port, length=len(LIST), token=token or "none") as one:
+        await one.send(part)
+        assert await one.status() == 408
+        assert await one.ended()
+
+
+async def test_a_request_that_drips_is_given_up_though_it_is_never_silent_for_long() -> None:
+    async with serving(DRIPPED) as port, asking(port, length=100_000) as one, asyncio.TaskGroup() as tasks:
+        status = tasks.create_task(one.status())
+        while not status.done():
+            await one.send(b" ")
+            await asyncio.wait([status], timeout=0.02)
+        assert status.result() == 408
+
+
+async def test_a_request_that_comes_in_pieces_is_answered_and_one_that_grows_too_large_is_not() -> None:
+    async with serving(DEFAULT_LIMITS) as port:
+        async with asking(port, length=len(LIST)) as one:
+            await one.send(LIST[:10])
+            await one.send(LIST[10:])
+            assert await one.status() == 200
+        async with asking(port, length=None) as one:
+            for _ in range(17):
+                await one.send(b"10000\r\n" + b" " * 65_536 + b"\r\n")
+            assert await one.status() == 413
