@@ -144,6 +144,10 @@ class _BoundedHttp(HttpProtocol):
         super().pause_writing()
         self._undelivered.watch()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._undelivered.taken()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 import pytest
+import uvicorn
 
+from tests.integration.websocket.test_hostile import until
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp_server.entry import Entry
 from unbroken.mcp_server.remote import Remote
 from unbroken.mcp_server.transports import http_server
+from unbroken.server.patience import _BoundedHttp
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 LIST = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
 SILENT = replace(DEFAULT_LIMITS, silence_seconds_max=0.2)
-DRIPPED = replace(DEFAULT_LIMITS, silence_seconds_max=1.0, body_bytes_per_second_min=1_000_000)
+DRIPPED = replace(DEFAULT_LIMITS, silence_seconds_max=0.4, body_bytes_per_second_min=1_000_000)
 
 
 @asynccontextmanager
-async def serving(limits: Limits, token: str | None = None) -> AsyncIterator[int]:
-    """The port of an MCP server over HTTP; it lists its tools without asking anybody."""
+async def running(limits: Limits, token: str | None = None) -> AsyncIterator[uvicorn.Server]:
+    """An MCP server over HTTP; it lists its tools without asking anybody."""
     remote = Remote("http://127.0.0.1:1", limits=limits)
     server = http_server(remote, Entry(host="127.0.0.1", port=0, token=token))
     async with asyncio.timeout(30), remote, asyncio.TaskGroup() as tasks:
@@ -31,9 +36,21 @@ async def serving(limits: Limits, token: str | None = None) -> AsyncIterator[int
         while not server.started:
             await asyncio.sleep(0.005)
         try:
-            yield server.servers[0].sockets[0].getsockname()[1]
+            yield server
         finally:
             server.should_exit = True
+
+
+@asynccontextmanager
+async def serving(limits: Limits, token: str | None = None) -> AsyncIterator[int]:
+    """The port of such a server."""
+    async with running(limits, token) as server:
+        yield port_of(server)
+
+
+def port_of(server: uvicorn.Server) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
 
 
 @asynccontextmanager
@@ -99,3 +116,30 @@ async def test_a_request_that_comes_in_pieces_is_answered_and_one_that_grows_too
             for _ in range(17):
                 await one.send(b"10000\r\n" + b" " * 65_536 + b"\r\n")
             assert await one.status() == 413
+
+
+async def test_an_agent_that_takes_no_answer_is_cut_off() -> None:
+    request = (
+        "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:1\r\nContent-Type: application/json\r\n"
+        f"Accept: application/json, text/event-stream\r\nContent-Length: {len(LIST)}\r\n\r\n"
+    ).encode() + LIST
+    async with running(SILENT) as server:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port_of(server)))
+        _, writer = await asyncio.open_connection(sock=connection, limit=1_024)
+        try:
+            connections = server.server_state.connections
+            await until(lambda: len(connections) == 1)
+            protocol = cast("_BoundedHttp", next(iter(connections)))
+            protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+            writer.write(request)
+            await until(lambda: protocol.cycle is not None)
+            while not protocol.transport.get_write_buffer_size() and connections:
+                await until(lambda: protocol.cycle.response_complete)
+                writer.write(request * 10)
+                await until(lambda: not protocol.cycle.response_complete or not connections)
+            await until(lambda: not connections)
+        finally:
+            writer.transport.abort()
