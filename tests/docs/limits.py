@@ -38,7 +38,7 @@ MEANING: Final = {
     "connections_max": "Open WebSockets; and, counted apart, open long responses.",
     "subscriptions_max": "Subscriptions of one connection.",
     "connection_buffer_bytes_max": "Unsent bytes of one connection; beyond it the viewer reads from the store, later.",
-    "control_frames_per_second_max": "Pings and pongs of one WebSocket in a second; a flood of them ends it.",
+    "control_frames_per_second_max": "Pings, pongs and nearly empty fragments of one WebSocket in a second.",
     "connection_pending_appends_max": "Unacknowledged appends of one connection; beyond it nothing more is read from it.",
     "handshake_seconds_max": "How long a handshake of TLS may take, and then the head of an HTTP request or WebSocket.",
     "heartbeat_seconds": "Time between two heartbeats on a live connection.",

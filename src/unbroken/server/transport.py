@@ -41,6 +41,10 @@ SLICE_BYTES_MAX: Final = 16 * 1024
 
 Larger ones for whoever was not held lately: a kilobyte can be forty frames, each of which is parsed.
 """
+FRAGMENT_BYTES_MIN: Final = 1024
+"""A fragment with less in it, unless it is the last of its message, counts as a control frame does."""
+LATE_FRAMES_MAX: Final = 64
+"""So many are looked through behind our close for the peer's own."""
 
 
 class WebSocket(asyncio.Protocol):
@@ -54,6 +58,7 @@ class WebSocket(asyncio.Protocol):
         "_early",
         "_fragments",
         "_fresh",
+        "_late",
         "_limits",
         "_on_lost",
         "_part_bytes",
@@ -83,6 +88,7 @@ class WebSocket(asyncio.Protocol):
         self._fresh = self._deaf = False
         self._rest = b""
         self._slice = SLICE_BYTES_MIN
+        self._late = 0
         self.closing = False
         self._limits = services.limits
         self._controls: Bucket | None = None
@@ -153,20 +159,27 @@ class WebSocket(asyncio.Protocol):
         """Handle what the parser has found; whether nothing that the peer sends counts any more."""
         conn = self._conn
         frames = cast("list[Frame]", conn.events_received())
+        if self.closing:
+            self._late += len(frames)
         messages = [message for frame in frames if (message := self._whole(frame)) is not None]
         if messages:
             if self._part_bytes > SLICE_BYTES_MAX:
                 self._note_part()  # of what is whole now no byte is to count twice
             self._connection.receive(*messages)
         if self._flooded:
-            self.refuse(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
+            self.give_up(OverloadedError("too many control frames", limit="control_frames_per_second_max"))
         output = conn.data_to_send()
         if output and not self.closing:
             self._wire.send_raw(b"".join(output))  # pongs, and the echo of a close
             self._connection.crowded()
-        return conn.parser_exc is not None or conn.close_rcvd is not None
+        over = conn.parser_exc is not None or conn.close_rcvd is not None
+        if self._late > LATE_FRAMES_MAX and not over:
+            self._ignore()
+        return over or self._deaf
 
     def _end(self) -> None:
+        if self._deaf:
+            return  # our close is on its way, and has its time
         self._wire.flush()
         self._connection.lost()
         self._transport.close()
@@ -208,6 +221,7 @@ class WebSocket(asyncio.Protocol):
                 self._fresh = True
                 return bytes(frame.data)
             self._fragments = bytearray(frame.data)
+            self._count_fragment(frame)
         elif opcode is CONTINUATION:
             assert self._fragments is not None, "the parser lets no continuation through without a beginning"
             self._fragments += frame.data
@@ -215,6 +229,7 @@ class WebSocket(asyncio.Protocol):
                 self._fresh = True
                 whole, self._fragments = bytes(self._fragments), None
                 return whole
+            self._count_fragment(frame)
         else:
             self._count_control()
         return None
@@ -242,7 +257,14 @@ class WebSocket(asyncio.Protocol):
             self.refuse(error)
         else:
             self.close(CLOSE_SILENT, "a frame took too long")
+        self._ignore()
+
+    def _ignore(self) -> None:
+        """Look at nothing more that comes, so that it costs nothing; we have said our close."""
+        if self._deaf:
+            return
         self._deaf = True
+        self._unfinished.forget(self)
         self._leave()
         self._fragments = None
         self._conn.reader.discard()
@@ -256,6 +278,11 @@ class WebSocket(asyncio.Protocol):
         self._unfinished.note(self, self._part_bytes, fresh=fresh)
 
     # --- control frames -----------------------------------------------------------------------------------------------
+
+    def _count_fragment(self, frame: Frame) -> None:
+        """One with next to nothing in it costs its sender nothing, and us as much as any."""
+        if len(frame.data) < FRAGMENT_BYTES_MIN:
+            self._count_control()
 
     def _count_control(self) -> None:
         """A ping costs its sender nothing and us an answer."""

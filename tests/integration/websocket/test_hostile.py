@@ -21,6 +21,7 @@ from unbroken.client import Client
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage
 from unbroken.requests import NewStream
+from unbroken.server import transport
 from unbroken.server.transport import WebSocket
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +118,42 @@ async def test_a_flood_of_pings_ends_the_connection_and_a_few_do_not(speed: Spee
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "overloaded")
 
 
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.parametrize("speed", [Speed.STANDALONE, Speed.TAKEOVER])
+@pytest.mark.parametrize("part", [b"", b" "])
+async def test_a_flood_of_small_fragments_ends_the_connection_and_a_few_do_not(speed: Speed, part: bytes) -> None:
+    limits = replace(DEFAULT_LIMITS, control_frames_per_second_max=20)
+    async with running_server(speed, limits=limits) as server, server.peer(ping_interval=None) as peer:
+        begin, between = masked(b"", fin=False), masked(part, CONTINUATION, fin=False)
+        end = masked(b'{"type":"create","id":1,"stream":"a"}', CONTINUATION)
+        peer.socket.transport.write(begin + between * 10 + end)
+        assert (await peer.receive("result"))["created"]
+        peer.socket.transport.write(begin + between * 1_000)
+        await peer.socket.wait_closed()
+        assert (peer.socket.close_code, peer.socket.close_reason) == (1013, "overloaded")
+
+
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.parametrize("frame", [masked(b"no JSON"), masked(b"", PING)])
+async def test_what_comes_without_end_behind_our_close_is_not_looked_at(
+    frame: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "CLOSE_SECONDS_MAX", 3_600.0)
+    monkeypatch.setattr(transport, "LATE_FRAMES_MAX", late := 100)
+    async with running_server(Speed.STANDALONE) as server, deaf_peer(server) as peer:
+        held: set[object] = set(server.server.server_state.connections)
+        (socket,) = (found for found in held if isinstance(found, WebSocket))
+        await peer.send(masked(b"no JSON"))
+        await until(lambda: socket.closing)
+        await peer.send(frame * late)
+        await until(lambda: socket._late == late)
+        assert not socket._deaf
+        await peer.send(frame)
+        await until(lambda: socket._deaf)
+        socket._conn = None  # type: ignore[assignment]
+        await peer.send(frame * 10_000)
+
+
 async def test_a_viewer_that_reads_nothing_and_says_goodbye_is_let_go() -> None:
     async with running_server(Speed.STANDALONE) as server, deaf_peer(server) as peer:
         stream = (await server.services.streams.create(LOCAL, "big", NewStream())).stream
@@ -139,7 +176,8 @@ async def test_a_stuck_sender_is_let_go_on_plain_asgi() -> None:
 
 async def test_empty_fragments_cost_nothing() -> None:
     sockets: list[WebSocket] = []
-    async with running_server(Speed.STANDALONE) as server, deaf_peer(server) as peer:
+    limits = replace(DEFAULT_LIMITS, control_frames_per_second_max=10**9)
+    async with running_server(Speed.STANDALONE, limits=limits) as server, deaf_peer(server) as peer:
         held: set[object] = set(server.server.server_state.connections)
         sockets += [found for found in held if isinstance(found, WebSocket)]
         await peer.send(masked(b"", TEXT, fin=False))
