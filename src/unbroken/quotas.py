@@ -7,16 +7,19 @@ is counted by whose things are meant, never by credential, connection or address
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Final
 
-from unbroken.errors import QuotaError
+from unbroken.errors import QuotaError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
 __all__ = ["ROW_BYTES", "Allowance", "Bucket", "Charge", "Quotas", "Share", "Usage", "is_charged", "kept_bytes"]
+
+logger = logging.getLogger(__name__)
 
 LOCAL: Final = Principal()
 COUNT_RETRY_SECONDS: Final = 5
@@ -395,14 +398,22 @@ class Quotas:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """One such look; accounts on which nothing happened since the last one are forgotten."""
-        now = self.now()
+        """One such look; accounts on which nothing happened since the last one are forgotten.
+
+        Where the store cannot say it, what was known is counted on from.
+        """
+        now, failed = self.now(), None
         before = now - self._limits.quota_usage_seconds
         for key, account in list(self._accounts.items()):
             if account.seen < before and account.idle(now):
                 del self._accounts[key]
             elif account.seen >= before and account.bounded:
-                account.usage = await self._usage_of(*key)
+                try:
+                    account.usage = await self._usage_of(*key)
+                except UnbrokenError as error:
+                    failed = error
+        if failed is not None:
+            logger.warning("what owners have stored cannot be looked up: %s %s", failed.code, failed)
 
     def _of(self, principal: Principal) -> tuple[_Account, ...]:
         """The accounts of who asks and of the tenant; none for the operator, but for links and keys handed on by it."""

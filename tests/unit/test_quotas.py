@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken.errors import QuotaError
+from unbroken.errors import CorruptError, QuotaError
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.quotas import Bucket, Charge, Quotas, Usage
@@ -182,6 +182,32 @@ async def test_what_is_stored_is_bounded_also_between_two_looks() -> None:
     world.held["acme", "alice"] = Usage(stored_bytes=10)
     await world.quotas.refresh()
     world.append(ALICE)
+
+
+async def test_a_look_that_fails_leaves_what_is_known_and_does_not_keep_others_from_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    for principal in (ALICE, EVE):
+        await world.create(principal)
+        world.append(principal, size_bytes=4_000)
+    usage = world.usage
+
+    async def faulty(tenant: str, subject: str | None) -> Usage:
+        if tenant == ALICE.tenant:
+            raise CorruptError("a page is damaged")
+        return await usage(tenant, subject)
+
+    monkeypatch.setattr(world.quotas, "_usage_of", faulty)
+    await world.quotas.refresh()
+    world.now += 10
+    world.append(ALICE, size_bytes=1_000)
+    with pytest.raises(QuotaError) as error:
+        world.append(ALICE)
+    assert limit_of(error) == "owner_stored_bytes_max"
+    world.append(EVE, size_bytes=1_000)
+    world.now += 10
+    world.append(EVE)
 
 
 async def test_what_was_not_stored_is_given_back_and_what_is_undecided_counts() -> None:
