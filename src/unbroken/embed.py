@@ -231,14 +231,18 @@ class Unbroken:
 
         With `wrapping` (master keys, or a key management service of yours) what is in the database's file is encrypted.
         To the directory `checkpoints` signed checkpoints of streams are written, with the key in the file `checkpoint_key`
-        that `unbroken keygen` has made: each process needs a directory and a key of its own. `ConfigurationError` for one of
-        the two without the other, and for a file that holds no key.
+        that `unbroken keygen` has made: each process needs a directory and a key of its own. What an earlier call gave and
+        this one does not stays. `ConfigurationError` for one of the two without the other, for a file that holds no key, and
+        for `wrapping` where the store is an object of yours: that is given its keys by you.
         """
         if (checkpoints is None) != (checkpoint_key is None):
             raise ConfigurationError("checkpoints want both checkpoints= and checkpoint_key=", setting="checkpoints")
-        self._redactor = redactor
-        self._wrapping = wrapping
-        self._checkpoints = None if checkpoints is None or checkpoint_key is None else (checkpoints, checkpoint_key)
+        if wrapping is not None and not isinstance(self._store, str):
+            raise ConfigurationError("a store of your own is given its keys by yourself", setting="wrapping")
+        self._redactor = self._redactor if redactor is None else redactor
+        self._wrapping = self._wrapping if wrapping is None else wrapping
+        if checkpoints is not None and checkpoint_key is not None:
+            self._checkpoints = (checkpoints, checkpoint_key)
         self._parts = self._build()
 
     def include_tasks(self, *modules: str) -> None:

@@ -11,12 +11,18 @@ import msgspec
 import pytest
 
 from tests.integration.secrets.conftest import files_with
+from tests.support.canary import plant
 from tests.support.inprocess import served
 from tests.support.server import ServerProcess
 from unbroken import Client, NewMessage, RunContext, Unbroken, task
+from unbroken.checkpoints.book import FILE_NAME
+from unbroken.checkpoints.notes import generate
+from unbroken.errors import ConfigurationError
 from unbroken.redaction.redactor import Redactor, load_rules
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.task import Tasks
+from unbroken.store.keys import MasterKeys, new_master_key
+from unbroken.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -136,3 +142,26 @@ async def test_an_application_redacts_with_a_function_of_its_own() -> None:
         await unbroken.start(source(), "a")
         assert [item.message.text async for item in unbroken.follow("a")] == ["SAY [HIDDEN]"]
         assert b'unbroken_redactions_total{rule="hook"} 1.0' in unbroken.services.metrics.expose()
+
+
+async def test_what_protects_an_application_stays_when_something_else_protects_it_too(tmp_path: Path) -> None:
+    unbroken = Unbroken(f"sqlite:///{tmp_path}/x.db")
+    key = str(generate(tmp_path / "key", "example.com/fake"))
+    unbroken.protect(redactor=Redactor(load_rules(["secrets"])))
+    unbroken.protect(checkpoints=tmp_path / "notes", checkpoint_key=tmp_path / "key")
+    unbroken.protect(wrapping=MasterKeys.parse(new_master_key()))
+    plain = plant("plain-" + "e83a" * 6)
+
+    async def source() -> AsyncIterator[str]:
+        yield f"say {SECRET} {plain}"
+
+    async with unbroken.lifespan():
+        await unbroken.start(source(), "a")
+        assert [item.message.text async for item in unbroken.follow("a")] == [f"say [hidden] {plain}"]
+    assert files_with(tmp_path, plain) == []
+    assert key.partition("+")[0] in (tmp_path / "notes" / FILE_NAME).read_text(encoding="utf-8")
+
+
+async def test_keys_for_a_store_of_the_applications_own_are_not_left_unused() -> None:
+    with pytest.raises(ConfigurationError, match="store of your own"):
+        Unbroken(MemoryStore()).protect(wrapping=MasterKeys.parse(new_master_key()))
