@@ -31,12 +31,15 @@ from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, Seq, StreamInfo
 from unbroken.observe.audit import Audit
 from unbroken.requests import AppendOptions, NewStream
+from unbroken.retention import Retention
 from unbroken.runs.files import NewFile, keep
 from unbroken.store.base import Durability, Fork, Producer, StreamFilter, StreamingMessageRepository
 from unbroken.store.keys import MasterKeys, new_master_key
 from unbroken.store.memory import MemoryStore
 from unbroken.store.operations import EraseStream
+from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.salvage import Means, salvage
 
 pytestmark = pytest.mark.anyio
 
@@ -254,6 +257,26 @@ async def test_what_a_crash_left_undone_is_done_by_the_next_start(kind: str, tmp
         assert steps > 3
         assert (await parts.streams.verify(await parts.streams.get(ALICE, "a", may=Verb.READ))).erased == 27
     assert files_with(tmp_path, CANARY) == []
+
+
+@pytest.mark.parametrize("kind", STORES[1:])
+async def test_what_a_crash_left_undone_is_done_after_a_salvage_too(kind: str, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for directory in (old, new):
+        directory.mkdir()
+    async with running_parts(make(kind, old), limits=LIMITS) as parts:
+        stream, kept = await fill(parts, "a"), await parts.stream("kept", NewStream(messages=tuple(texts("kept"))))
+        await parts.streams.put_session(ALICE, "s", metadata="{}")
+        erase = EraseStream(stream=stream.id, epoch=stream.epoch, now_ms=1, tombstone='{"at":1,"by":"x","reason":""}')
+        await parts.log.write(erase)
+    means = Means(ring=Keyring(MasterKeys.parse(KEY)) if kind == "encrypted" else None)
+    made = await asyncio.to_thread(salvage, old / "x.db", new / "x.db", LIMITS, means=means)
+    assert made.lost == ()
+    async with running_parts(make(kind, new), limits=LIMITS) as parts:
+        await Retention(parts.streams).scrub()
+        assert (await parts.streams.verify(await parts.streams.get(ALICE, "a", may=Verb.READ))).erased == 27
+        assert (await parts.streams.read(await parts.store.get_by_id(kept.id) or kept, Seq(0))).batches
+    assert files_with(new, CANARY) == []
 
 
 async def test_only_the_owner_erases_everything(tmp_path: Path) -> None:

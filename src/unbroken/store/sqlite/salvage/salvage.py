@@ -289,6 +289,8 @@ class _Rebuilding:
         changed = replace(info, hash=value, size_bytes=info.size_bytes or size)
         self._db.run(QUERIES["stream_insert"], stream_row(Entry(changed, entry.base_seq, entry.base_hash), key))
         self._db.many(QUERIES["chunk_insert"], rows)
+        if info.erased is not None:  # perhaps not to its end: the next start goes on with it
+            self._db.run(QUERIES["erasure_put"], (info.id, 0))
 
     def _attached(self, entry: Entry) -> Entry:
         """A fork follows its source's new chain, and stands for itself where the source is lost."""
