@@ -42,7 +42,7 @@ MEANING: Final = {
     "connection_pending_appends_max": "Unacknowledged appends of one connection; beyond it nothing more is read from it.",
     "handshake_seconds_max": "How long a handshake of TLS may take, and then the head of an HTTP request or WebSocket.",
     "heartbeat_seconds": "Time between two heartbeats on a live connection.",
-    "silence_seconds_max": "How long nothing may be heard from a peer before it is given up.",
+    "silence_seconds_max": "How long nothing may be heard from a peer, or be taken by it, before it is given up.",
     "drain_seconds_max": "How long a graceful stop waits for viewers to go, and for a store that does not answer.",
     "owner_connections_max": "WebSockets, SSE responses and long polls of one owner; 0 is no bound, here and below.",
     "owner_subscriptions_max": "Subscriptions of one owner, over all connections.",

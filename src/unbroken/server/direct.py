@@ -8,16 +8,20 @@ them. Only the frame around our outgoing pieces is our own; it is used only wher
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from unbroken.server.guard import Inbound
 from unbroken.server.takeover import tested_uvicorn
+from unbroken.server.undelivered import Undelivered, tells
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
     from uvicorn.protocols.http.flow_control import FlowControl
 
-__all__ = ["Direct", "begin_body", "cut_off", "piece"]
+__all__ = ["Delivery", "Direct", "begin_body", "cut_off", "piece"]
 
 TESTED: Final = frozenset(
     {
@@ -32,6 +36,13 @@ class _Cycle(Protocol):
 
     flow: FlowControl
     transport: asyncio.Transport
+    on_response: Callable[[], None]
+
+
+class _Connections(Protocol):
+    """What is used of uvicorn's protocols."""
+
+    connections: set[object]
 
 
 class Direct:
@@ -89,6 +100,41 @@ async def cut_off(scope: Scope, receive: Receive) -> None:
         await asyncio.sleep(0)  # until uvicorn knows, which takes a response without an end for a mistake otherwise
 
 
+class Delivery:
+    """Looks after one response: a peer that does not take what waits for it for `seconds` is cut off.
+
+    `unbroken serve` does that for each connection. In an application's own server it is done here, for responses with large
+    pieces, where the server is one that was tested and the kernel tells what is taken (Linux).
+    """
+
+    __slots__ = ("_found", "_receive", "_scope", "_seconds", "_undelivered")
+
+    def __init__(self, scope: Scope, receive: Receive, seconds: float) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._seconds = seconds
+        self._found = False
+        self._undelivered: Undelivered | None = None
+
+    @property
+    def looked_after(self) -> bool:
+        """Whether somebody does: the server itself, or this."""
+        cycle = _cycle(self._scope, self._receive)
+        return cycle is not None and (_protocol(cycle) is None or tells(cycle.transport))
+
+    def watch(self) -> None:
+        """Something large is about to be sent, or was."""
+        if not self._found:
+            self._found = True
+            cycle = _cycle(self._scope, self._receive)
+            protocol = None if cycle is None else _protocol(cycle)
+            if cycle is not None and protocol is not None and tells(cycle.transport):
+                gone = partial(_is_gone, protocol)
+                self._undelivered = Undelivered(cycle.transport, self._seconds, gone=gone)
+        if self._undelivered is not None:
+            self._undelivered.watch()
+
+
 class _Witness:
     """Stands in for a transport during one `send` and remembers what is written."""
 
@@ -112,3 +158,13 @@ def _cycle(scope: Scope, receive: Receive) -> _Cycle | None:
         owner = getattr(owner.source, "__self__", None)
     kind = type(owner)
     return cast("_Cycle", owner) if f"{kind.__module__}.{kind.__qualname__}" in TESTED else None
+
+
+def _protocol(cycle: _Cycle) -> _Connections | None:
+    """The protocol of an application's own server, which looks after no answers; None for ours, which does."""
+    owner = getattr(cycle.on_response, "__self__", None)
+    return None if owner is None or getattr(owner, "looks_after_answers", False) else cast("_Connections", owner)
+
+
+def _is_gone(protocol: _Connections) -> bool:
+    return protocol not in protocol.connections

@@ -18,8 +18,11 @@ from unbroken.auth.access import Access, header
 from unbroken.errors import DrainingError, ForbiddenOriginError, InvalidError, LifespanError, TooLargeError
 from unbroken.server.departure import unless
 from unbroken.server.headers import SECURITY, with_missing
+from unbroken.server.undelivered import TAKEN_BYTES_MIN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from unbroken.limits import Limits
@@ -37,11 +40,15 @@ PREFLIGHT: Final = {
 
 
 class Reply:
-    """The way of a response to the server: adds the headers that are not set, and knows whether it has begun."""
+    """The way of a response to the server: adds the headers that are not set, and knows whether it has begun.
 
-    def __init__(self, send: Send, headers: dict[str, str]) -> None:
+    `watch` is called before and after a large piece.
+    """
+
+    def __init__(self, send: Send, headers: dict[str, str], watch: Callable[[], None]) -> None:
         self._send = send
         self._headers = headers
+        self._watch = watch
         self.started = False
 
     async def send(self, message: Message) -> None:
@@ -49,6 +56,11 @@ class Reply:
         if message["type"] == "http.response.start":
             self.started = True
             message = {**message, "headers": with_missing(message.get("headers", ()), self._headers)}
+        elif len(message.get("body", b"")) >= TAKEN_BYTES_MIN:
+            self._watch()
+            await self._send(message)
+            self._watch()
+            return
         await self._send(message)
 
 

@@ -17,6 +17,7 @@ from unbroken.errors import TrimmedError
 from unbroken.identity import Verb
 from unbroken.messages import FILE_KIND, Seq, StreamInfo, decode_messages, payload_bytes
 from unbroken.server.departure import LongResponses, unless, while_connected
+from unbroken.server.direct import Delivery
 from unbroken.server.headers import SANDBOX_POLICY
 from unbroken.server.resource import Call
 from unbroken.store.erasing import check_erased
@@ -68,13 +69,16 @@ class _Download:
             return
         with self._places.place(self._principal), self._services.live.present(self._principal) as presence:
             await send(start)
-            if await unless(presence.gone.wait, while_connected(receive, self._send(send))) is None:
+            seconds = self._services.limits.silence_seconds_max
+            watched = Delivery(scope, receive, seconds).looked_after
+            sending = self._send(send, None if watched else seconds)
+            if await unless(presence.gone.wait, while_connected(receive, sending)) is None:
                 raise ClientDisconnect
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, piece_seconds: float | None) -> None:
         async for piece in _pieces(self._services.streams, self._stream):
             try:
-                async with asyncio.timeout(self._services.limits.silence_seconds_max):
+                async with asyncio.timeout(piece_seconds):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             except TimeoutError:
                 raise ClientDisconnect from None

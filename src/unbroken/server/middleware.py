@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from unbroken.errors import NotFoundError, ProtocolError, UnbrokenError
 from unbroken.server import guard
-from unbroken.server.direct import cut_off
+from unbroken.server.direct import Delivery, cut_off
 from unbroken.server.problems import TOO_LARGE, method_not_allowed, problem_response
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class ProblemMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reply = guard.Reply(send, guard.reply_headers(scope, self._services.access))
+        delivery = Delivery(scope, receive, self._services.limits.silence_seconds_max)
+        reply = guard.Reply(send, guard.reply_headers(scope, self._services.access), delivery.watch)
         waits = "expect" in Headers(scope=scope)
         inbound = guard.Inbound(receive, self._services.limits, waits=waits)
         try:

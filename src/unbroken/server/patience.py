@@ -54,6 +54,8 @@ class _BoundedHttp(HttpProtocol):
     waiting_max: int
     rest_seconds_max: float
     silence_seconds_max: float
+    looks_after_answers = True
+    """For `direct`, which does it where the server does not."""
     _undelivered: Undelivered
     _patience: asyncio.TimerHandle | None = None
     _rest: asyncio.TimerHandle | None = None

@@ -1,7 +1,7 @@
 """What was written to an HTTP connection and is not taken by its peer: a connection that stands still is cut off.
 
-Each connection of `patience` has one. Without it a transport that is closed waits for ever for a peer that reads nothing,
-with all that was to be sent. It knows bytes and times, never what they are.
+Each connection of `patience` has one, and in an application's own server each large answer (`direct`). Without it a transport
+that is closed waits for ever for a peer that reads nothing, with all that was to be sent. It knows bytes and times.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Final
 
-__all__ = ["TAKEN_BYTES_MIN", "Undelivered"]
+__all__ = ["TAKEN_BYTES_MIN", "Undelivered", "tells"]
 
 TAKEN_BYTES_MIN: Final = 64 * 1024
 """What a reader has to take, unless it takes all, before its silence is over."""
@@ -29,8 +30,11 @@ class Undelivered:
     was written, and over TLS most of it waits where no transport says so. Elsewhere what waits has to become less.
     """
 
-    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, seconds: float, *, gone: Callable[[], bool] = lambda: False
+    ) -> None:
         self._transport = transport
+        self._gone = gone
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._encrypted = transport.get_extra_info("sslcontext") is not None
@@ -72,7 +76,7 @@ class Undelivered:
     def _look(self) -> None:
         """Twice in a row, so that a process that stood still has let its peers read in between."""
         self.end()
-        if not self._waits():
+        if self._gone() or not self._waits():
             return
         if self._takes():
             self._begin()
@@ -88,6 +92,11 @@ class Undelivered:
             return taken - self._taken >= TAKEN_BYTES_MIN
         left = self._transport.get_write_buffer_size()
         return left > self._left or self._left - left >= TAKEN_BYTES_MIN  # beyond a bound nothing is written behind it
+
+
+def tells(transport: asyncio.Transport) -> bool:
+    """Whether the kernel says what the peer takes."""
+    return _ask(transport, _ACKNOWLEDGED) is not None
 
 
 def _ask(transport: asyncio.Transport, field: struct.Struct) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.speeds import Running, Speed, running_server
+from tests.support.speeds import Http, Running, Speed, running_server
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage
@@ -24,10 +24,12 @@ COUNT = 16
 
 
 @asynccontextmanager
-async def asked(silence_seconds: float, *last: str) -> AsyncIterator[tuple[Running, socket.socket]]:
+async def asked(
+    silence_seconds: float, *last: str, speed: Speed = Speed.STANDALONE, http: Http = "auto", face: str = "messages"
+) -> AsyncIterator[tuple[Running, socket.socket]]:
     """A socket that has asked for a lot."""
     limits = replace(DEFAULT_LIMITS, silence_seconds_max=silence_seconds)
-    async with running_server(Speed.STANDALONE, limits=limits) as running, asyncio.timeout(CEILING_SECONDS):
+    async with running_server(speed, limits=limits, http=http) as running, asyncio.timeout(CEILING_SECONDS):
         stream = (await running.services.streams.create(Principal(), "a", NewStream())).stream
         await running.services.streams.append_durably(stream, [NewMessage(kind="message", text=TEXT)])
         with socket.socket() as reader:
@@ -35,7 +37,7 @@ async def asked(silence_seconds: float, *last: str) -> AsyncIterator[tuple[Runni
             reader.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(reader, ("127.0.0.1", running.port))
-            lines = ["GET /v1/messages/a HTTP/1.1", f"Host: 127.0.0.1:{running.port}"]
+            lines = [f"GET /v1/{face}/a HTTP/1.1", f"Host: 127.0.0.1:{running.port}"]
             request = "\r\n".join([*lines, "", ""]) * (COUNT - 1) + "\r\n".join([*lines, *last, "", ""])
             await loop.sock_sendall(reader, request.encode())
             yield running, reader
@@ -53,6 +55,16 @@ async def test_who_takes_nothing_is_cut_off(last: tuple[str, ...]) -> None:
         while part := await asyncio.get_running_loop().sock_recv(reader, 65_536):
             received += len(part)
         assert received < COUNT * len(TEXT)
+
+
+@pytest.mark.parametrize(("http", "face"), [("h11", "messages"), ("httptools", "messages"), ("httptools", "content")])
+async def test_who_takes_nothing_of_an_application_s_own_server_is_cut_off(http: Http, face: str) -> None:
+    async with asked(0.4, speed=Speed.TAKEOVER, http=http, face=face) as (running, _):
+        connections = running.server.server_state.connections
+        while not connections:
+            await asyncio.sleep(0.005)
+        while connections:
+            await asyncio.sleep(0.02)
 
 
 async def test_who_reads_slowly_gets_everything() -> None:
