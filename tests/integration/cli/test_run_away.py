@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -12,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Commands, eventually, finish
+from tests.support.kept import kept, until
 from tests.support.server import ServerProcess
+from unbroken.messages import payload_bytes
 
 pytestmark = pytest.mark.anyio
 
 COUNTING = "import sys, time\nfor n in range({count}):\n    print('line', n, flush=True)\n    time.sleep({pause})\n"
 WAITING = "import sys\nfor n in range({count}): print('line', n)\nsys.stdout.flush()\nsys.stdin.read()\nprint('end')\n"
+BURST = "for n in range({count}): print('line', n)"
 
 
 @pytest.fixture
@@ -53,13 +57,22 @@ def lines(count: int) -> bytes:
     return b"".join(b"line %d\n" % n for n in range(count))
 
 
-async def check(commands: Commands, name: str, expected: bytes, state: str = "completed") -> None:
-    """The stream holds exactly `expected`, in dense order, and ended as said."""
-    shown = (await commands("tail", name, "--json")).objects
-    assert [m["seq"] for m in shown[:-1]] == list(range(1, len(shown)))
-    assert "".join(m.get("text", "") for m in shown[:-1]).encode() == expected
-    assert shown[-1]["state"] == state
-    assert (await commands("verify", name)).status == 0
+async def check(
+    server: ServerProcess, name: str, expected: bytes, state: str = "completed", *, token: str | None = None
+) -> None:
+    """The stream holds exactly `expected`, in dense order and with a chain that holds, and ended as said."""
+    found = await kept(server.url, name, token=token)
+    assert [one.seq for one in found.messages] == list(range(1, len(found.messages) + 1))
+    assert "".join(one.text or "" for one in found.messages).encode() == expected
+    assert found.view.state == state
+
+
+async def until_line_99(server: ServerProcess) -> None:
+    """Wait until the server has everything that a waiting program of 100 lines prints."""
+    await until(server.url, "job", lambda view: view.head > 0)
+    async with asyncio.timeout(30):
+        while b"line 99" not in (await kept(server.url, "job")).payload():
+            await asyncio.sleep(0.02)
 
 
 async def test_without_a_server_the_command_runs_and_its_output_is_delivered_later(
@@ -77,7 +90,7 @@ async def test_without_a_server_the_command_runs_and_its_output_is_delivered_lat
     assert delivered.status == 0
     assert delivered.objects[0]["stream"] == "job"
     assert list(lonely.spill.iterdir()) == [], "neither the file nor its lock is left"
-    await check(lonely, "job", lines(1000))
+    await check(away, "job", lines(1000))
     assert (await lonely("deliver")).text == "nothing is left to deliver\n"
 
 
@@ -92,7 +105,7 @@ async def test_a_server_that_comes_during_the_run_gets_everything(away: ServerPr
     await away.start()
     done = await finish(process, stdin=b"go")
     assert done.status == 0
-    await check(lonely, "job", lines(500) + b"end\n")
+    await check(away, "job", lines(500) + b"end\n")
     assert list(lonely.spill.iterdir()) == []
 
 
@@ -111,7 +124,7 @@ async def test_a_server_killed_again_and_again_in_mid_run_loses_and_doubles_noth
     assert done.status == 0
     assert received + done.out == lines(400)
     assert away.starts == 5
-    await check(lonely, "job", lines(400))
+    await check(away, "job", lines(400))
 
 
 async def test_a_frozen_server_does_not_hold_up_the_command_and_memory_stays_bounded(
@@ -143,13 +156,13 @@ async def test_a_frozen_server_does_not_hold_up_the_command_and_memory_stays_bou
     assert spill.stat().st_size <= cap * 1024 * 1024
     away.thaw()
     assert (await lonely("deliver")).status == 0
-    shown = (await lonely("tail", "job", "--json")).objects
-    gaps = [m["json"]["dropped_bytes"] for m in shown[:-1] if m["kind"] == "gap"]
-    kept = sum(len(m["text"]) for m in shown[:-1] if m["kind"] == "stdout")
+    found = await kept(away.url, "job")
+    gaps = [json.loads(payload_bytes(one.message))["dropped_bytes"] for one in found.messages if one.kind == "gap"]
+    delivered = len(found.payload("stdout"))
     assert gaps
-    assert kept + sum(gaps) == written
-    assert kept > 500_000
-    assert shown[-1]["state"] == "completed"
+    assert delivered + sum(gaps) == written
+    assert delivered > 500_000
+    assert found.view.state == "completed"
 
 
 def peak_bytes(pid: int) -> int | None:
@@ -170,27 +183,23 @@ async def test_what_a_killed_runner_had_saved_is_delivered_and_its_stream_ends(
     await finish(process)
     await away.start()
     assert (await lonely("deliver")).status == 0
-    await check(lonely, "job", lines(300), "interrupted")
+    await check(away, "job", lines(300), "interrupted")
 
 
 async def test_a_stream_that_ended_meanwhile_is_continued_in_another(away: ServerProcess, lonely: Commands) -> None:
     """The run is stopped for longer than its lease: its stream is interrupted, and the rest goes to a continuation."""
     await away.start()
     process = await lonely.start("run", "--name", "job", *waiting(100), stdin=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(30):
-        while b"line 99" not in (await lonely("tail", "job", "--raw")).out:
-            pass
+    await until_line_99(away)
     process.send_signal(signal.SIGSTOP)
-    async with asyncio.timeout(30):
-        while (await lonely("show", "job", "--json")).objects[0]["state"] != "interrupted":
-            await asyncio.sleep(0.2)
+    await until(away.url, "job", lambda view: view.state == "interrupted")
     process.send_signal(signal.SIGCONT)
     done = await finish(process, stdin=b"go")
     assert done.status == 0
     assert "the rest of this output goes to job.2" in done.err
-    await check(lonely, "job", lines(100), "interrupted")
-    await check(lonely, "job.2", b"end\n")
-    assert (await lonely("show", "job.2", "--json")).objects[0]["metadata"]["continues"] == "job"
+    await check(away, "job", lines(100), "interrupted")
+    await check(away, "job.2", b"end\n")
+    assert (await kept(away.url, "job.2")).metadata["continues"] == "job"
 
 
 async def test_a_delivery_after_the_lease_ran_out_continues_where_the_stream_ended(
@@ -198,23 +207,19 @@ async def test_a_delivery_after_the_lease_ran_out_continues_where_the_stream_end
 ) -> None:
     await away.start()
     process = await lonely.start("run", "--name", "job", "--wait", "0.2", *waiting(100), stdin=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(30):
-        while b"line 99" not in (await lonely("tail", "job", "--raw")).out:
-            pass
+    await until_line_99(away)
     away.freeze()
     done = await finish(process, stdin=b"go")
     assert done.status == 0
     assert len(lonely.spilled()) == 1
     away.thaw()
-    async with asyncio.timeout(30):
-        while (await lonely("show", "job", "--json")).objects[0]["state"] not in {"interrupted", "completed"}:
-            await asyncio.sleep(0.2)
+    await until(away.url, "job", lambda view: view.state in {"interrupted", "completed"})
     assert (await lonely("deliver")).status == 0
     names = [view["stream"] for view in (await lonely("ls", "--json")).objects]
     assert set(names) <= {"job", "job.2"}
-    everything = b"".join([(await lonely("tail", name, "--raw")).out for name in sorted(names)])
+    everything = b"".join([(await kept(away.url, name)).payload() for name in sorted(names)])
     assert everything == lines(100) + b"end\n", "whatever the frozen server had in its socket counts once"
-    assert (await lonely("show", max(names), "--json")).objects[0]["state"] == "completed"
+    assert (await kept(away.url, max(names))).view.state == "completed"
 
 
 async def test_the_next_run_delivers_what_an_earlier_one_left(away: ServerProcess, lonely: Commands) -> None:
@@ -223,8 +228,8 @@ async def test_the_next_run_delivers_what_an_earlier_one_left(away: ServerProces
     process = await lonely.start("run", "--name", "two", "--quiet", *waiting(1), stdin=asyncio.subprocess.PIPE)
     await eventually(lambda: len(lonely.spilled()) == 0, "the earlier run's file is delivered")
     await finish(process, stdin=b"go")
-    await check(lonely, "one", lines(50))
-    await check(lonely, "two", lines(1) + b"end\n")
+    await check(away, "one", lines(50))
+    await check(away, "two", lines(1) + b"end\n")
 
 
 async def test_two_deliveries_at_once_double_nothing(away: ServerProcess, lonely: Commands) -> None:
@@ -234,21 +239,23 @@ async def test_two_deliveries_at_once_double_nothing(away: ServerProcess, lonely
     first, second = await asyncio.gather(lonely("deliver"), lonely("deliver"))
     assert (first.status, second.status) == (0, 0)
     for name in ("one", "two", "three"):
-        await check(lonely, name, lines(200))
+        await check(away, name, lines(200))
 
 
 async def test_a_delivery_killed_in_the_middle_is_taken_up_again(away: ServerProcess, lonely: Commands) -> None:
-    assert (await lonely("run", "--name", "job", "--wait", "0.1", *counting(200_000))).status == 0
+    count = 1_200_000  # a kill in the middle of less comes too late
+    burst = ["--", sys.executable, "-c", BURST.format(count=count)]
+    assert (await lonely("run", "--name", "job", "--wait", "0.1", *burst)).status == 0
     await away.start()
     process = await lonely.start("deliver")
-    async with asyncio.timeout(30):
-        while (await lonely("show", "job")).status != 0:
-            pass
+    await until(away.url, "job", lambda view: view.head > 0)
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await finish(process)
+    assert (await until(away.url, "job", lambda view: view.head > 0)).state != "completed", "killed in the middle"
+    assert len(lonely.spilled()) == 1
     assert (await lonely("deliver")).status == 0
-    await check(lonely, "job", lines(200_000))
+    await check(away, "job", lines(count))
 
 
 async def test_a_wrong_token_fails_nothing_and_keeps_the_output(tmp_path: Path) -> None:
@@ -261,7 +268,7 @@ async def test_a_wrong_token_fails_nothing_and_keeps_the_output(tmp_path: Path) 
         assert all(b"not-this-one" not in path.read_bytes() for path in wrong.spilled())
         right = Commands(tmp_path / "home", server.url, UNBROKEN_TOKEN="right")
         assert (await right("deliver")).status == 0
-        await check(right, "job", lines(20))
+        await check(server, "job", lines(20), token="right")
 
 
 async def test_nowhere_to_keep_output_fails_nothing(away: ServerProcess, tmp_path: Path) -> None:
