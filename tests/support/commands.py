@@ -45,6 +45,7 @@ class Commands:
 
     def __init__(self, home: Path, server: str, **environment: str) -> None:
         self.home = home
+        self.server = server
         self.spill = home / "unbroken" / "spill"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("UNBROKEN_")}
         own = {"XDG_STATE_HOME": str(home), "HOME": str(home), "UNBROKEN_SERVER": server, "PYTHONUNBUFFERED": "1"}

@@ -12,10 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.support.commands import Commands, Finished, eventually, finish
+from tests.support.commands import Commands, eventually, finish
 from tests.support.emptied import emptied
+from tests.support.kept import kept, until
 from tests.support.server import ServerProcess, free_port
 
 pytestmark = pytest.mark.anyio
@@ -35,13 +37,13 @@ TAKE_TERMINAL = (
 
 async def stream_of(commands: Commands, name: str) -> tuple[list[dict[str, object]], dict[str, object]]:
     """The stream's messages and its state."""
-    shown = await commands("tail", name, "--json")
-    assert shown.objects, shown.err
-    return shown.objects[:-1], shown.objects[-1]
+    found = await kept(commands.server, name)
+    messages = [{"seq": one.seq, **msgspec.to_builtins(one.message)} for one in found.messages]
+    return messages, {"state": found.view.state, "reason": found.reason}
 
 
-async def kept(commands: Commands, name: str, kind: str) -> bytes:
-    """The payloads of one kind, joined."""
+async def tailed(commands: Commands, name: str, kind: str) -> bytes:
+    """The payloads of one kind, joined, as the command shows them."""
     return (await commands("tail", name, "--raw", "--kind", kind)).out
 
 
@@ -56,8 +58,8 @@ async def test_output_passes_through_byte_by_byte_and_is_kept_apart(commands: Co
     script = f"cat {tmp_path}/out; cat {tmp_path}/err >&2; exit 3"
     done = await commands("run", "--name", "job", "--quiet", "--", "sh", "-c", script)
     assert (done.status, done.out, done.err) == (3, binary, text)
-    assert await kept(commands, "job", "stdout") == binary
-    assert await kept(commands, "job", "stderr") == text.encode()
+    assert await tailed(commands, "job", "stdout") == binary
+    assert await tailed(commands, "job", "stderr") == text.encode()
     messages, state = await stream_of(commands, "job")
     assert (state["state"], state["reason"]) == ("failed", {"exit_code": 3})
     assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
@@ -95,7 +97,7 @@ async def test_a_command_that_cannot_be_started_gives_what_a_shell_gives(
 async def test_standard_input_passes_through(commands: Commands) -> None:
     done = await commands("run", "--name", "cat", "--", "cat", stdin=b"in\0put\n" * 20_000)
     assert (done.status, done.out) == (0, b"in\0put\n" * 20_000)
-    assert await kept(commands, "cat", "stdout") == done.out
+    assert (await kept(commands.server, "cat")).payload("stdout") == done.out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
@@ -146,7 +148,7 @@ async def test_a_willing_command_is_cancelled_at_once(commands: Commands) -> Non
     process = await commands.start("run", "--name", "job", "--grace", "600", "--", *command)
     assert process.stdout is not None
     await process.stdout.readline()
-    await eventually_open(commands, "job")
+    await until(commands.server, "job", lambda _: True)
     await commands("cancel", "job")
     done = await finish(process)
     assert done.status == 128 + signal.SIGTERM, "no grace had to pass"
@@ -259,21 +261,14 @@ async def test_what_a_command_leaves_behind_is_waited_for_told_and_ended_by_its_
     assert (state["state"], state["reason"]) == ("completed", {"exit_code": 0})
 
 
-async def eventually_open(commands: Commands, name: str) -> None:
-    """Wait until the server has the stream."""
-    async with asyncio.timeout(30):
-        while (await commands("show", name)).status != 0:
-            pass
-
-
 async def test_a_name_that_is_taken_is_left_alone(commands: Commands) -> None:
     assert (await commands("run", "--name", "job", "--", "echo", "first")).status == 0
     second = await commands("run", "--name", "job", "--", "echo", "second")
     assert second.status == 0
     assert "job exists already; this output goes to job.2" in second.err
-    assert "continues" not in (await commands("show", "job.2", "--json")).objects[0]["metadata"]
-    assert await kept(commands, "job", "stdout") == b"first\n"
-    assert await kept(commands, "job.2", "stdout") == b"second\n"
+    assert "continues" not in (await kept(commands.server, "job.2")).metadata
+    assert (await kept(commands.server, "job")).payload("stdout") == b"first\n"
+    assert (await kept(commands.server, "job.2")).payload("stdout") == b"second\n"
 
 
 async def test_when_nobody_reads_our_output_the_command_learns_it(commands: Commands) -> None:
@@ -366,9 +361,9 @@ async def test_a_prompt_without_a_line_end_is_seen_while_the_command_waits(comma
     process = await commands.start(
         "run", "--name", "job", "--quiet", *python("input('name? ')"), stdin=asyncio.subprocess.PIPE
     )
-    seen = Finished(1, b"", "")
+    await until(commands.server, "job", lambda view: view.head > 0)
     async with asyncio.timeout(30):
-        while b"name? " not in seen.out:
-            seen = await commands("tail", "job", "--raw")
+        while b"name? " not in (await kept(commands.server, "job")).payload():
+            await asyncio.sleep(0.02)
     assert process.returncode is None
     await finish(process, stdin=b"x\n")
