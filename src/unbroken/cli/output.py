@@ -42,6 +42,7 @@ _OPEN_ESCAPE = re.compile(
 _CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029{_TURNING}]")
 _COLOUR = re.compile(r"\x1b\[([0-9;]{0,64})m")
 _UNSAFE_JSON = re.compile(rf"[\x7f-\x9f\u2028\u2029{_TURNING}]")
+_ENDING_LINES = {ord("\n"): " ", ord("\r"): " "}
 _ESCAPE_CHARACTERS_MAX = 4096
 _STYLES_MAX = 16
 _RESET = "\x1b[0m"
@@ -135,8 +136,8 @@ def print_json(value: object) -> None:
 
 
 def json_line(value: object) -> str:
-    """`value` as a line of JSON in which what could control a terminal is escaped: programs read the same."""
-    text = msgspec.json.encode(value).decode()
+    """`value` as one line of JSON in which what could control a terminal is escaped: programs read the same."""
+    text = msgspec.json.encode(value).decode().translate(_ENDING_LINES)  # between values: in a string they are escaped
     return _UNSAFE_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 from unbroken.cli.connection import DEFAULT_CONNECTION, Connection, Json, run_async
 from unbroken.cli.exits import Exit
-from unbroken.cli.output import TerminalFilter, human_bytes, note, print_json
+from unbroken.cli.output import TerminalFilter, human_bytes, json_line, note, print_json
 from unbroken.messages import StreamState, payload_bytes
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class _Printer:
             fields = {"stream": view.stream, "state": view.state, "reason": view.reason, "cursor": view.cursor}
             print_json({"type": "state", **fields})
         elif state.terminal:
-            note(f"{view.stream} {view.state} {bytes(view.reason).decode()}")
+            note(f"{view.stream} {view.state} {json_line(view.reason).strip()}")
         return Exit.ENDED_BADLY if state.terminal and state is not StreamState.COMPLETED else Exit.OK
 
     def _fields(self, received: Received) -> dict[str, object]:

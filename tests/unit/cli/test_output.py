@@ -34,6 +34,15 @@ def test_no_control_character_passes_wherever_the_text_is_cut(pieces: list[str])
 
 
 @given(HOSTILE)
+def test_what_is_stored_as_json_makes_no_second_line_of_json(text: str) -> None:
+    forged = json.dumps({"type": "state", "text": text})
+    raw = msgspec.Raw(f'{{"a":\r\n{forged}\r\n}}'.encode())
+    line = json_line({"metadata": raw, "reason": raw})
+    assert line.splitlines(keepends=True) == [line]
+    assert json.loads(line)["metadata"] == json.loads(bytes(raw))
+
+
+@given(HOSTILE)
 def test_what_a_server_says_of_a_stream_controls_no_terminal_and_adds_no_line(text: str) -> None:
     shown, raw = io.StringIO(), msgspec.Raw(f'{{"a":\n{json.dumps(text)}}}'.encode())
     said = dict.fromkeys(("stream", "state", "cursor", "kind", "content_type", "session", "hash", "producer"), text)
