@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx2
 import msgspec
@@ -25,7 +26,7 @@ from unbroken import Client
 from unbroken.cli.app import execute
 from unbroken.clock import SystemClock
 from unbroken.erasure import Eraser
-from unbroken.errors import ErasedError, ForbiddenError, NotFoundError
+from unbroken.errors import ErasedError, ForbiddenError, NotFoundError, StoreFullError
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, Seq, StreamInfo
@@ -39,6 +40,7 @@ from unbroken.store.memory import MemoryStore
 from unbroken.store.operations import EraseStream
 from unbroken.store.sealing import Keyring
 from unbroken.store.sqlite import SQLiteStore
+from unbroken.store.sqlite.connection import Connection
 from unbroken.store.sqlite.salvage import Means, salvage
 
 pytestmark = pytest.mark.anyio
@@ -277,6 +279,24 @@ async def test_what_a_crash_left_undone_is_done_after_a_salvage_too(kind: str, t
         assert (await parts.streams.verify(await parts.streams.get(ALICE, "a", may=Verb.READ))).erased == 27
         assert (await parts.streams.read(await parts.store.get_by_id(kept.id) or kept, Seq(0))).batches
     assert files_with(new, CANARY) == []
+
+
+async def test_an_erasure_for_which_there_is_no_room_is_done_when_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_parts(make("sqlite", tmp_path), limits=LIMITS) as parts:
+        stream = await fill(parts, "a")
+        await parts.streams.put_session(ALICE, "s", metadata="{}")
+        with monkeypatch.context() as full:
+            full.setattr(Connection, "rewrite", Mock(side_effect=StoreFullError("no room")))
+            with pytest.raises(StoreFullError):
+                await eraser(parts).stream(ALICE, stream, "")
+        with pytest.raises(ErasedError):
+            await parts.streams.read(await parts.streams.get(ALICE, "a", may=Verb.READ), Seq(0))
+        await parts.streams.create(ALICE, "b", NewStream())
+        assert await parts.store.scrub(), "it is not forgotten"
+        assert not await parts.store.scrub()
+        assert files_with(tmp_path, CANARY) == []
 
 
 async def test_only_the_owner_erases_everything(tmp_path: Path) -> None:

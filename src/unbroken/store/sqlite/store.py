@@ -338,10 +338,11 @@ class SQLiteStore:
         assert writer is not None
         await asyncio.sleep(max(0.0, self._rested - loop.time()))
         began = loop.time()
-        more = await self._write(lambda writer: writer.scrub(checkpointer, everything=everything))
-        if writer.rewrote:  # whoever erases again and again takes no more than a part of the writer's time
-            self._rested = loop.time() + REST_AFTER_REWRITE * (loop.time() - began)
-        return more
+        try:
+            return await self._write(lambda writer: writer.scrub(checkpointer, everything=everything))
+        finally:
+            if writer.rewrote:  # whoever erases again and again takes no more than a part of the writer's time
+                self._rested = loop.time() + REST_AFTER_REWRITE * (loop.time() - began)
 
     async def compact(self, stream: StreamId) -> bool:
         return await self._write(lambda writer: writer.compact(stream))

@@ -54,7 +54,7 @@ class Writer:
         self.garbage = True
         """Whether there may be something for `give_back` to do."""
         self.rewrote = False
-        """Whether the latest step of `scrub` has written the whole file anew."""
+        """Whether the latest step of `scrub` has written the whole file anew, or tried to."""
 
     @contextmanager
     def _transaction(self) -> Iterator[SQLiteTables]:
@@ -222,8 +222,8 @@ class Writer:
                 return True
         pages = cast("tuple[int]", self._db.one("PRAGMA page_count"))[0]
         if pages * PAGE_BYTES <= self._limits.erase_rewrite_bytes_max:
+            self.rewrote = True  # or has tried to, which costs the same
             self._db.rewrite()
-            self.rewrote = True
         checkpointer.empty(self._db)
         with self._transaction():
             self._db.run(QUERIES["erasure_drop"], (REST,))
