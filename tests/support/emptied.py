@@ -5,14 +5,29 @@ Only tests whose every effect is a stream or a session share one.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
 from tests.support.server import ServerProcess
 from unbroken import Client
 
-__all__ = ["emptied"]
+__all__ = ["emptied", "shared"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for the tests of a file, each of which finds it as good as new by `emptied`."""
+    server = ServerProcess(tmp_path_factory.mktemp("shared"))
+    asyncio.run(server.start())
+    yield server
+    if server.running:
+        asyncio.run(server.terminate())
 
 
 async def emptied(server: ServerProcess) -> ServerProcess:
-    """`server`, running and without a stream or session: what a test cannot tell from a new one."""
+    """`server`, running and without a stream or session: a test can tell it from a new one by epochs alone."""
     if not server.running:
         await server.start()
     async with Client(server.url) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.emptied import shared
 from tests.support.server import server
 
-__all__ = ["server"]
+__all__ = ["server", "shared"]

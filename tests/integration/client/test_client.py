@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.emptied import emptied
 from tests.support.server import ServerProcess, free_port
 from unbroken.client import Appended, Client, SyncClient
 from unbroken.client.delivery import Delivery
@@ -30,6 +31,12 @@ from unbroken.messages import StreamState
 
 pytestmark = pytest.mark.anyio
 CEILING = 60.0
+
+
+@pytest.fixture
+async def server(shared: ServerProcess) -> ServerProcess:
+    """The file's one server, as good as new."""
+    return await emptied(shared)
 
 
 @pytest.fixture
@@ -83,15 +90,15 @@ async def test_streams_are_listed_and_grouped_by_session(client: Client) -> None
 
 
 async def test_states_trim_and_deletion(client: Client) -> None:
-    await client.create("a")
+    epoch = (await client.create("a")).epoch
     assert (await client.pause("a")).state == "paused"
     assert (await client.resume("a")).state == "open"
     await client.append("a", [f"m{number}" for number in range(10)])
     assert (await client.trim("a", 6)).first == 6
     with pytest.raises(TrimmedError) as caught:
-        await client.read("a", "1:2")
+        await client.read("a", f"{epoch}:2")
     assert caught.value.detail["first"] == 6
-    epoch = (await client.state("a")).epoch
+    assert (await client.state("a")).epoch == epoch
     await client.delete("a")
     with pytest.raises(NotFoundError):
         await client.state("a")
@@ -186,7 +193,7 @@ def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
 async def test_the_blocking_client_does_the_same(server: ServerProcess) -> None:
     def script() -> None:
         with SyncClient(server.url) as client:
-            client.create("a", session="s", metadata={"x": 1})
+            epoch = client.create("a", session="s", metadata={"x": 1}).epoch
             assert client.append("a", "one") == Appended(1, 1)
             assert client.append("a", ["two", "three"]) == Appended(2, 3)
             for message in client.follow("a"):
@@ -195,7 +202,7 @@ async def test_the_blocking_client_does_the_same(server: ServerProcess) -> None:
             client.close("a", "completed")
             assert [message.text for message in client.follow("a", verify=True)] == ["one", "two", "three"]
             assert client.state("a").state == "completed"
-            assert [message.seq for message in client.read("a", "1:1").received()] == [2, 3]
+            assert [message.seq for message in client.read("a", f"{epoch}:1").received()] == [2, 3]
             assert [view.stream for view in client.list(session="s").streams] == ["a"]
             with pytest.raises(EndedError):
                 client.append("a", "late")
