@@ -117,8 +117,7 @@ def serve(settings: Settings) -> int:
     engine = build_engine(settings)
     config = uvicorn_config(engine, cert=settings.tls_cert, key=settings.tls_key)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # hardly anything of it is garbage: to look for some would take a twentieth of the start
     gc.set_threshold(*GC_THRESHOLDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again when it has stopped gracefully
