@@ -110,8 +110,8 @@ class Book:
         What was not finished at the end is taken off. `InvalidError` where anything in front of it does not hold: going on
         would hide it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.path.touch(mode=0o644)  # whatever the umask: nobody else writes to it
         latest: dict[int, Checkpoint] = {}
         for entry in read_book(self.path, self._signer.verifier):
             if isinstance(entry, Unsound):

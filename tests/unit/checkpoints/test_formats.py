@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unbroken.checkpoints.book import FILE_NAME, Book
 from unbroken.checkpoints.checkpoint import NOTHING_BEFORE, Checkpoint
 from unbroken.checkpoints.merkle import MerkleRange
 from unbroken.checkpoints.notes import Signer, Verifier, generate, load_signer, text_of
@@ -88,6 +90,16 @@ def test_a_key_is_for_its_owner_alone_and_never_written_over(tmp_path: Path) -> 
     assert path.read_text().strip().rpartition("+")[2] not in str(caught.value)
     with pytest.raises(InvalidError):
         generate(tmp_path / "other", "no spaces")
+
+
+def test_nobody_else_may_write_to_the_book_whatever_the_umask(signer: Signer, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Book(tmp_path / "notes", signer).open()
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "notes", tmp_path / "notes" / FILE_NAME)]
+    assert modes == [0o755, 0o644]
 
 
 def test_a_tree_has_the_published_roots() -> None:
