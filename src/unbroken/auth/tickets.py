@@ -54,14 +54,13 @@ class Tickets:
         return len(self._issued)
 
     def issue(self, principal: Principal, origin: str | None) -> str:
-        """A fresh ticket; `OverloadedError` while `tickets_max` are out, `QuotaError` while too many of one owner are.
+        """A fresh ticket; `QuotaError` while too many of one owner are out.
 
+        While `tickets_max` are out, the oldest of who has most is void from here on; `OverloadedError` for that one itself.
         Of the operator's own things each credential counts by itself, so that no link of theirs takes what they need.
         """
         now = self._clock.now_ms()
         self._forget(now)
-        if len(self._issued) >= self._limits.tickets_max:
-            raise OverloadedError("too many tickets are out", limit="tickets_max", retry_after_seconds=1)
         whose, most = _whose(principal), self._limits.tickets_of_owner_max
         if self._out[whose] >= most:
             raise QuotaError(
@@ -69,6 +68,8 @@ class Tickets:
                 limit="tickets_of_owner_max",
                 retry_after_seconds=1,
             )
+        if len(self._issued) >= self._limits.tickets_max:
+            self._make_room(whose)
         self._out[whose] += 1
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         expires = now + int(self._limits.ticket_seconds * 1000)
@@ -105,6 +106,18 @@ class Tickets:
             if not self._out[whose]:
                 del self._out[whose]
         return issued
+
+    def _make_room(self, asking: tuple[str, ...]) -> None:
+        """Of the tenant that has most, the owner that has most loses the oldest; neither for one who has as many."""
+        tenants: Counter[str] = Counter()
+        for whose, count in self._out.items():
+            tenants[whose[0]] += count
+        most = max(self._out, key=lambda whose: (tenants[whose[0]], self._out[whose]))
+        by_owner = most[0] == asking[0]
+        has, has_most = (self._out[asking], self._out[most]) if by_owner else (tenants[asking[0]], tenants[most[0]])
+        if has >= has_most:
+            raise OverloadedError("too many tickets are out", limit="tickets_max", retry_after_seconds=1)
+        self._take(next(key for key, kept in self._issued.items() if _whose(kept.principal) == most))
 
     def _forget(self, now: int) -> None:
         """Drop what has expired; the oldest come first, and with them most of what has."""

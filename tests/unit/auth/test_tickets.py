@@ -109,6 +109,24 @@ def test_tickets_are_bounded_and_expired_ones_make_room() -> None:
     assert len(issued) == 2
 
 
+def test_who_has_most_tickets_makes_room_for_others() -> None:
+    issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=7, tickets_of_owner_max=4), ManualClock())
+    greedy, other, friend = (Principal("evil", name) for name in ("greedy", "other", "friend"))
+    held = [issued.issue(greedy, ORIGIN) for _ in range(4)]
+    for _ in range(3):
+        issued.issue(other, ORIGIN)
+    taken = [issued.issue(friend, ORIGIN), issued.issue(ALICE, ORIGIN)]
+    for ticket in held[:2]:
+        with pytest.raises(UnauthorizedError):
+            issued.spend(ticket, ORIGIN)
+    assert [issued.spend(ticket, ORIGIN) for ticket in taken] == [friend, ALICE]
+    issued.issue(ALICE, ORIGIN)
+    issued.issue(other, ORIGIN)
+    with pytest.raises(OverloadedError):
+        issued.issue(other, ORIGIN)
+    issued.spend(held[2], ORIGIN)
+
+
 def test_one_owner_cannot_hold_the_tickets_of_all() -> None:
     clock = ManualClock()
     issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=9, tickets_of_owner_max=2), clock)
