@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,17 @@ class Arriving:
         if scope["type"] != "http" or announces_more(scope, self._limits.body_bytes_max):
             await self._app(scope, receive, send)  # which refuses what is announced too large, before any of it comes
             return
-        try:
-            body = await self._bodies.whole(Inbound(receive, self._limits, waits=False).receive)
-        except ClientDisconnect:
-            return
-        except UnbrokenError as error:
-            await problem_response(error)(scope, receive, send)
-            return
-        rest: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        with ExitStack() as held:
+            try:
+                body = await self._bodies.whole(Inbound(receive, self._limits, waits=False).receive, held)
+            except ClientDisconnect:
+                return
+            except UnbrokenError as error:
+                await problem_response(error)(scope, receive, send)
+                return
+            rest: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def replay() -> Message:
-            return rest.pop() if rest else await receive()
+            async def replay() -> Message:
+                return rest.pop() if rest else await receive()
 
-        await self._app(scope, replay, send)
+            await self._app(scope, replay, send)

@@ -1,4 +1,4 @@
-"""The bodies of requests on their way in: how long one may take to arrive, and how much of unfinished ones is held.
+"""The bodies of requests on their way in: how long one may take to arrive, and how much there is of those that are not done.
 
 Both HTTP faces and `unbroken mcp --http` read every body through `Bodies.whole`, when it is known who sends it. Who may not
 come in any more while it arrives is told so. It looks at no content; how large one body may be is the guard's matter.
@@ -7,6 +7,7 @@ come in any more while it arrives is told so. It looks at no content; how large 
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
@@ -29,7 +30,7 @@ NOBODY: Final = Principal()
 
 
 class Bodies:
-    """Counts what has arrived of bodies that are not whole, of all senders and (in `quotas`) of each owner and tenant.
+    """Counts what has come of bodies whose requests are not done: of all senders, and in `quotas` of each owner and tenant.
 
     Without `quotas` and `live` senders are not told apart, and no credential ends. The first
     `body_uncounted_bytes` of each are free: a body that is no larger is never refused for the sake of others.
@@ -46,8 +47,8 @@ class Bodies:
         """What is counted now."""
         return self._held
 
-    async def whole(self, receive: Receive, principal: Principal = NOBODY) -> bytes:
-        """The whole body of one request of `principal`.
+    async def whole(self, receive: Receive, held: ExitStack, principal: Principal = NOBODY) -> bytes:
+        """The whole body of one request of `principal`. It counts until `held` is closed, when the request is done.
 
         `RequestTimeoutError` when nothing comes for `silence_seconds_max`, or on the whole less than
         `body_bytes_per_second_min`; `OverloadedError` when too much is arriving at once; `UnauthorizedError` when the
@@ -68,11 +69,13 @@ class Bodies:
                     if message["type"] != "http.request":
                         raise ClientDisconnect
                     body += message.get("body", b"")
-                    if not message.get("more_body", False):
-                        return bytes(body)
                     if len(body) > limits.body_uncounted_bytes:
                         self._enter(principal, len(body) - counted)
                         counted = len(body)
+                    if not message.get("more_body", False):
+                        held.callback(self._leave, principal, counted)
+                        counted = 0
+                        return bytes(body)
                     least = grace + len(body) / limits.body_bytes_per_second_min
                     patience.reschedule(min(now() + limits.silence_seconds_max, least))
         except TimeoutError:
@@ -81,8 +84,7 @@ class Bodies:
             raise sender.error or RequestTimeoutError() from None
         finally:
             self._live.remove(sender)
-            if counted:
-                self._leave(principal, counted)
+            self._leave(principal, counted)
 
     def _enter(self, principal: Principal, count: int) -> None:
         if self._held + count > self._limits.arriving_bytes_max:
@@ -95,7 +97,7 @@ class Bodies:
 
     def _leave(self, principal: Principal, count: int) -> None:
         self._held -= count
-        if self._quotas is not None:
+        if count and self._quotas is not None:
             self._quotas.leave("arriving_bytes", principal, count)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -95,6 +96,8 @@ class Call:
     principal: Principal
     scope: Scope
     receive: Receive
+    held: ExitStack
+    """Closed when the handler is done."""
 
     @property
     def name(self) -> str:
@@ -117,7 +120,7 @@ class Call:
 
     async def body(self, kind: type[T]) -> T:
         """The body as a `kind`; an empty one is an empty object. `InvalidError` names the field that does not fit."""
-        return decode(await self.services.bodies.whole(self.receive, self.principal), kind)
+        return decode(await self.services.bodies.whole(self.receive, self.held, self.principal), kind)
 
 
 Handler = Callable[[Call], Awaitable["ASGIApp"]]
@@ -148,8 +151,9 @@ class Resource:
         services = self._services
         principal = await services.callers.principal(Headers(scope=scope), scope)
         services.quotas.request(principal)
-        call = Call(services, principal, scope, receive)
-        response = await handler(call)
+        with ExitStack() as held:
+            call = Call(services, principal, scope, receive, held)
+            response = await handler(call)
         await response(scope, receive, _without_body(send) if call.head_only else send)
 
 

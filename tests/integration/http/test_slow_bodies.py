@@ -1,4 +1,4 @@
-"""A body that does not end, or comes too slowly, is given up; what one owner and all together leave unfinished is bounded."""
+"""A body that does not end, or comes too slowly, is given up; what one owner and all together have under way is bounded."""
 
 from __future__ import annotations
 
@@ -53,9 +53,13 @@ class Sender:
         self._writer.write(data)
         await self._writer.drain()
 
+    async def head(self) -> bytes:
+        """The head of the answer."""
+        return await self._reader.readuntil(b"\r\n\r\n")
+
     async def problem(self) -> tuple[bytes, dict[str, object]]:
         """The answer that comes before the body is whole: its head, and its document."""
-        head = await self._reader.readuntil(b"\r\n\r\n")
+        head = await self.head()
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         return head, msgspec.json.decode(await self._reader.readexactly(length))
 
@@ -150,6 +154,29 @@ async def test_what_an_owner_a_tenant_and_all_leave_unfinished_is_bounded_and_gi
         await held(running, 0)
         await begin(ALICE)
         await held(running, LARGE)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_counts_until_its_request_is_done_also_while_that_waits_for_a_rate(path: str) -> None:
+    limits = replace(PATIENT, owner_messages_per_second_max=100, append_wait_seconds_max=60.0)
+    text = "x" * (LARGE - len('{"messages":[{"text":""}]}'))
+    body = b'{"messages":[{"text":"' + text.encode() + b'"}]}'
+    async with server(limits) as running, AsyncExitStack() as stack:
+        running.services.quotas.append(ALICE, 700, 1)  # some seconds' worth
+
+        async def whole() -> Sender:
+            one = await stack.enter_async_context(sender(running, path, size=len(body)))
+            await one.send(body)
+            return one
+
+        waiting = []
+        for count in (1, 2):
+            waiting.append(await whole())
+            await held(running, count * LARGE)
+        await overloaded(await whole(), "quota_exceeded", "owner_arriving_bytes_max")
+        for one in waiting:
+            assert (await one.head()).startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 204 "))
+        await held(running, 0)
 
 
 @pytest.mark.parametrize("by", [None, ALICE])

@@ -6,6 +6,7 @@ The handlers of this package use it. It decides nothing about streams; who may s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, quote
@@ -51,6 +52,8 @@ class Exchange:
     principal: Principal
     name: str
     headers: dict[str, str] = field(repr=False)
+    held: ExitStack = field(repr=False)
+    """Closed when the request is answered."""
 
     @property
     def query(self) -> dict[str, str]:
@@ -85,7 +88,7 @@ class Exchange:
 
     async def body(self) -> bytes:
         """The whole body, which the guard in front keeps within `body_bytes_max`."""
-        return await self.services.bodies.whole(self.receive, self.principal)
+        return await self.services.bodies.whole(self.receive, self.held, self.principal)
 
     async def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """The whole answer at once; HEAD, 204 and 304 have no body."""

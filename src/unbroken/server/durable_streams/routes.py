@@ -6,6 +6,7 @@ here, all others by the middleware in front.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
 from starlette.responses import Response
@@ -73,9 +74,12 @@ class _Face:
         services, name = self._services, scope["path_params"]["name"]
         principal = await services.callers.principal(headers, scope)
         services.quotas.request(principal)
-        exchange = Exchange(services, scope, receive, send, principal=principal, name=name, headers=headers)
         try:
-            await self._dispatch(exchange)
+            with ExitStack() as held:
+                exchange = Exchange(
+                    services, scope, receive, send, principal=principal, name=name, headers=headers, held=held
+                )
+                await self._dispatch(exchange)
         except Refusal as refusal:
             services.refused(refusal.error, "durable_streams")
             response = problem_response(refusal.error, status=refusal.status, headers=refusal.headers)
