@@ -10,20 +10,26 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.canary import printed
 from tests.support.server import ServerProcess
 from unbroken import Client
 
-__all__ = ["emptied", "shared"]
+__all__ = ["emptied", "lasting", "shared"]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for the tests of a file, each of which finds it as good as new by `emptied`."""
-    server = ServerProcess(tmp_path_factory.mktemp("shared"))
+    yield from lasting(ServerProcess(tmp_path_factory.mktemp("shared")))
+
+
+def lasting(server: ServerProcess) -> Iterator[ServerProcess]:
+    """`server`, running while the tests of a file do; in the end what it has printed is looked at, as of any server."""
     asyncio.run(server.start())
     yield server
     if server.running:
         asyncio.run(server.terminate())
+    printed(server.output)
 
 
 async def emptied(server: ServerProcess) -> ServerProcess:
