@@ -68,7 +68,7 @@ MEANING: Final = {
     "body_bytes_max": "The body of an HTTP request.",
     "body_bytes_per_second_min": "How fast a body has to come on the whole, once `silence_seconds_max` is over.",
     "body_uncounted_bytes": "A body that is no larger is not counted while it arrives.",
-    "arriving_bytes_max": "What has come of all larger bodies whose requests are not done yet; the next part of one is `overloaded`.",
+    "arriving_bytes_max": "What has come of larger bodies, until their requests are done; beyond, a part is `overloaded`.",
     "discard_bytes_max": "What is discarded of a body that is too large, so that its sender gets to read why.",
     "discard_seconds_max": "How long such a body, or one behind its answer, is discarded.",
     "long_poll_seconds": "How long a long poll waits for news.",
