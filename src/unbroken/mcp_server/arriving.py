@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from unbroken.errors import UnbrokenError
@@ -37,7 +38,7 @@ class Arriving:
         self._bodies = Bodies(None, None, self._limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or announces_more(scope, self._limits.body_bytes_max):
+        if scope["type"] != "http" or announces_more(Headers(scope=scope), self._limits.body_bytes_max):
             await self._app(scope, receive, send)  # which refuses what is announced too large, before any of it comes
             return
         with ExitStack() as held:

@@ -149,14 +149,14 @@ def check(scope: Scope, services: Services) -> Response | None:
             raise LifespanError
         if services.draining and changes:
             raise DrainingError
-    if announces_more(scope, services.limits.body_bytes_max):
+    if announces_more(headers, services.limits.body_bytes_max):
         raise _too_large(services.limits.body_bytes_max)
     return None
 
 
-def announces_more(scope: Scope, bytes_max: int) -> bool:
+def announces_more(headers: Headers, bytes_max: int) -> bool:
     """Whether the request says that its body has more than `bytes_max` bytes."""
-    length = header(Headers(scope=scope), "content-length")
+    length = header(headers, "content-length")
     return length is not None and length.isdecimal() and int(length[:20]) > bytes_max
 
 

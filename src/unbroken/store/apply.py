@@ -322,11 +322,15 @@ def _erase(tables: Tables, op: EraseStream) -> WriteResult:
     if entry is None or entry.fixed.epoch != op.epoch:
         return Rejected(NotFoundError())
     if entry.fixed.erased is None:
-        entry.put(decide.erase(entry.info, op))
-        tables.changed(entry, None)
-        tables.erase(entry)
+        _erase_this(tables, op, entry)
         _erase_kept(tables, op, entry.fixed.forked_from)
     return Done(stream=entry.info)
+
+
+def _erase_this(tables: Tables, op: EraseStream, entry: Entry) -> None:
+    entry.put(decide.erase(entry.info, op))
+    tables.changed(entry, None)
+    tables.erase(entry)
 
 
 def _erase_kept(tables: Tables, op: EraseStream, source: StreamId | None) -> None:
@@ -336,9 +340,7 @@ def _erase_kept(tables: Tables, op: EraseStream, source: StreamId | None) -> Non
         if entry is None or not (entry.fixed.deleted or entry.fixed.erased) or _readable(tables, entry):
             return
         if entry.fixed.erased is None:
-            entry.put(decide.erase(entry.info, op))
-            tables.changed(entry, None)
-            tables.erase(entry)
+            _erase_this(tables, op, entry)
         source = entry.fixed.forked_from
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.support.speeds import Running, Speed, running_server
+from tests.support.under_way import UnderWay
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken, credential_of
 from unbroken.identity import Principal, Verb
@@ -42,16 +43,8 @@ async def server(limits: Limits, speed: Speed = Speed.STANDALONE) -> AsyncIterat
             yield running
 
 
-class Sender:
+class Sender(UnderWay):
     """Sends a part of the body that it has announced."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
 
     async def head(self) -> bytes:
         """The head of the answer."""

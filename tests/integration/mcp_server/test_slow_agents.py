@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from tests.integration.websocket.test_hostile import until
+from tests.support.under_way import UnderWay
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp_server.entry import Entry
 from unbroken.mcp_server.remote import Remote
@@ -67,16 +68,8 @@ async def asking(port: int, *, length: int | None, token: str = "none") -> Async
         writer.transport.abort()
 
 
-class Asking:
+class Asking(UnderWay):
     """One agent's request under way."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
 
     async def status(self) -> int:
         """The status of the answer, as soon as it has begun."""
