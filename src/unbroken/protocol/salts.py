@@ -87,9 +87,7 @@ class Salts:
             return self._four
         if first == self._first + 4 and first & 12 and self._above:  # below the same seed as those before
             which = (first >> 2 & 3) * SALT_BYTES
-            hashing = _BELOW.copy()
-            hashing.update(self._above[which : which + SALT_BYTES])
-            block = hashing.digest()
+            block = _below(self._above[which : which + SALT_BYTES])
             self._four = four = (block[:16], block[16:32], block[32:48], block[48:])
             self._first = first
             return four
@@ -111,10 +109,10 @@ class Salts:
         if number == self._number:
             depth = DEPTH - ((first ^ self._latest).bit_length() + 1) // 2  # so far the way is the same
         else:
-            blocks[depth] = sha512(seed).digest()
+            blocks[depth] = _below(seed)
         for below in range(depth + 1, DEPTH):
             which = (first >> 2 * (DEPTH - below) & 3) * SALT_BYTES
-            blocks[below] = sha512(blocks[below - 1][which : which + SALT_BYTES]).digest()
+            blocks[below] = _below(blocks[below - 1][which : which + SALT_BYTES])
         self._latest, self._number = first, number
         self._above = blocks[DEPTH - 2] if top < DEPTH - 1 else b""
         return blocks[DEPTH - 1]
@@ -129,7 +127,7 @@ class Salts:
         seed = node.seed
         for below in range(node.depth + 1, DEPTH + 1):
             which = (seq >> 2 * (DEPTH - below) & 3) * SALT_BYTES
-            seed = sha512(seed).digest()[which : which + SALT_BYTES]
+            seed = _below(seed)[which : which + SALT_BYTES]
         return seed
 
     def row(self, first: int, count: int) -> Sequence[bytes]:
@@ -160,6 +158,13 @@ class Salts:
         return Salts(b"".join([_NODE.pack(*part) for node in self._nodes for part in _within(node, low, high)]))
 
 
+def _below(seed: bytes) -> bytes:
+    """The four seeds below a seed, or the four salts."""
+    hashing = _BEGUN.copy()
+    hashing.update(seed)
+    return hashing.digest()
+
+
 def _within(node: _Node, low: int, high: int) -> Iterator[_Node]:
     """Seeds for the salts of `node` from `low` to `high`, and for no others that are used."""
     first, depth, seed = node
@@ -168,7 +173,7 @@ def _within(node: _Node, low: int, high: int) -> Iterator[_Node]:
     if low <= first and node.last <= high:
         yield node
         return
-    below = sha512(seed).digest()
+    below = _below(seed)
     size = 1 << 2 * (DEPTH - depth - 1)
     begin = first & -(4 * size)
     for which in range(4):
@@ -178,6 +183,6 @@ def _within(node: _Node, low: int, high: int) -> Iterator[_Node]:
             yield from _within(_Node(max(start, first), depth + 1, part), low, high)
 
 
-_BELOW = sha512()
+_BEGUN = sha512()
 """Begun once and copied, which costs less than making one."""
 NO_SALTS = Salts()

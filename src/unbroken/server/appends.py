@@ -80,12 +80,12 @@ class Appends:
         `by_name`: to whichever stream has the name when it takes effect; else to `stream` itself alone.
         Raises at once what `Streams.append` does; then it was not taken.
         """
-        check_written(stream)
         producer = frame.producer
         if by_name and producer is None and frame.expected_head is None and frame.close is None:
             self._gather(frame, stream, by)
         else:
             self.submit()
+            check_written(stream)
             services = self._services
             options = AppendOptions(
                 producer=None if producer is None else producer_of(producer),
@@ -101,18 +101,19 @@ class Appends:
 
     def _gather(self, frame: AppendFrame, stream: StreamInfo, by: Principal) -> None:
         """Appends of one read to one stream become one operation, as long as they are few and small."""
-        streams, limits = self._streams, self._limits
+        streams, limits, messages = self._streams, self._limits, frame.messages
         group = self._gathered
         if (
             group is None
             or group.stream is not stream
-            or len(group.messages) + len(frame.messages) > limits.append_messages_max
+            or len(group.messages) + len(messages) > limits.append_messages_max
             or group.size_bytes >= limits.compact_chunk_bytes
         ):
             self.submit()
+            check_written(stream)
+            streams.log.check_room()
             group = AppendGroup(stream, by, streams.clock.now_ms())
-        encoded = streams.encode(frame.messages, group.now_ms)
-        streams.log.check_room(group.size_bytes)
+        encoded = streams.encode(messages, group.now_ms)
         if group.by is not None:
             streams.charge(group.by, encoded)
         self._gathered = group

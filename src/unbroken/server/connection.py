@@ -127,29 +127,26 @@ class Connection:
         A frame that is not valid closes the connection.
         """
         self.heard = True
+        limits = self._services.limits
         for data in texts:
             if self._closed:
                 break
-            self._receive(data)
+            try:
+                frame = decode_client(data, limits)
+            except (ProtocolError, TooLargeError) as error:
+                self.fail(error)
+                break
+            if isinstance(frame, Heartbeat) and not self._answered:
+                self._answered = True
+            elif self._busy or not self._at_once(frame):
+                self._inbox.put(frame, len(data))
+                if not self._busy:
+                    self._busy = True
+                    self._spawn(self._work())
 
     def read_ends(self) -> None:
         """What was received since the last time came in one read: its appends go to the log together."""
         self._appends.submit()
-
-    def _receive(self, data: bytes | str) -> None:
-        try:
-            frame = decode_client(data, self._services.limits)
-        except (ProtocolError, TooLargeError) as error:
-            self.fail(error)
-            return
-        if isinstance(frame, Heartbeat) and not self._answered:
-            self._answered = True
-            return
-        if self._busy or not self._at_once(frame):
-            self._inbox.put(frame, len(data))
-            if not self._busy:
-                self._busy = True
-                self._spawn(self._work())
 
     def writable(self) -> None:
         """There is room on the wire again."""
@@ -250,24 +247,20 @@ class Connection:
 
     def _at_once(self, frame: ClientFrame) -> bool:
         """Do what needs no waiting; False when it has to wait its turn in `_work`."""
-        match frame:
-            case AppendFrame():
-                stream = self._streams.get(frame.stream)
-                if stream is None:
-                    return False
-                try:
-                    self._append(frame, stream)
-                except UnbrokenError:
-                    return False  # in `_handle`: who is refused pays, and waits, as for any other frame
-                return True
-            case Unsubscribe() | Pause() | Resume() | Heartbeat():
-                if not self._share.at_once():
-                    return False
-                self._steer(frame)
-                self._gate.count()
-                return True
-            case _:
+        if isinstance(frame, AppendFrame):
+            stream = self._streams.get(frame.stream)
+            if stream is None:
                 return False
+            try:
+                self._append(frame, stream)
+            except UnbrokenError:
+                return False  # in `_handle`: who is refused pays, and waits, as for any other frame
+            return True
+        if isinstance(frame, (Unsubscribe, Pause, Resume, Heartbeat)) and self._share.at_once():
+            self._steer(frame)
+            self._gate.count()
+            return True
+        return False
 
     def _steer(self, frame: ClientFrame) -> None:
         """Do what a frame without an answer asks for."""
@@ -372,10 +365,10 @@ class Connection:
     # --- appends ------------------------------------------------------------------------------------------------------
 
     def _append(self, frame: AppendFrame, stream: StreamInfo) -> None:
-        principal = self.principal
+        principal, appends = self.principal, self._appends
         by_name = principal.grants is None or principal.may(Verb.APPEND, stream.name)
-        self._appends.add(frame, stream, by=principal, by_name=by_name)
-        if self._appends.flying >= self._services.limits.connection_pending_appends_max:
+        appends.add(frame, stream, by=principal, by_name=by_name)
+        if appends.flying >= self._services.limits.connection_pending_appends_max:
             self._gate.hold(BY_APPENDS)
 
     def _tell_outcomes(self) -> None:

@@ -161,8 +161,14 @@ class WebSocket(asyncio.Protocol):
         frames = cast("list[Frame]", conn.events_received())
         if self.closing:
             self._late += len(frames)
-        messages = [message for frame in frames if (message := self._whole(frame)) is not None]
+        messages: list[bytes] = []
+        for frame in frames:
+            if frame.fin and (frame.opcode is TEXT or frame.opcode is BINARY):
+                messages.append(bytes(frame.data))
+            elif (message := self._part(frame)) is not None:
+                messages.append(message)
         if messages:
+            self._fresh = True
             if self._part_bytes > SLICE_BYTES_MAX:
                 self._note_part()  # of what is whole now no byte is to count twice
             self._connection.receive(*messages)
@@ -213,22 +219,17 @@ class WebSocket(asyncio.Protocol):
         self._wire.on_resume = self._early = None
         self._rest = b""
 
-    def _whole(self, frame: Frame) -> bytes | None:
-        """The message that `frame` is or ends; None while fragments are outstanding, and for control frames."""
-        opcode = frame.opcode
-        if opcode is TEXT or opcode is BINARY:
-            if frame.fin:
-                self._fresh = True
-                return bytes(frame.data)
-            self._fragments = bytearray(frame.data)
-            self._count_fragment(frame)
-        elif opcode is CONTINUATION:
+    def _part(self, frame: Frame) -> bytes | None:
+        """The message that a fragment ends; None while others are outstanding, and for control frames."""
+        if frame.opcode is CONTINUATION:
             assert self._fragments is not None, "the parser lets no continuation through without a beginning"
             self._fragments += frame.data
             if frame.fin:
-                self._fresh = True
                 whole, self._fragments = bytes(self._fragments), None
                 return whole
+            self._count_fragment(frame)
+        elif frame.opcode is TEXT or frame.opcode is BINARY:
+            self._fragments = bytearray(frame.data)
             self._count_fragment(frame)
         else:
             self._count_control()
