@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Final
 
 from unbroken.errors import QuotaError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
-__all__ = ["ROW_BYTES", "Allowance", "Bucket", "Charge", "Quotas", "Share", "Usage", "is_charged", "kept_bytes"]
+__all__ = [
+    "ROW_BYTES",
+    "Allowance",
+    "Bucket",
+    "Charge",
+    "Headroom",
+    "Quotas",
+    "Share",
+    "Usage",
+    "is_charged",
+    "kept_bytes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +89,18 @@ class Bucket:
         self._level = float(rate)
         self._at = now
 
-    def wait(self, now: float) -> float:
-        """Seconds until something may pass; 0 when it may now."""
+    def left(self, now: float) -> float:
+        """How much may pass now; something may while it is 1 or more, and the last may be larger than what is left."""
         if not self._rate:
-            return 0.0
+            return inf
         self._level = min(float(self._rate), self._level + max(0.0, now - self._at) * self._rate)
         self._at = now
-        return 0.0 if self._level >= 1 else (1 - self._level) / self._rate
+        return self._level
+
+    def wait(self, now: float) -> float:
+        """Seconds until something may pass; 0 when it may now."""
+        left = self.left(now)
+        return 0.0 if left >= 1 else (1 - left) / self._rate
 
     def take(self, amount: int) -> None:
         """Let `amount` pass."""
@@ -159,6 +176,16 @@ class _Account:
         if seconds:
             raise self.exceeded(limit, seconds)
 
+    def headroom(self, now: float) -> tuple[float, float]:
+        """How many messages and bytes may be appended now, as `Bucket.left` says it; `QuotaError` when none may."""
+        messages, size = self.messages.left(now), self.bytes.left(now)
+        most, usage = self.allowance.stored_bytes, self.usage
+        if most and usage is not None:
+            size = min(size, most - usage.stored_bytes - self.pending_bytes)
+        if messages < 1 or size < 1:
+            self.check_append(now)
+        return messages, size
+
     def take(self, messages: int, size_bytes: int) -> None:
         self.messages.take(messages)
         self.bytes.take(size_bytes)
@@ -183,6 +210,29 @@ class _Account:
         )
         self._quotas.on_exceeded(error, self.principal)
         return error
+
+
+class Headroom:
+    """What somebody may append within this step of the event loop, in one write or in several that become one.
+
+    Appends may be added while fewer than `messages` and fewer than `size_bytes` were; the last may exceed either.
+    """
+
+    __slots__ = ("_accounts", "_principal", "messages", "size_bytes")
+
+    def __init__(self, principal: Principal, accounts: Sequence[_Account], now: float) -> None:
+        self._principal = principal
+        self._accounts = accounts
+        self.messages = self.size_bytes = inf
+        for account in accounts:
+            messages, size = account.headroom(now)
+            self.messages, self.size_bytes = min(self.messages, messages), min(self.size_bytes, size)
+
+    def take(self, messages: int, size_bytes: int) -> Charge:
+        """Charge them. Their room is held until `Quotas.settle` says what became of them."""
+        for account in self._accounts:
+            account.take(messages, size_bytes)
+        return Charge(self._principal, size_bytes)
 
 
 class Share:
@@ -327,16 +377,9 @@ class Quotas:
 
     # --- appends and streams --------------------------------------------------------------------------------------------
 
-    def append(self, principal: Principal, messages: int, size_bytes: int) -> None:
-        """Charge an append, at once; `QuotaError` when its rate or its room is used up, and then nothing is charged.
-
-        Its room is held until `settle` says what became of it.
-        """
-        accounts, now = self._of(principal), self.now()
-        for account in accounts:
-            account.check_append(now)
-        for account in accounts:
-            account.take(messages, size_bytes)
+    def headroom(self, principal: Principal) -> Headroom:
+        """What may be appended now; `QuotaError` when a rate or the room is used up."""
+        return Headroom(principal, self._of(principal), self.now())
 
     async def pace(self, principal: Principal) -> None:
         """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""

@@ -50,7 +50,7 @@ from unbroken.messages import (
 from unbroken.metered import Metered
 from unbroken.observe.deeds import Deeds
 from unbroken.protocol.salts import SALT_BYTES
-from unbroken.quotas import Charge, Quotas, is_charged, kept_bytes
+from unbroken.quotas import Charge, Headroom, Quotas, is_charged, kept_bytes
 from unbroken.redaction.redactor import Redactor
 from unbroken.requests import PLAIN, AppendOptions, NewStream, check_json, check_new, check_producer
 from unbroken.store.base import (
@@ -218,7 +218,7 @@ class Streams:
         self._metered.submit_to(decided, *self._charged_append(stream, messages, options))
 
     def append_encoded(self, decided: Decided, op: Append, charge: Charge | None) -> None:
-        """As `append_to`, for messages that `encode` has given and `charge` has let pass."""
+        """As `append_to`, for messages that `encode` has given and whoever pays for them was charged for."""
         self._metered.submit_to(decided, op, charge)
 
     def encode(self, messages: Sequence[NewMessage], now: int) -> tuple[bytes, ...]:
@@ -233,11 +233,16 @@ class Streams:
             raise InvalidError("an append has at least one message, or closes", field="messages")
         return self._encode(messages, now, None)
 
+    def headroom(self, by: Principal) -> Headroom | None:
+        """What `by` may append now, None when nothing bounds it; `QuotaError` when it has used up what it may take."""
+        return self.quotas.headroom(by) if is_charged(by) else None
+
     def _charged_append(
         self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions
     ) -> tuple[Append, Charge | None]:
         op, by = self._append(stream, messages, options), _payer(stream, options.by)
-        return op, self.charge(by, op.messages) if is_charged(by) else None
+        headroom = self.headroom(by)
+        return op, None if headroom is None else headroom.take(len(op.messages), sum(map(len, op.messages)))
 
     def _append(self, stream: StreamInfo, messages: Sequence[NewMessage], options: AppendOptions) -> Append:
         if not messages and options.close is None:
@@ -260,12 +265,6 @@ class Streams:
             name_of=stream if options.by_name else None,
             beside_lease=options.beside_lease,
         )
-
-    def charge(self, by: Principal, encoded: Sequence[bytes]) -> Charge:
-        """Charge messages to who appends them; `QuotaError` when it has used up what it may take."""
-        size = sum(map(len, encoded))
-        self.quotas.append(by, len(encoded), size)
-        return Charge(by, size)
 
     async def room(self, stream: StreamInfo, by: Principal | None = None) -> None:
         """Wait, within bounds, until the log and the rates of who appends (None: of the owner) let an append pass."""

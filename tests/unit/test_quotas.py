@@ -45,7 +45,7 @@ class World:
 
     def append(self, principal: Principal, messages: int = 1, size_bytes: int = 1) -> None:
         """One that is stored."""
-        self.quotas.append(principal, messages, size_bytes)
+        self.quotas.headroom(principal).take(messages, size_bytes)
         self.quotas.settle(Charge(principal, size_bytes), stored=True)
 
     async def create(self, principal: Principal) -> None:
@@ -216,13 +216,13 @@ async def test_what_was_not_stored_is_given_back_and_what_is_undecided_counts() 
     for principal in (ALICE, BOB):
         await world.create(principal)
     for _ in range(20):
-        world.quotas.append(ALICE, 1, 4_999)
+        world.quotas.headroom(ALICE).take(1, 4_999)
         world.quotas.settle(Charge(ALICE, 4_999), stored=False)
         await world.quotas.create(ALICE)
         world.quotas.settle(Charge(ALICE, 0, streams=1), stored=False)
         world.now += 10
     world.append(BOB)
-    world.quotas.append(ALICE, 1, 5_000)
+    world.quotas.headroom(ALICE).take(1, 5_000)
     world.now += 10
     await world.quotas.refresh()  # the store does not hold it yet
     with pytest.raises(QuotaError) as error:
@@ -234,7 +234,7 @@ async def test_what_was_not_stored_is_given_back_and_what_is_undecided_counts() 
 
 async def test_an_account_with_something_undecided_is_not_forgotten() -> None:
     world = World()
-    world.quotas.append(ALICE, 1, 100)
+    world.quotas.headroom(ALICE).take(1, 100)
     for _ in range(2):
         world.now += 60
         await world.quotas.refresh()

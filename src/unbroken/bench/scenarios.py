@@ -7,13 +7,14 @@ servers of a scenario in turn, so that a noisy minute hurts all of them alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
 from unbroken.bench.client import BenchError, Dialect, Load, LoadClient, Sample
 from unbroken.bench.report import Comparison, Measured, compare, compare_rates, middle
 from unbroken.bench.subjects import NATIVE, Bench, Subject, fastapi_redis, inside_fastapi, node, ours
+from unbroken.quotas import Allowance
 
 __all__ = ["SCENARIOS", "Runner", "Scale", "Scenario"]
 
@@ -21,10 +22,13 @@ MEMORY: Final = "ours, no storage"
 PROCESS: Final = "ours, process"
 DISK: Final = "ours, disk"
 BASELINE: Final = "ours, the other version"
+CHARGED: Final = "ours, process, all of one user"
 MOUNTED: Final = "ours inside FastAPI"
 REDIS: Final = "FastAPI + redis-py"
 NODE: Final = "Node ws"
 CORKED: Final = "Node ws, corked"
+BEYOND: Final = 10**12
+"""A bound that is looked at and never met."""
 
 SSE: Final = replace(
     NATIVE, viewer_path="/v1/messages/bench/{s}?live=sse&after=start", viewer_ready="retry:", viewer_frame="", upgrade=0
@@ -196,11 +200,17 @@ def _baseline(runner: Runner) -> Iterator[Comparison | None]:
     scale = runner.scale
     if scale.baseline is None:
         return
-    subjects = [ours("process", name=PROCESS), ours("process", name=BASELINE, checkout=scale.baseline)]
-    for name, load in {"pair": scale.pair, "fanout": scale.fanout}.items():
-        found = runner.samples(f"baseline, {name}", [(subject, load) for subject in subjects])
-        measure = f"{name}, survives kill -9 (messages/s)"
-        yield compare_rates(14, measure, found[PROCESS], (BASELINE, found[BASELINE]), ">= 0.9")
+    ourselves, before = ours("process", name=PROCESS), ours("process", name=BASELINE, checkout=scale.baseline)
+    bounds = [f"--quota={whose}_{bound.name}={BEYOND}" for whose in ("owner", "tenant") for bound in fields(Allowance)]
+    charged = ours("process", name=CHARGED, options=["--anonymous", *bounds])
+    pair = runner.samples("baseline, pair", [(subject, scale.pair) for subject in (ourselves, before, charged)])
+    fanout = runner.samples("baseline, fanout", [(subject, scale.fanout) for subject in (ourselves, before)])
+    for what, samples, name in (
+        ("pair, survives kill -9", pair, PROCESS),
+        ("pair, survives kill -9, of a user with bounds", pair, CHARGED),
+        ("fanout, survives kill -9", fanout, PROCESS),
+    ):
+        yield compare_rates(14, f"{what} (messages/s)", samples[name], (BASELINE, samples[BASELINE]), ">= 0.9")
 
 
 def _fairness(runner: Runner) -> Iterator[Comparison | None]:

@@ -79,11 +79,17 @@ class Subject:
 
 
 def ours(
-    store: str, *, name: str, dialect: Dialect = NATIVE, database: Path | None = None, checkout: Path | None = None
+    store: str,
+    *,
+    name: str,
+    dialect: Dialect = NATIVE,
+    database: Path | None = None,
+    checkout: Path | None = None,
+    options: Sequence[str] = (),
 ) -> Subject:
     """`unbroken serve` on `memory:`, or on SQLite with the durability `process` or `disk`; on `database` if one is given.
 
-    With `checkout` it is the server of the sources there, in this Python environment.
+    With `checkout` it is the server of the sources there, in this Python environment; `options` are more of the command's.
     """
     environment = {} if checkout is None else {"PYTHONPATH": str(checkout / "src")}
 
@@ -92,7 +98,7 @@ def ours(
         url = "memory:" if store == "memory" else f"sqlite:///{database or folder / 'bench.db'}"
         durability = "disk" if store == "disk" else "process"
         command = [sys.executable, "-m", "unbroken", "serve", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--store", url, "--durability", durability, "--log-level", "warning"]
+        command += ["--store", url, "--durability", durability, "--log-level", "warning", *options]
         server = _process(command, folder, port=port, cores=bench.cores.server, environment=environment)
         return Running(port, [stack.enter_context(server)], dialect, lambda count: _create_streams(port, count))
 

@@ -15,12 +15,13 @@ from unbroken.errors import UnbrokenError
 from unbroken.identity import Principal
 from unbroken.messages import StreamInfo
 from unbroken.protocol.frames import Ack, AppendFrame
-from unbroken.quotas import Charge, is_charged
 from unbroken.requests import AppendOptions
 from unbroken.server.specs import check_written, close_of, producer_of
 from unbroken.store.base import Append, Appended, WriteResult
 
 if TYPE_CHECKING:
+    from unbroken.limits import Limits
+    from unbroken.quotas import Headroom
     from unbroken.server.services import Services
 
 __all__ = ["AppendGroup", "Appends"]
@@ -29,15 +30,21 @@ __all__ = ["AppendGroup", "Appends"]
 class AppendGroup:
     """Appends that became one operation on `stream`: of each its number and how many of the messages are its own.
 
-    `now_ms` is the time of those that were gathered, `by` who is charged for them, None for one who is not.
+    `now_ms` is the time of those that are gathered, `headroom` what bounds them, None for who is not charged.
     """
 
-    __slots__ = ("by", "messages", "now_ms", "places", "size_bytes", "stream")
+    __slots__ = ("bytes_max", "headroom", "messages", "messages_max", "now_ms", "places", "size_bytes", "stream")
 
-    def __init__(self, stream: StreamInfo, by: Principal, now_ms: int = 0) -> None:
+    def __init__(self, stream: StreamInfo, limits: Limits, headroom: Headroom | None = None, now_ms: int = 0) -> None:
         self.stream = stream
         self.now_ms = now_ms
-        self.by = by if is_charged(by) else None
+        self.headroom = headroom
+        self.messages_max = limits.append_messages_max
+        self.bytes_max = limits.compact_chunk_bytes
+        """None is added any more when it has so many."""
+        if headroom is not None:
+            self.messages_max = int(min(self.messages_max, headroom.messages))
+            self.bytes_max = int(min(self.bytes_max, headroom.size_bytes))
         self.places: list[tuple[int, int]] = []
         self.messages: list[bytes] = []
         self.size_bytes = 0
@@ -94,7 +101,7 @@ class Appends:
                 by_name=by_name,
                 by=by,
             )
-            group = AppendGroup(stream, by)
+            group = AppendGroup(stream, self._limits)
             group.places.append((frame.id, len(frame.messages)))
             services.streams.append_to(partial(self._decide, group), stream, frame.messages, options)
         self.flying += 1
@@ -107,15 +114,14 @@ class Appends:
             group is None
             or group.stream is not stream
             or len(group.messages) + len(messages) > limits.append_messages_max
-            or group.size_bytes >= limits.compact_chunk_bytes
+            or len(group.messages) >= group.messages_max
+            or group.size_bytes >= group.bytes_max
         ):
             self.submit()
             check_written(stream)
             streams.log.check_room()
-            group = AppendGroup(stream, by, streams.clock.now_ms())
+            group = AppendGroup(stream, limits, streams.headroom(by), streams.clock.now_ms())
         encoded = streams.encode(messages, group.now_ms)
-        if group.by is not None:
-            streams.charge(group.by, encoded)
         self._gathered = group
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded
@@ -126,7 +132,8 @@ class Appends:
         group, self._gathered = self._gathered, None
         if group is not None:
             decided = partial(self._decide, group)
-            charge = None if group.by is None else Charge(group.by, group.size_bytes)
+            headroom = group.headroom
+            charge = None if headroom is None else headroom.take(len(group.messages), group.size_bytes)
             op = Append(
                 stream=group.stream.id,
                 epoch=group.stream.epoch,

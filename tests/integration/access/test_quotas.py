@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -12,17 +13,20 @@ from typing import Any
 import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 
+from tests.integration.websocket.test_unfinished_frames import peer_of
 from tests.support.inprocess import store_of
 from tests.support.parts import ALICE as PARTS_ALICE
 from tests.support.parts import running_parts, texts
-from tests.support.speeds import Running, Speed, running_server
+from tests.support.speeds import Peer, Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
 from unbroken.client import Client
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.messages import StreamId, StreamInfo
+from unbroken.quotas import kept_bytes
 from unbroken.requests import NewStream
 from unbroken.store.base import Read, StreamingMessageRepository
 from unbroken.store.memory import MemoryStore
@@ -168,6 +172,43 @@ async def test_a_producer_over_the_rate_is_slowed_down_and_loses_nothing() -> No
         async with caller(running, ALICE) as alice:
             page = (await alice.get("/v1/messages/a")).json()
         assert [message["text"] for message in page["messages"]] == [str(number) for number in range(BURST)]
+
+
+async def send_together(peer: Peer, count: int, text: str) -> list[dict[str, Any]]:
+    """Send `count` appends to `a` in one write; what the server says to each, in its order."""
+    frames = [{"type": "append", "id": number, "stream": "a", "messages": [{"text": text}]} for number in range(count)]
+    peer.socket.transport.write(
+        b"".join(Frame(Opcode.TEXT, json.dumps(frame).encode()).serialize(mask=True) for frame in frames)
+    )
+    said: list[dict[str, Any]] = []
+    while sum(len(frame.get("acks", [frame])) for frame in said) < count:
+        said.append(await peer.receive("acks", "error"))
+    return said
+
+
+async def test_appends_that_come_together_take_no_more_room_than_one_by_one() -> None:
+    limits = replace(NARROW, owner_messages_per_second_max=0)
+    async with server(limits=limits) as running, AsyncExitStack() as stack:
+        alice = await peer_of(running, stack, "alice")
+        await alice.send(type="create", id=1, stream="a")
+        await alice.receive("result")
+        said = await send_together(alice, 100, "x" * 1_000)
+        acks = [ack for frame in said for ack in frame.get("acks", ())]
+        errors = [frame["detail"]["limit"] for frame in said if frame["type"] == "error"]
+        info = (await running.services.streams.get(ALICE, "a", may=Verb.READ)).size_bytes
+        size = info // len(acks)
+        assert info - size < limits.owner_stored_bytes_max <= info + kept_bytes("{}") + size
+        assert errors == ["owner_stored_bytes_max"] * (100 - len(acks))
+
+
+async def test_appends_that_come_together_are_no_more_in_a_second_than_one_by_one() -> None:
+    async with server() as running, AsyncExitStack() as stack:
+        alice = await peer_of(running, stack, "alice")
+        await alice.send(type="create", id=1, stream="a")
+        await alice.receive("result")
+        said = await send_together(alice, BURST, "x")
+        assert [ack["id"] for frame in said for ack in frame["acks"]] == list(range(BURST))
+        assert max(len(frame["acks"]) for frame in said) <= NARROW.owner_messages_per_second_max
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

@@ -155,7 +155,7 @@ async def test_a_body_counts_until_its_request_is_done_also_while_that_waits_for
     text = "x" * (LARGE - len('{"messages":[{"text":""}]}'))
     body = b'{"messages":[{"text":"' + text.encode() + b'"}]}'
     async with server(limits) as running, AsyncExitStack() as stack:
-        running.services.quotas.append(ALICE, 700, 1)  # some seconds' worth
+        running.services.quotas.headroom(ALICE).take(700, 1)  # some seconds' worth
 
         async def whole() -> Sender:
             one = await stack.enter_async_context(sender(running, path, size=len(body)))
