@@ -182,12 +182,11 @@ class _Handshake(asyncio.Protocol):
         if principal is None:
             self._transport.close()
             return
-        connections = self._connections
         # What the handshake held is three quarters of an idle connection's memory: a fresh protocol goes on without it.
         bytes_max = self._services.limits.frame_bytes_max
         frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bytes_max, logger=QUIET)
-        socket = WebSocket(self._services, principal, self._transport, frames, lambda _exc: connections.discard(socket))
-        connections.add(socket)
+        del frames.id  # for logs, which are quiet
+        socket = WebSocket(self._services, principal, self._transport, frames, self._connections)
         self._become(socket)
         early = self._received.partition(b"\r\n\r\n")[2]
         if early:

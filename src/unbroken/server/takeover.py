@@ -109,7 +109,6 @@ def take_over(protocol: WebSocketsSansIOProtocol, services: Services, principal:
     connections = cast("set[object]", protocol.connections)
 
     def on_lost(exc: Exception | None) -> None:
-        connections.discard(socket)
         if not protocol.disconnected:
             connections.add(protocol)
             protocol.connection_lost(exc)
@@ -126,8 +125,7 @@ def take_over(protocol: WebSocketsSansIOProtocol, services: Services, principal:
     early = _messages(protocol)
     fragments = None if protocol.conn.current_size is None else b"".join(protocol.frames)
     protocol.frames = []
-    socket = WebSocket(services, principal, protocol.transport, _lighten(protocol), on_lost)
-    connections.add(socket)  # so that uvicorn's shutdown closes it our way
+    socket = WebSocket(services, principal, protocol.transport, _lighten(protocol), connections, on_lost)
     protocol.transport.set_protocol(socket)
     if protocol.read_paused:
         protocol.read_paused = False

@@ -48,11 +48,12 @@ LATE_FRAMES_MAX: Final = 64
 
 
 class WebSocket(asyncio.Protocol):
-    """One WebSocket after its handshake. `on_lost` is called once, when the transport is gone."""
+    """One WebSocket after its handshake, in uvicorn's `connections` until the transport is gone; then `on_lost` is called."""
 
     __slots__ = (
         "_conn",
         "_connection",
+        "_connections",
         "_controls",
         "_deaf",
         "_early",
@@ -76,10 +77,12 @@ class WebSocket(asyncio.Protocol):
         principal: Principal,
         transport: asyncio.Transport,
         conn: Protocol,
-        on_lost: Callable[[Exception | None], None],
+        connections: set[object],
+        on_lost: Callable[[Exception | None], None] | None = None,
     ) -> None:
         self._transport = transport
         self._conn = conn
+        self._connections = connections
         self._on_lost = on_lost
         self._early: deque[bytes | str] | None = None
         self._fragments: bytearray | None = None
@@ -95,6 +98,7 @@ class WebSocket(asyncio.Protocol):
         bytes_max = self._limits.connection_buffer_bytes_max
         self._wire = TransportWire(transport, bytes_max=bytes_max, on_close=self._send_close, on_room=self._room)
         self._connection = Connection(services, principal, self._wire)
+        connections.add(self)  # so that uvicorn's shutdown closes it our way
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
@@ -139,7 +143,9 @@ class WebSocket(asyncio.Protocol):
         self._connection.lost()
         self._leave()
         self._unfinished.forget(self)
-        self._on_lost(exc)
+        self._connections.discard(self)
+        if self._on_lost is not None:
+            self._on_lost(exc)
 
     def pause_writing(self) -> None:
         """The transport's buffer is over its bound."""
