@@ -87,30 +87,12 @@ class Appends:
         `by_name`: to whichever stream has the name when it takes effect; else to `stream` itself alone.
         Raises at once what `Streams.append` does; then it was not taken.
         """
-        producer = frame.producer
-        if by_name and producer is None and frame.expected_head is None and frame.close is None:
-            self._gather(frame, stream, by)
-        else:
-            self.submit()
-            check_written(stream)
-            services = self._services
-            options = AppendOptions(
-                producer=None if producer is None else producer_of(producer),
-                expected_head=frame.expected_head,
-                close=None if frame.close is None else close_of(frame.close, services.limits),
-                by_name=by_name,
-                by=by,
-            )
-            group = AppendGroup(stream, self._limits)
-            group.places.append((frame.id, len(frame.messages)))
-            services.streams.append_to(partial(self._decide, group), stream, frame.messages, options)
-        self.flying += 1
-
-    def _gather(self, frame: AppendFrame, stream: StreamInfo, by: Principal) -> None:
-        """Appends of one read to one stream become one operation, as long as they are few and small."""
+        if not by_name or frame.producer is not None or frame.expected_head is not None or frame.close is not None:
+            self._submit_alone(frame, stream, by, by_name=by_name)
+            return
         streams, limits, messages = self._streams, self._limits, frame.messages
         group = self._gathered
-        if (
+        if (  # appends of one read to one stream become one operation, as long as they are few and small
             group is None
             or group.stream is not stream
             or len(group.messages) + len(messages) > limits.append_messages_max
@@ -126,6 +108,23 @@ class Appends:
         group.places.append((frame.id, len(encoded)))
         group.messages += encoded
         group.size_bytes += len(encoded[0]) if len(encoded) == 1 else sum(map(len, encoded))
+        self.flying += 1
+
+    def _submit_alone(self, frame: AppendFrame, stream: StreamInfo, by: Principal, *, by_name: bool) -> None:
+        self.submit()
+        check_written(stream)
+        services, producer = self._services, frame.producer
+        options = AppendOptions(
+            producer=None if producer is None else producer_of(producer),
+            expected_head=frame.expected_head,
+            close=None if frame.close is None else close_of(frame.close, services.limits),
+            by_name=by_name,
+            by=by,
+        )
+        group = AppendGroup(stream, services.limits)
+        group.places.append((frame.id, len(frame.messages)))
+        services.streams.append_to(partial(self._decide, group), stream, frame.messages, options)
+        self.flying += 1
 
     def submit(self) -> None:
         """Submit what was gathered; there is room, because it was looked for in this same step of the event loop."""
