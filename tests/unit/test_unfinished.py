@@ -17,8 +17,8 @@ pytestmark = pytest.mark.scenario("SEC-003")
 class Socket:
     """A receiver that remembers why it was given up."""
 
-    def __init__(self, subject: str = "alice") -> None:
-        self.principal = Principal("acme", subject)
+    def __init__(self, subject: str = "alice", tenant: str = "acme") -> None:
+        self.principal = Principal(tenant, subject)
         self.excused, self.dispensable = False, True
         self.given_up: list[OverloadedError | None] = []
 
@@ -51,6 +51,16 @@ def test_the_slowest_of_the_larger_frames_of_the_greediest_owner_is_let_go() -> 
         unfinished.note(socket, 0, fresh=True)
     unfinished.forget(slow)
     assert (len(unfinished), unfinished.bytes) == (0, 0)
+
+
+def test_a_tenant_of_many_users_does_not_crowd_out_one_of_another_s() -> None:
+    unfinished = Unfinished(replace(DEFAULT_LIMITS, unfinished_frames_bytes_max=1_000), now=Time())
+    other, many = Socket("alice", "other"), [Socket(f"user {number}") for number in range(9)]
+    unfinished.note(other, 300, fresh=True)
+    for socket in many:
+        unfinished.note(socket, 100, fresh=True)
+    assert sum(len(socket.given_up) for socket in many) == 2
+    assert other.given_up == []
 
 
 def test_who_holds_more_than_one_owner_may_loses_a_part_and_the_operator_does_not() -> None:

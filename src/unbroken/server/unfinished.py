@@ -6,6 +6,7 @@ Each socket notes at the end of a read what it keeps of frames that are not whol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,7 +87,8 @@ class Unfinished:
     def note(self, receiver: Receiver, size_bytes: int, *, fresh: bool) -> None:
         """So much is there now; `fresh` when it is of another frame than at the last time. 0: there is nothing.
 
-        Beyond what one owner may hold it loses a connection; beyond what all may, the owner does that holds most.
+        Beyond what one owner may hold it loses a connection; beyond what all may, of the tenant that holds most the owner
+        that holds most.
         """
         part = self._parts.get(receiver)
         if not size_bytes:
@@ -147,14 +149,19 @@ class Unfinished:
         while account.bytes > account.bytes_max and (found := account.weakest(now)) is not None:
             self._give_up(found, _too_much("owner_unfinished_frames_bytes_max"))
         while self.bytes > self._limits.unfinished_frames_bytes_max:
+            tenants: Counter[str] = Counter()
+            for each in self._accounts.values():
+                tenants[each.key[0]] += each.bytes
             candidates = [
-                (account.bytes, found)
-                for account in self._accounts.values()
-                if (found := account.weakest(now)) is not None
+                ((tenants[each.key[0]], each.bytes), found)
+                for each in self._accounts.values()
+                if (found := each.weakest(now)) is not None
             ]
             if not candidates:
                 return
-            self._give_up(max(candidates, key=lambda each: each[0])[1], _too_much("unfinished_frames_bytes_max"))
+            self._give_up(
+                max(candidates, key=lambda candidate: candidate[0])[1], _too_much("unfinished_frames_bytes_max")
+            )
 
     def _give_up(self, receiver: Receiver, error: OverloadedError | None) -> None:
         self.forget(receiver)
