@@ -16,7 +16,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -41,6 +41,7 @@ from unbroken.clock import SystemClock
 from unbroken.errors import UnbrokenError
 from unbroken.limits import DEFAULT_LIMITS, KIB, Limits
 from unbroken.messages import StreamState, check_name
+from unbroken.runs.environment import without_secrets
 from unbroken.runs.program import FORWARDED, Outcome, Program
 
 __all__ = ["Keeping", "run"]
@@ -55,7 +56,7 @@ Reason = dict[str, int | str | float]
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """How the output is kept."""
+    """How the output is kept, and what is kept out of it."""
 
     wait: Annotated[float, Parameter(help="Seconds to wait at the end for a server that is away.")] = 10.0
     spill_max: Annotated[
@@ -64,6 +65,16 @@ class Keeping:
     quiet: Annotated[
         bool, Parameter(name=["--quiet", "-q"], negative="", help="Say nothing on stderr but what was lost.")
     ] = False
+    pass_secrets: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Let the command have UNBROKEN_TOKEN and our other secrets of the environment too."
+        ),
+    ] = False
+
+    def environment(self) -> Mapping[str, str]:
+        """What the command gets: all of ours but our secrets, which it may print."""
+        return os.environ if self.pass_secrets else without_secrets(os.environ)
 
 
 DEFAULT_KEEPING: Final = Keeping()
@@ -80,6 +91,9 @@ def run(
 
     Its output also appears here, unchanged; signals reach it; the exit code is its own (128 + n after signal n). When the
     server is away the output waits in a local file.
+
+    What the command prints is kept, so it is not given our own secrets: UNBROKEN_TOKEN, UNBROKEN_MCP_TOKEN and
+    UNBROKEN_ENCRYPTION_KEY are not in its environment. UNBROKEN_TOKEN_FILE is, for commands of ours in it.
 
     With a key the command is started once: a repeated run with the same key shows the one that exists. That needs the server
     at the beginning. Without one, a name that is taken gets a number.
@@ -160,7 +174,7 @@ class _Runner:
             self._link, self._outbox, limits, lease_seconds=limits.lease_seconds, notice=self._note
         )
         self._watch = Watch(self._outbox, bounds)
-        self._program = Program(command, self._watch, limits)
+        self._program = Program(command, self._keeping.environment(), self._watch, limits)
         self._ended_for: tuple[StreamState, Reason] | None = None
         """Why we stopped the command, when we did."""
         self._impatient = asyncio.Event()

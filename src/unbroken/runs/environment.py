@@ -1,7 +1,7 @@
-"""What a process that a server starts gets of the server's own environment: not its settings, and never its secrets.
+"""What a process that we start gets of our own environment: never our secrets, and from a server not its settings.
 
-Programs and helpers of the operator and tasks in processes of their own are started with it. It only chooses among variables;
-what an operator configures for one process is added by whoever starts it.
+Programs and helpers of the operator, tasks in processes of their own and the command of `unbroken run` get it. It only
+chooses among variables; what an operator configures for one process is added by whoever starts it.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ def without_settings(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_secrets(own: Mapping[str, str]) -> dict[str, str]:
-    """`own` without our secrets, for a task of the operator: it may read our other settings."""
+    """`own` without our secrets, for a task of the operator or a user's command: it may read our other settings."""
     return {name: value for name, value in own.items() if name.upper() not in SECRETS}  # settings know no case either

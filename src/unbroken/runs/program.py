@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -93,12 +93,13 @@ class _Pipe:
 class Program:
     """One run of a command. `start` it, then `wait`; `signal` and `stop` act on its process group.
 
-    The child inherits stdin. When ours is the terminal's foreground group the child's becomes it, so that a Ctrl-C
-    reaches the child once and us not at all; Ctrl-Z stops both.
+    The child has `environment` and inherits stdin. When ours is the terminal's foreground group the child's becomes it,
+    so that a Ctrl-C reaches the child once and us not at all; Ctrl-Z stops both.
     """
 
-    def __init__(self, command: Sequence[str], sink: Sink, limits: Limits) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], sink: Sink, limits: Limits) -> None:
         self._command = list(command)
+        self._environment = environment
         self._sink = sink
         self._limits = limits
         self._pid = 0
@@ -110,7 +111,12 @@ class Program:
     def start(self) -> None:
         """Start the child; an `OSError` says why it could not be."""
         process = subprocess.Popen(  # noqa: S603 - running what it is told is its purpose
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, process_group=0
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=self._environment,
+            process_group=0,
         )
         assert process.stdout is not None
         assert process.stderr is not None

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pty
 import random
+import secrets
 import select
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tests.support.commands import Commands, eventually, finish
 from tests.support.emptied import emptied
 from tests.support.kept import kept, until
 from tests.support.server import ServerProcess, free_port
+from unbroken.runs.environment import SECRETS
 
 pytestmark = pytest.mark.anyio
 
@@ -367,3 +369,16 @@ async def test_a_prompt_without_a_line_end_is_seen_while_the_command_waits(comma
             await asyncio.sleep(0.02)
     assert process.returncode is None
     await finish(process, stdin=b"x\n")
+
+
+async def test_the_command_has_our_secrets_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    names = sorted(SECRETS)
+    fakes = {name: f"{name}-{secrets.token_hex(8)}" for name in names}
+    script = f"import os; print(*[os.environ.get(name, '-') for name in {[*names, 'UNBROKEN_SERVER']}])"
+    async with ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": fakes["UNBROKEN_TOKEN"]}) as server:
+        commands = Commands(tmp_path / "home", server.url, **fakes)
+        kept_out = await commands("run", "--name", "without", *python(script))
+        passed_on = await commands("run", "--name", "with", "--pass-secrets", *python(script))
+        assert (kept_out.status, kept_out.text) == (0, f"- - - {server.url}\n"), kept_out.err
+        assert (passed_on.status, passed_on.text) == (0, f"{' '.join(fakes.values())} {server.url}\n"), passed_on.err
+        assert (await tailed(commands, "without", "stdout")) == kept_out.out, "and we have used them"
