@@ -31,7 +31,8 @@ RULES_MAX: Final = 1_000
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _KEY_ENDS: Final = re.compile(r"\s*:")
 _TO_VALUE: Final = re.compile(r"\s*:\s*")
-_NUMBER_VALUE: Final = re.compile(r"(\s*:\s*)-?[0-9][0-9.eE+-]*")
+_MARK: Final = re.compile(r"[][{}]|-?[0-9][0-9.eE+-]*")
+"""A bracket or a number."""
 _NUMBER: Final = re.compile(r"(?<![0-9A-Za-z.+-])-?[0-9]{6,64}(?![0-9A-Za-z.])")
 
 
@@ -109,7 +110,7 @@ class Redactor:
     """Takes out what `rules` say, then what `hook` takes out; `found` is told the rule and the number of what was.
 
     Each message is looked at by itself: a secret that a producer cuts into several is not found. JSON stays JSON, and
-    what is around a secret stays as it was written; numbers only where one is a literal, or the value of a named pair.
+    what is around a secret stays as it was written; numbers only where one is a literal, or in the value of a named pair.
     Bytes are looked at where they are text. The time it takes is bounded by the size of a message and the rules; for a
     pattern of the operator's own they answer themselves.
     """
@@ -177,28 +178,49 @@ class Redactor:
 
     def _pieces(self, text: str) -> Iterable[str]:
         """`text` in pieces: what is between strings, and strings."""
-        place, named = 0, False
+        place, named, depth = 0, False, 0
         for match in _STRING.finditer(text):
-            yield self._between(text[place : match.start()], named=named)
-            is_value_of_name = named and _TO_VALUE.fullmatch(text, place, match.start()) is not None
+            between = text[place : match.start()]
+            is_value_of_name = named and _TO_VALUE.fullmatch(between) is not None
+            if named or depth:
+                between, depth = self._in_confidence(between, depth)
+            yield _NUMBER.sub(self._number, between) if self._digits else between
             place = match.end()
             try:
                 value = json.loads(match[0], strict=False)
             except ValueError:
                 raise InvalidError("a json payload is not JSON", field="json") from None
-            named = self._pairs and _KEY_ENDS.match(text, place) is not None and PAIR_NAME.fullmatch(value) is not None
-            cleaned = HIDDEN if is_value_of_name and value else self.text(value)
-            if is_value_of_name and value:
+            is_name = self._pairs and _KEY_ENDS.match(text, place) is not None
+            named = is_name and PAIR_NAME.fullmatch(value) is not None
+            in_confidence = value and (is_value_of_name or (depth > 0 and not is_name))
+            cleaned = HIDDEN if in_confidence else self.text(value)
+            if in_confidence:
                 self.found("pair", 1)
             yield match[0] if cleaned == value else json.dumps(cleaned)
-        yield self._between(text[place:], named=named)
+        rest = text[place:]
+        if named or depth:
+            rest, _ = self._in_confidence(rest, depth)
+        yield _NUMBER.sub(self._number, rest) if self._digits else rest
 
-    def _between(self, text: str, *, named: bool) -> str:
-        """Numbers and signs between two strings; `named`: behind a name whose value is in confidence."""
-        if named and (match := _NUMBER_VALUE.match(text)):
-            self.found("pair", 1)
-            text = f'{match[1]}"{HIDDEN}"{text[match.end() :]}'
-        return _NUMBER.sub(self._number, text) if self._digits else text
+    def _in_confidence(self, text: str, depth: int) -> tuple[str, int]:
+        """What is between two strings, behind a telling name or `depth` brackets deep in its value; how deep it is then.
+
+        Without the numbers of that value.
+        """
+        parts, place = [], 0
+        for match in _MARK.finditer(text):
+            mark = match[0]
+            if mark in "[{":
+                depth += 1
+            elif mark in "]}":
+                depth -= 1
+            else:
+                self.found("pair", 1)
+                parts += [text[place : match.start()], f'"{HIDDEN}"']
+                place = match.end()
+            if depth <= 0:
+                break  # the value is over
+        return "".join([*parts, text[place:]]), max(depth, 0)
 
     def _number(self, match: re.Match[str]) -> str:
         if match[0].lstrip("-") not in self._digits:

@@ -16,6 +16,8 @@ from unbroken.redaction.redactor import Redactor, Rules, load_rules
 
 SECRET = "sk-" + "a1B2" * 8
 BOTH = Redactor(load_rules(["secrets", "pairs"]))
+PAIRS = Redactor(load_rules(["pairs"]))
+TELLING = ("password", "secret", "passwd", "api_key")
 
 
 def _json(text: str, redactor: Redactor = BOTH) -> str:
@@ -60,10 +62,38 @@ def test_the_value_of_a_telling_name_is_hidden() -> None:
         "password": "[hidden]",
         "user": "bob",
         "secret": "[hidden]",
-        "api_key": ["x"],
+        "api_key": ["[hidden]"],
         "token": "",
         "a": {"passwd": "[hidden]"},
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ('{"password": {"value": "x"}, "user": "bob"}', '{"password": {"value": "[hidden]"}, "user": "bob"}'),
+        ('{"password":["x",-1.5e+3,7],"n":5}', '{"password":["[hidden]","[hidden]","[hidden]"],"n":5}'),
+        ('[{"secret": [[1], {"a": [2, {"b": "x"}]}, 3]}, 4, "y"]', None),
+        ('{"a": {"secret": {"passwd": {"b": 1}, "c": 2}, "d": 3}, "e": "f"}', None),
+        ('{"password": [true, null, "", {}, []], "a": [1]}', '{"password": [true, null, "", {}, []], "a": [1]}'),
+        ('{"password": "]}[{", "a": "b", "secret": ["]", "x"], "c": 1}', None),
+        ('{"secret": {"]": 1, "x\\"}": "y"}, "a": 2}', None),
+    ],
+)
+def test_everything_below_a_telling_name_is_hidden(given: str, left: str | None) -> None:
+    cleaned = _json(given, PAIRS)
+    assert json.loads(cleaned) == _without_pairs(json.loads(given))
+    assert left is None or cleaned == left, "and what is around it stays as it was written"
+
+
+def _without_pairs(value: object, *, hidden: bool = False) -> object:
+    """What is to be left, by another way than the redactor's."""
+    if isinstance(value, dict):
+        return {name: _without_pairs(item, hidden=hidden or name in TELLING) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_pairs(item, hidden=hidden) for item in value]
+    secret = hidden and value != "" and value is not None and not isinstance(value, bool)
+    return "[hidden]" if secret else value
 
 
 def test_what_is_no_json_is_refused() -> None:
@@ -92,6 +122,21 @@ def test_json_stays_json_without_the_secret(value: object, ascii_only: bool) -> 
     assert _json(cleaned) == cleaned
     if "password" not in text and SECRET[:8] not in text:
         assert cleaned == text
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text('ab]}[{",: \\'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('ab]}[{",: \\') | st.sampled_from(TELLING), inner),
+)
+
+
+@given(PLAIN)
+def test_everything_below_a_telling_name_is_hidden_and_nothing_else(value: object) -> None:
+    assert json.loads(_json(json.dumps(value), PAIRS)) == _without_pairs(value)
 
 
 def test_a_file_has_literals_and_patterns_of_the_operators_own(tmp_path: Path) -> None:
