@@ -17,6 +17,7 @@ from typing import Final
 
 from tests.mutations_disk import DISK_MUTATIONS
 from tests.mutations_edge import EDGE_MUTATIONS
+from tests.mutations_hostile import HOSTILE_MUTATIONS
 from tests.mutations_page import PAGE_MUTATIONS
 from tests.mutations_simulated import SIMULATED_MUTATIONS
 from tests.mutations_spill import SPILL_MUTATIONS
@@ -426,6 +427,7 @@ MUTATIONS: Final = (
     *SPILL_MUTATIONS,
     *DISK_MUTATIONS,
     *EDGE_MUTATIONS,
+    *HOSTILE_MUTATIONS,
     *SIMULATED_MUTATIONS,
     *PAGE_MUTATIONS,
 )

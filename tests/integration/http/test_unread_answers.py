@@ -7,8 +7,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.support.speeds import Http, Running, Speed, running_server
 from unbroken.identity import Principal
@@ -24,23 +26,35 @@ COUNT = 16
 
 
 @asynccontextmanager
+async def connected(
+    silence_seconds: float, text: str, *, speed: Speed = Speed.STANDALONE, http: Http = "auto"
+) -> AsyncIterator[tuple[Running, socket.socket]]:
+    """A server with `text` in the stream a, and a socket that takes little at once and has asked for nothing."""
+    limits = replace(DEFAULT_LIMITS, silence_seconds_max=silence_seconds)
+    async with running_server(speed, limits=limits, http=http) as running, asyncio.timeout(CEILING_SECONDS):
+        stream = (await running.services.streams.create(Principal(), "a", NewStream())).stream
+        await running.services.streams.append_durably(stream, [NewMessage(kind="message", text=text)])
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            reader.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(reader, ("127.0.0.1", running.port))
+            yield running, reader
+
+
+def request(port: int, *more: str, face: str = "messages") -> str:
+    return "\r\n".join([f"GET /v1/{face}/a HTTP/1.1", f"Host: 127.0.0.1:{port}", *more, "", ""])
+
+
+@asynccontextmanager
 async def asked(
     silence_seconds: float, *last: str, speed: Speed = Speed.STANDALONE, http: Http = "auto", face: str = "messages"
 ) -> AsyncIterator[tuple[Running, socket.socket]]:
     """A socket that has asked for a lot."""
-    limits = replace(DEFAULT_LIMITS, silence_seconds_max=silence_seconds)
-    async with running_server(speed, limits=limits, http=http) as running, asyncio.timeout(CEILING_SECONDS):
-        stream = (await running.services.streams.create(Principal(), "a", NewStream())).stream
-        await running.services.streams.append_durably(stream, [NewMessage(kind="message", text=TEXT)])
-        with socket.socket() as reader:
-            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            reader.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(reader, ("127.0.0.1", running.port))
-            lines = [f"GET /v1/{face}/a HTTP/1.1", f"Host: 127.0.0.1:{running.port}"]
-            request = "\r\n".join([*lines, "", ""]) * (COUNT - 1) + "\r\n".join([*lines, *last, "", ""])
-            await loop.sock_sendall(reader, request.encode())
-            yield running, reader
+    async with connected(silence_seconds, TEXT, speed=speed, http=http) as (running, reader):
+        port = running.port
+        asking = request(port, face=face) * (COUNT - 1) + request(port, *last, face=face)
+        await asyncio.get_running_loop().sock_sendall(reader, asking.encode())
+        yield running, reader
 
 
 @pytest.mark.parametrize("last", [pytest.param((), id="kept"), pytest.param(("Connection: close",), id="closed")])
@@ -73,3 +87,18 @@ async def test_who_reads_slowly_gets_everything() -> None:
         while part := await asyncio.get_running_loop().sock_recv(reader, 65_536):
             received += len(part)
         assert received > COUNT * len(TEXT)
+
+
+async def test_who_leaves_the_end_of_a_small_answer_is_cut_off_too() -> None:
+    async with connected(0.4, "x" * 50_000) as (running, reader):  # the transport never pauses for so little
+        connections = running.server.server_state.connections
+        while not connections:
+            await asyncio.sleep(0.005)
+        [protocol] = cast("set[HttpToolsProtocol]", connections)
+        asked_for = 0
+        while connections:
+            answered = running.server.server_state.total_requests == asked_for
+            if answered and not protocol.transport.get_write_buffer_size():  # its end does not wait yet: once more
+                asked_for += 1
+                await asyncio.get_running_loop().sock_sendall(reader, request(running.port).encode())
+            await asyncio.sleep(0.005)

@@ -127,6 +127,18 @@ def test_who_has_most_tickets_makes_room_for_others() -> None:
     issued.spend(held[2], ORIGIN)
 
 
+def test_between_tenants_it_counts_what_each_has_in_all() -> None:
+    issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=6), ManualClock())
+    many = [issued.issue(Principal("evil", str(number)), ORIGIN) for number in range(6)]
+    taken = [issued.issue(ALICE, ORIGIN) for _ in range(3)]
+    with pytest.raises(OverloadedError):
+        issued.issue(Principal("evil", "one more"), ORIGIN)
+    with pytest.raises(OverloadedError):
+        issued.issue(ALICE, ORIGIN)
+    assert [issued.spend(ticket, ORIGIN).subject for ticket in many[3:]] == ["3", "4", "5"]
+    assert [issued.spend(ticket, ORIGIN) for ticket in taken] == [ALICE] * 3
+
+
 def test_one_owner_cannot_hold_the_tickets_of_all() -> None:
     clock = ManualClock()
     issued = Tickets(replace(DEFAULT_LIMITS, tickets_max=9, tickets_of_owner_max=2), clock)

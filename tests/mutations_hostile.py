@@ -1,0 +1,214 @@
+"""Owns the mistakes about hostile peers, greedy owners, edited databases and erasing that our tests must notice.
+
+`tests.mutations` joins them to its own; what one is and how it is tried is said there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.support.mutating import Mutation
+
+__all__ = ["HOSTILE_MUTATIONS"]
+
+PATIENCE = "src/unbroken/server/patience.py"
+UNDELIVERED = "src/unbroken/server/undelivered.py"
+INBOX = "src/unbroken/server/inbox.py"
+UNFINISHED = "src/unbroken/server/unfinished.py"
+BODIES = "src/unbroken/server/bodies.py"
+TRANSPORT = "src/unbroken/server/transport.py"
+TICKETS = "src/unbroken/auth/tickets.py"
+WRITER = "src/unbroken/store/sqlite/writer.py"
+APPLY = "src/unbroken/store/apply.py"
+LINEAGE = "src/unbroken/store/lineage.py"
+COMPARE = "src/unbroken/checkpoints/compare.py"
+
+AROUND = "tests/integration/http/test_around_bodies.py"
+UNREAD = "tests/integration/http/test_unread_answers.py"
+WAITING = "tests/integration/websocket/test_waiting_frames.py"
+UNFINISHED_TESTS = ("tests/unit/test_unfinished.py",)
+BODY_TESTS = "tests/integration/http/test_slow_bodies.py"
+HOSTILE = "tests/integration/websocket/test_hostile.py"
+TICKET_TESTS = "tests/unit/auth/test_tickets.py"
+ERASURE = "tests/integration/secrets/test_erasure.py"
+TAMPERING = "tests/integration/store/test_tampering.py"
+
+HOSTILE_MUTATIONS: Final = (
+    # --- what one peer may have us keep ---
+    Mutation(
+        "what is around the parts of a body has no bound",
+        PATIENCE,
+        "        if self._around > self.bytes_max and",
+        "        if False and",
+        (f"{AROUND}::test_what_is_around_a_body_without_end_ends_the_connection",),
+    ),
+    Mutation(
+        "the size of a chunk is held against its sender",
+        PATIENCE,
+        "AROUND_BYTES_MAX: Final = 8\n",
+        "AROUND_BYTES_MAX: Final = 0\n",
+        (f"{AROUND}::test_a_body_in_the_smallest_chunks_and_with_a_trailer_is_taken",),
+    ),
+    Mutation(
+        "an answer that nobody takes waits for ever",
+        UNDELIVERED,
+        "        else:\n            self._transport.abort()\n",
+        "        else:\n            self._wait()\n",
+        (f"{UNREAD}::test_who_takes_nothing_is_cut_off",),
+    ),
+    Mutation(
+        "the end of a small answer is looked after by nobody",
+        PATIENCE,
+        "        super().on_response_complete()\n        self._undelivered.watch()\n",
+        "        super().on_response_complete()\n",
+        (f"{UNREAD}::test_who_leaves_the_end_of_a_small_answer_is_cut_off_too",),
+    ),
+    Mutation(
+        "who reads slowly is taken for somebody who reads nothing",
+        UNDELIVERED,
+        "            return taken - self._taken >= TAKEN_BYTES_MIN\n",
+        "            return False\n",
+        ("tests/integration/http/test_slow_readers.py",),
+    ),
+    # --- frames that wait, and frames that cost us more than their sender ---
+    Mutation(
+        "frames that wait count for nobody",
+        INBOX,
+        "        self._unfinished.note(self, size_bytes, fresh=False)\n",
+        "        pass\n",
+        (f"{WAITING}::test_who_has_too_much_wait_on_many_connections_loses_some_and_nobody_else_does",),
+    ),
+    Mutation(
+        "frames are read faster than handled however much waits",
+        INBOX,
+        "        if enough or self._unfinished.crowded(self):\n",
+        "        if enough:\n",
+        (f"{WAITING}::test_whoever_has_much_waiting_is_read_no_further_until_it_is_handled_and_loses_nothing",),
+    ),
+    Mutation(
+        "one owner may hold what all may",
+        UNFINISHED,
+        "            if is_charged(principal):\n",
+        "            if False:\n",
+        UNFINISHED_TESTS,
+    ),
+    Mutation(
+        "all owners together may hold without a bound",
+        UNFINISHED,
+        "        while self.bytes > self._limits.unfinished_frames_bytes_max:\n",
+        "        while False:\n",
+        UNFINISHED_TESTS,
+    ),
+    Mutation(
+        "fragments with nothing in them cost nothing",
+        TRANSPORT,
+        "        if len(frame.data) < FRAGMENT_BYTES_MIN:\n",
+        "        if False:\n",
+        (f"{HOSTILE}::test_a_flood_of_small_fragments_ends_the_connection_and_a_few_do_not",),
+    ),
+    Mutation(
+        "what comes behind our close is looked at without end",
+        TRANSPORT,
+        "        if self._late > LATE_FRAMES_MAX and not over:\n",
+        "        if False:\n",
+        (f"{HOSTILE}::test_what_comes_without_end_behind_our_close_is_not_looked_at",),
+    ),
+    # --- bodies ---
+    Mutation(
+        "a body counts only until it is whole",
+        BODIES,
+        "                        held.callback(self._leave, principal, counted)\n                        counted = 0\n",
+        "",
+        (f"{BODY_TESTS}::test_a_body_counts_until_its_request_is_done_also_while_that_waits_for_a_rate",),
+    ),
+    Mutation(
+        "what a body has held is never given back",
+        BODIES,
+        "                        held.callback(self._leave, principal, counted)\n",
+        "",
+        (BODY_TESTS,),
+    ),
+    Mutation(
+        "a revoked key is good for a body that is half here",
+        BODIES,
+        "        self._live.add(sender)\n",
+        "",
+        (f"{BODY_TESTS}::test_a_body_is_not_taken_whose_credential_ends_while_it_comes",),
+    ),
+    # --- tickets ---
+    Mutation(
+        "who comes when all tickets are out is sent away",
+        TICKETS,
+        "        if has >= has_most:\n",
+        "        if True:\n",
+        (f"{TICKET_TESTS}::test_who_has_most_tickets_makes_room_for_others",),
+    ),
+    Mutation(
+        "the users of one tenant keep those of another without tickets",
+        TICKETS,
+        "        by_owner = most[0] == asking[0]\n",
+        "        by_owner = True\n",
+        (f"{TICKET_TESTS}::test_between_tenants_it_counts_what_each_has_in_all",),
+    ),
+    # --- what is to be destroyed ---
+    Mutation(
+        "unused parts of pages keep what was erased",
+        WRITER,
+        "            self._db.rewrite()\n",
+        "",
+        (f"{ERASURE}::test_no_page_keeps_copies_of_rows_that_moved_to_another",),
+    ),
+    Mutation(
+        "the log of the database keeps what was erased",
+        WRITER,
+        "        checkpointer.empty(self._db)\n",
+        "",
+        (f"{ERASURE}::test_nothing_of_a_person_is_left_and_the_chain_holds",),
+    ),
+    Mutation(
+        "a deleted source keeps what it kept for an erased fork",
+        APPLY,
+        "        _erase_kept(tables, op, entry.fixed.forked_from)\n",
+        "",
+        (f"{ERASURE}::test_what_a_deleted_source_keeps_for_erased_forks_alone_is_erased_with_the_last_of_them",),
+    ),
+    Mutation(
+        "an erased fork takes what another fork still shows",
+        APPLY,
+        " or _readable(tables, entry):\n",
+        ":\n",
+        (f"{ERASURE}::test_what_a_deleted_source_keeps_for_erased_forks_alone_is_erased_with_the_last_of_them",),
+    ),
+    # --- what protects an application, and what shows that somebody edited the database ---
+    Mutation(
+        "a redactor is forgotten when something else protects too",
+        "src/unbroken/embed.py",
+        "        self._redactor = self._redactor if redactor is None else redactor\n",
+        "        self._redactor = redactor\n",
+        (
+            "tests/integration/secrets/test_redaction.py"
+            "::test_what_protects_an_application_stays_when_something_else_protects_it_too",
+        ),
+    ),
+    Mutation(
+        "a stream verifies under another name",
+        LINEAGE,
+        "    return genesis(stream.tenant, stream.name, stream.epoch)\n",
+        "    return stream.genesis\n",
+        (f"{TAMPERING}::test_a_stream_under_another_name_and_one_that_is_not_there",),
+    ),
+    Mutation(
+        "a stream is taken for a fork because its row says so",
+        LINEAGE,
+        "            return None\n",
+        "            return stream.genesis\n",
+        (f"{TAMPERING}::test_a_stream_is_not_taken_for_a_fork_because_its_row_says_so",),
+    ),
+    Mutation(
+        "checkpoints cover what is said to be trimmed",
+        COMPARE,
+        "        return Comparison(self._covered)\n",
+        "        return Comparison(self._sound)\n",
+        (f"{TAMPERING}::test_no_checkpoint_covers_what_stands_behind_messages_that_are_said_to_be_trimmed",),
+    ),
+)
