@@ -168,16 +168,23 @@ HOSTILE_MUTATIONS: Final = (
     Mutation(
         "a deleted source keeps what it kept for an erased fork",
         APPLY,
-        "        _erase_kept(tables, op, entry.fixed.forked_from)\n",
-        "",
+        "        gone = [entry, *_kept_for(tables, entry)]\n",
+        "        gone = [entry]\n",
         (f"{ERASURE}::test_what_a_deleted_source_keeps_for_erased_forks_alone_is_erased_with_the_last_of_them",),
     ),
     Mutation(
         "an erased fork takes what another fork still shows",
         APPLY,
-        " or _readable(tables, entry):\n",
-        ":\n",
+        "        if _readable(tables, source, without=entry):\n            break\n",
+        "",
         (f"{ERASURE}::test_what_a_deleted_source_keeps_for_erased_forks_alone_is_erased_with_the_last_of_them",),
+    ),
+    Mutation(
+        "an erasure that was refused is told as done",
+        "src/unbroken/erasure.py",
+        "                raise result.error\n",
+        "                pass\n",
+        (f"{ERASURE}::test_forks_that_somebody_has_made_a_circle_of_are_corrupt_and_everything_else_is_erased",),
     ),
     # --- what protects an application, and what shows that somebody edited the database ---
     Mutation(
@@ -188,6 +195,16 @@ HOSTILE_MUTATIONS: Final = (
         (
             "tests/integration/secrets/test_redaction.py"
             "::test_what_protects_an_application_stays_when_something_else_protects_it_too",
+        ),
+    ),
+    Mutation(
+        "keys for a store of the application's own are left unused",
+        "src/unbroken/embed.py",
+        "        if wrapping is not None and not isinstance(self._store, str):\n",
+        "        if False:\n",
+        (
+            "tests/integration/secrets/test_redaction.py"
+            "::test_keys_for_a_store_of_the_applications_own_are_not_left_unused",
         ),
     ),
     Mutation(
@@ -203,6 +220,16 @@ HOSTILE_MUTATIONS: Final = (
         "            return None\n",
         "            return stream.genesis\n",
         (f"{TAMPERING}::test_a_stream_is_not_taken_for_a_fork_because_its_row_says_so",),
+    ),
+    Mutation(
+        "a fork may be its own source",
+        LINEAGE,
+        "    if source.id >= fork.id:\n        raise CorruptError(",
+        "    if False:\n        raise CorruptError(",
+        (
+            "tests/integration/durable_streams/test_positions.py"
+            "::test_a_fork_that_somebody_has_made_its_own_source_is_corrupt",
+        ),
     ),
     Mutation(
         "checkpoints cover what is said to be trimmed",

@@ -11,14 +11,14 @@ from typing import Final
 
 import msgspec
 
-from unbroken.errors import ForbiddenError, InvalidError
+from unbroken.errors import ForbiddenError, InvalidError, NotFoundError
 from unbroken.gate import check_fresh
 from unbroken.identity import Principal
 from unbroken.messages import FILE_KIND, StreamId, StreamInfo, files_prefix
 from unbroken.observe.audit import Audit
 from unbroken.observe.audit_events import Erased
 from unbroken.redaction.shapes import CREDENTIALS, hide
-from unbroken.store.base import Done, PutSession, StreamFilter
+from unbroken.store.base import Done, PutSession, Rejected, StreamFilter
 from unbroken.store.operations import EraseStream
 from unbroken.streams import Streams
 
@@ -97,16 +97,16 @@ class Eraser:
                 return list(found.values())
 
     async def _add_sources(self, found: dict[StreamId, StreamInfo], info: StreamInfo) -> None:
-        source = info.forked_from
-        while source is not None and source not in found:
-            known = await self._streams.store.get_by_id(source)
-            if known is None:
-                return
+        while info.forked_from is not None and info.forked_from not in found:
+            known = await self._streams.store.get_by_id(info.forked_from)
+            if known is None or known.id >= info.id:
+                return  # the store says what is wrong with it
             if known.deleted:
                 found[known.id] = known
-            source = known.forked_from
+            info = known
 
     async def _erase(self, streams: list[StreamInfo], principal: Principal, reason: str) -> int:
+        """How many of them were erased; where the store refuses one, its error is raised when the others are."""
         now = self._streams.clock.now_ms()
         tombstone = msgspec.json.encode({"at": now, "by": principal.by, "reason": reason}).decode()
         fresh = [info for info in streams if info.erased is None]
@@ -115,6 +115,9 @@ class Eraser:
         )
         while await self._streams.store.scrub():
             pass
+        for result in results:
+            if isinstance(result, Rejected) and not isinstance(result.error, NotFoundError):  # else deleted meanwhile
+                raise result.error
         return sum(isinstance(result, Done) for result in results)
 
     async def _sessions(self, owner: Principal) -> int:

@@ -56,6 +56,7 @@ from unbroken.store.base import (
     WriteResult,
 )
 from unbroken.store.entry import Entry, ProducerState
+from unbroken.store.lineage import check_older
 from unbroken.store.operations import EraseStream
 
 __all__ = ["Tables", "apply"]
@@ -322,38 +323,62 @@ def _erase(tables: Tables, op: EraseStream) -> WriteResult:
     if entry is None or entry.fixed.epoch != op.epoch:
         return Rejected(NotFoundError())
     if entry.fixed.erased is None:
-        _erase_this(tables, op, entry)
-        _erase_kept(tables, op, entry.fixed.forked_from)
+        gone = [entry, *_kept_for(tables, entry)]
+        _check_forks(tables, gone[-1])
+        for one in gone:
+            one.put(decide.erase(one.info, op))
+            tables.changed(one, None)
+            tables.erase(one)
     return Done(stream=entry.info)
 
 
-def _erase_this(tables: Tables, op: EraseStream, entry: Entry) -> None:
-    entry.put(decide.erase(entry.info, op))
-    tables.changed(entry, None)
-    tables.erase(entry)
+def _kept_for(tables: Tables, entry: Entry) -> list[Entry]:
+    """Deleted sources, not erased yet, none of whose messages anybody can read any more once `entry` is erased."""
+    kept: list[Entry] = []
+    source = _source(tables, entry)
+    while source is not None and (source.fixed.deleted or source.fixed.erased):
+        if _readable(tables, source, without=entry):
+            break
+        if source.fixed.erased is None:
+            kept.append(source)
+        source = _source(tables, source)
+    return kept
 
 
-def _erase_kept(tables: Tables, op: EraseStream, source: StreamId | None) -> None:
-    """After a fork was erased: erase deleted sources too, none of whose messages anybody can read any more."""
-    while source is not None:
-        entry = tables.by_id(source)
-        if entry is None or not (entry.fixed.deleted or entry.fixed.erased) or _readable(tables, entry):
-            return
-        if entry.fixed.erased is None:
-            _erase_this(tables, op, entry)
-        source = entry.fixed.forked_from
-
-
-def _readable(tables: Tables, entry: Entry) -> bool:
-    """Whether a stream that is neither deleted nor erased shows messages of the entry's own."""
+def _readable(tables: Tables, entry: Entry, *, without: Entry) -> bool:
+    """Whether another stream than `without`, neither deleted nor erased, shows messages of the entry's own."""
     waiting = [(entry, entry.head)]
     while waiting:
         current, reach = waiting.pop()
-        if not current.fixed.deleted and current.fixed.erased is None and current.fixed.first <= reach:
+        shows = not current.fixed.deleted and current.fixed.erased is None and current.fixed.first <= reach
+        if shows and current.fixed.id != without.fixed.id:
             return True
-        forks = [(fork, min(reach, fork.fixed.fork_seq)) for fork in tables.forks(current.fixed.id)]
+        forks = [(fork, min(reach, fork.fixed.fork_seq)) for fork in _forks(tables, current)]
         waiting += [(fork, upto) for fork, upto in forks if upto > entry.fixed.fork_seq]
     return False
+
+
+def _source(tables: Tables, entry: Entry) -> Entry | None:
+    """What the entry branches off from, if that is there; `CorruptError` where it is no older, so that a walk ends."""
+    source = None if entry.fixed.forked_from is None else tables.by_id(entry.fixed.forked_from)
+    if source is not None:
+        check_older(source.fixed, entry.fixed)
+    return source
+
+
+def _check_forks(tables: Tables, entry: Entry) -> None:
+    """`CorruptError` unless all that branches off from the entry, also from its forks, is younger."""
+    waiting = [entry]
+    while waiting:
+        waiting += _forks(tables, waiting.pop())
+
+
+def _forks(tables: Tables, entry: Entry) -> Sequence[Entry]:
+    """As `Tables.forks`; `CorruptError` where one of them is no younger than the entry, so that a walk ends."""
+    forks = tables.forks(entry.fixed.id)
+    for fork in forks:
+        check_older(entry.fixed, fork.fixed)
+    return forks
 
 
 def _delete(tables: Tables, op: DeleteStream) -> WriteResult:
@@ -396,8 +421,7 @@ def _reclaim_lineage(tables: Tables, entry: Entry) -> None:
             upto = Seq(_oldest_needed(tables, current) - 1)
             if upto > current.base_seq:
                 tables.reclaim(current, upto)
-            source = current.fixed.forked_from
-            current = None if source is None else tables.by_id(source)
+            current = _source(tables, current)
 
 
 def _oldest_needed(tables: Tables, entry: Entry) -> Seq:
@@ -408,7 +432,7 @@ def _oldest_needed(tables: Tables, entry: Entry) -> Seq:
         current, reach = waiting.pop()
         if not current.fixed.deleted and current.fixed.first <= reach:
             oldest = min(oldest, current.fixed.first)
-        waiting += [(fork, min(reach, fork.fixed.fork_seq)) for fork in tables.forks(current.fixed.id)]
+        waiting += [(fork, min(reach, fork.fixed.fork_seq)) for fork in _forks(tables, current)]
     return oldest
 
 

@@ -51,15 +51,17 @@ def _stub(message: bytes, leaf: bytes) -> bytes:
 
 
 def punctured(tables: _Forks, entry: Entry) -> Iterator[tuple[Entry, bytes]]:
-    """The salts that the stream and its forks may keep when its own messages are erased: none of those."""
-    first = entry.fixed.fork_seq + 1
+    """The salts that the stream and its forks may keep when its own messages are erased: none of those.
+
+    What is no younger than what it is said to branch off from shares nothing with it.
+    """
+    first = Seq(entry.fixed.fork_seq + 1)
     yield entry, entry.salts.without(first, SEQ_MAX).encoded
-    yield from _of_forks(tables, entry, first, entry.head)
-
-
-def _of_forks(tables: _Forks, entry: Entry, first: int, last: int) -> Iterator[tuple[Entry, bytes]]:
-    for fork in tables.forks(entry.fixed.id):
-        shared = Seq(min(fork.fixed.fork_seq, last))
-        if shared >= first:
-            yield fork, fork.salts.without(first, shared).encoded
-            yield from _of_forks(tables, fork, first, shared)
+    waiting = [(entry, entry.head)]
+    while waiting:
+        source, last = waiting.pop()
+        for fork in tables.forks(source.fixed.id):
+            shared = Seq(min(fork.fixed.fork_seq, last))
+            if shared >= first and fork.fixed.id > source.fixed.id:
+                yield fork, fork.salts.without(first, shared).encoded
+                waiting.append((fork, shared))

@@ -1,15 +1,25 @@
-"""Which stream the messages of a fork begin in, through all the forks between.
+"""Which stream the messages of a fork begin in, and that every walk through forks ends, whatever a database says.
 
-`Streams.verify` asks for it, because a chain begins with the name of that stream. It reads rows of streams and no messages.
+`Streams.verify` asks for the one, because a chain begins with the name of that stream; whoever follows forks, up or down,
+calls the other. It reads rows of streams and no messages.
 """
 
 from __future__ import annotations
 
+from unbroken.errors import CorruptError
 from unbroken.messages import StreamInfo
 from unbroken.protocol.chain import genesis
 from unbroken.store.base import StreamingMessageRepository
 
-__all__ = ["genesis_of"]
+__all__ = ["check_older", "genesis_of"]
+
+
+def check_older(source: StreamInfo, fork: StreamInfo) -> None:
+    """`CorruptError` unless `source` was there before `fork`, as a stream is that another branches off from."""
+    if source.id >= fork.id:
+        raise CorruptError(
+            f"the fork {fork.id} cannot be one of {source.id}, which is no older", stream=fork.id, seq=fork.fork_seq
+        )
 
 
 async def genesis_of(store: StreamingMessageRepository, stream: StreamInfo) -> bytes | None:

@@ -15,6 +15,7 @@ from unbroken.protocol.chain import LEAF_MARK_BYTES, chain
 from unbroken.store.base import Batch, Read
 from unbroken.store.chunks import slice_batch
 from unbroken.store.entry import Entry
+from unbroken.store.lineage import check_older
 
 __all__ = ["Source", "hash_at", "read"]
 
@@ -112,9 +113,10 @@ def _parts(source: Source, entry: Entry, after: Seq) -> list[tuple[Entry, Seq, S
 def _origin(source: Source, entry: Entry) -> Entry:
     assert entry.fixed.forked_from is not None
     origin = source.by_id(entry.fixed.forked_from)
-    if origin is None or origin.fixed.id >= entry.fixed.id:
+    if origin is None:
         stream = entry.fixed.id
         raise CorruptError(f"the source of the fork {stream} is gone", stream=stream, seq=entry.fixed.fork_seq)
+    check_older(origin.fixed, entry.fixed)
     return origin
 
 

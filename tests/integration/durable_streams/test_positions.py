@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.support.database import connect
 from tests.support.inprocess import Served, served, store_of
 from unbroken.identity import Principal, Verb
 from unbroken.messages import StreamState
@@ -183,3 +186,12 @@ async def test_a_sub_offset_may_cut_a_character(server: Served) -> None:
     fork = {"Stream_Forked_From": "/v1/stream/source", "Stream_Fork_Offset": "0" * 16 + "_" + "0" * 16}
     await put(server, "fork", Stream_Fork_Sub_Offset="2", **fork)
     assert (await everything(server, "fork"))[0] == b"a\xc3"
+
+
+async def test_a_fork_that_somebody_has_made_its_own_source_is_corrupt(tmp_path: Path) -> None:
+    async with served(store=store_of("sqlite", tmp_path)) as server, asyncio.timeout(60):
+        offset = await put(server, "source", "one")
+        await put(server, "fork", Stream_Forked_From="/v1/stream/source", Stream_Fork_Offset=offset)
+        with closing(connect(tmp_path / "http.db")) as raw:
+            raw.execute("UPDATE stream SET forked_from = id WHERE name = 'fork'")
+        await server.problem(500, "corrupt", "GET", "/v1/stream/fork", params={"offset": offset})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -26,7 +27,7 @@ from unbroken import Client
 from unbroken.cli.app import execute
 from unbroken.clock import SystemClock
 from unbroken.erasure import Eraser
-from unbroken.errors import ErasedError, ForbiddenError, NotFoundError, StoreFullError
+from unbroken.errors import CorruptError, ErasedError, ForbiddenError, NotFoundError, StoreFullError
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage, Seq, StreamInfo
@@ -34,7 +35,17 @@ from unbroken.observe.audit import Audit
 from unbroken.requests import AppendOptions, NewStream
 from unbroken.retention import Retention
 from unbroken.runs.files import NewFile, keep
-from unbroken.store.base import Durability, Fork, Producer, StreamFilter, StreamingMessageRepository
+from unbroken.store.base import (
+    Created,
+    CreateStream,
+    Done,
+    Durability,
+    Fork,
+    Producer,
+    StreamFilter,
+    StreamingMessageRepository,
+    Trim,
+)
 from unbroken.store.keys import MasterKeys, new_master_key
 from unbroken.store.memory import MemoryStore
 from unbroken.store.operations import EraseStream
@@ -217,6 +228,47 @@ async def test_what_a_deleted_source_keeps_for_erased_forks_alone_is_erased_with
             assert ((await parts.streams.verify(info)).bad, info.hash) == (None, fork.hash)
         assert (await parts.store.get_by_id(root.id) or root).erased is not None
         assert files_with(tmp_path, CANARY) == []
+
+
+@pytest.mark.parametrize("youngest", ["root", "leaf"])
+async def test_forks_that_somebody_has_made_a_circle_of_are_corrupt_and_everything_else_is_erased(
+    youngest: str, tmp_path: Path
+) -> None:
+    """What is to be erased, trimmed and deleted is the last of three streams, each a fork of the one before."""
+    async with running_parts(make("sqlite", tmp_path), limits=LIMITS) as parts, asyncio.timeout(60):
+        streams = {"root": await parts.stream("root", NewStream(messages=tuple(texts("1", "2"))))}
+        streams["middle"] = await parts.stream("middle", NewStream(fork=Fork(streams["root"].id, Seq(1))))
+        leaf = streams["leaf"] = await parts.stream("leaf", NewStream(fork=Fork(streams["middle"].id, Seq(1))))
+        for name in ("root", "middle"):
+            await parts.streams.delete(streams[name])
+        await fill(parts, "other")
+    with closing(connect_to(tmp_path / "x.db")) as raw:
+        edited = (streams["middle" if youngest == "root" else "leaf"].id, streams[youngest].id)
+        raw.execute("UPDATE stream SET forked_from = ?, fork_seq = 1 WHERE id = ?", edited)
+    async with running_parts(make("sqlite", tmp_path), limits=LIMITS) as parts, asyncio.timeout(60):
+        with pytest.raises(CorruptError, match=r"which is no older"):
+            await eraser(parts).stream(ALICE, leaf, "")
+        with pytest.raises(CorruptError):
+            await eraser(parts).owner(ALICE, "")
+        found = {name: await parts.streams.get(ALICE, name, may=Verb.READ) for name in ("leaf", "other")}
+        assert [info.erased is None for info in found.values()] == [True, False]
+        assert files_with(tmp_path, CANARY) == []
+        trim = Trim(stream=leaf.id, epoch=leaf.epoch, first=Seq(2))
+        (trimmed,) = await parts.store.write([trim])
+        assert isinstance(trimmed, Done), "what was shared keeps its space, and nothing else"
+        await parts.streams.delete(leaf)
+
+
+async def test_a_stream_with_forks_of_forks_of_forks_without_end_is_erased(tmp_path: Path) -> None:
+    async with running_parts(make("memory", tmp_path), limits=LIMITS) as parts:
+        source = first = await parts.stream("0", NewStream(messages=tuple(texts(CANARY))))
+        for number in range(1, sys.getrecursionlimit() + 1):
+            create = CreateStream(principal=ALICE, name=str(number), now_ms=0, fork=Fork(source.id, Seq(1)))
+            (created,) = await parts.store.write([create])
+            assert isinstance(created, Created)
+            source = created.stream
+        await eraser(parts).stream(ALICE, first, "")
+        assert CANARY.encode() not in (await parts.streams.read(source, Seq(0))).batches[0].body
 
 
 async def test_the_key_of_an_erased_stream_is_destroyed(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from unbroken.messages import Seq, StreamInfo, StreamState
 from unbroken.server.durable_streams.offsets import Lineage, Offset
 from unbroken.server.headers import SANDBOX_POLICY
 from unbroken.server.services import Services
+from unbroken.store.lineage import check_older
 
 __all__ = ["NO_STORE", "SAFE_HEADERS", "Exchange", "Refusal", "state_headers"]
 
@@ -134,6 +135,7 @@ class Exchange:
             found = await self.services.store.get_by_id(source)
             if found is None:
                 raise NotFoundError(f"no stream {info.name!r}", stream=info.name)  # deleted in this moment
+            check_older(found, streams[-1])
             streams.append(found)
         return Lineage.of(*streams)
 
