@@ -259,6 +259,21 @@ async def test_forks_that_somebody_has_made_a_circle_of_are_corrupt_and_everythi
         await parts.streams.delete(leaf)
 
 
+async def test_a_salvaged_database_has_no_circle_of_forks(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for directory in (old, new):
+        directory.mkdir()
+    async with running_parts(make("sqlite", old), limits=LIMITS) as parts:
+        await fill(parts, "a")
+    with closing(connect_to(old / "x.db")) as raw:
+        raw.execute("UPDATE stream SET forked_from = id")
+    assert (await asyncio.to_thread(salvage, old / "x.db", new / "x.db", LIMITS)).lost == ()
+    async with running_parts(make("sqlite", new), limits=LIMITS) as parts:
+        assert (await parts.streams.verify(await parts.streams.get(ALICE, "a", may=Verb.READ))).bad is None
+        await eraser(parts).owner(ALICE, "")
+    assert files_with(new, CANARY) == []
+
+
 async def test_a_stream_with_forks_of_forks_of_forks_without_end_is_erased(tmp_path: Path) -> None:
     async with running_parts(make("memory", tmp_path), limits=LIMITS) as parts:
         source = first = await parts.stream("0", NewStream(messages=tuple(texts(CANARY))))

@@ -297,6 +297,8 @@ class _Rebuilding:
         info = entry.info
         if info.forked_from is None:
             return entry
+        if info.fork_seq == 0 and info.forked_from >= info.id:  # it shares nothing with what is no older than itself
+            return Entry(replace(info, forked_from=None), entry.base_seq, entry.base_hash)
         value = self._branches.get((info.forked_from, info.fork_seq), b"")
         if info.fork_seq == 0 or value:
             value = value or info.genesis
