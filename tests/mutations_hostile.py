@@ -16,6 +16,7 @@ UNDELIVERED = "src/unbroken/server/undelivered.py"
 INBOX = "src/unbroken/server/inbox.py"
 UNFINISHED = "src/unbroken/server/unfinished.py"
 BODIES = "src/unbroken/server/bodies.py"
+APPENDS = "src/unbroken/server/appends.py"
 TRANSPORT = "src/unbroken/server/transport.py"
 TICKETS = "src/unbroken/auth/tickets.py"
 WRITER = "src/unbroken/store/sqlite/writer.py"
@@ -31,9 +32,32 @@ BODY_TESTS = "tests/integration/http/test_slow_bodies.py"
 HOSTILE = "tests/integration/websocket/test_hostile.py"
 TICKET_TESTS = "tests/unit/auth/test_tickets.py"
 ERASURE = "tests/integration/secrets/test_erasure.py"
+QUOTAS = "tests/integration/access/test_quotas.py"
 TAMPERING = "tests/integration/store/test_tampering.py"
 
 HOSTILE_MUTATIONS: Final = (
+    # --- what one owner and one tenant may take ---
+    Mutation(
+        "appends that come together take more messages than the rate leaves",
+        APPENDS,
+        "int(min(self.messages_max, headroom.messages))",
+        "self.messages_max",
+        (f"{QUOTAS}::test_appends_that_come_together_are_no_more_in_a_second_than_one_by_one",),
+    ),
+    Mutation(
+        "appends that come together take more room than there is",
+        APPENDS,
+        "int(min(self.bytes_max, headroom.size_bytes))",
+        "self.bytes_max",
+        (f"{QUOTAS}::test_appends_that_come_together_take_no_more_room_than_one_by_one",),
+    ),
+    Mutation(
+        "too much in all costs the greediest user, of whatever tenant",
+        UNFINISHED,
+        "((tenants[each.key[0]], each.bytes), found)",
+        "((0, each.bytes), found)",
+        UNFINISHED_TESTS,
+    ),
     # --- what one peer may have us keep ---
     Mutation(
         "what is around the parts of a body has no bound",
