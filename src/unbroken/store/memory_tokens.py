@@ -12,7 +12,7 @@ from threading import Lock
 from unbroken.identity import Principal
 from unbroken.store.base import Page
 from unbroken.store.listing import page, parse_token
-from unbroken.store.tokens import Proof, Revocation, StoredToken
+from unbroken.store.tokens import KEPT_AFTER_ITS_END_MS, Proof, Revocation, StoredToken
 
 __all__ = ["MemoryCredentials"]
 
@@ -75,7 +75,10 @@ class MemoryCredentials:
         assert value is not None, "a revocation is of a token or of a subject"
         key = (revocation.tenant, kind, value)
         with self._token_lock:
-            over = [name for name, old in self._revoked.items() if old.until_ms is not None and old.until_ms <= now_ms]
+            ended_ms = now_ms - KEPT_AFTER_ITS_END_MS
+            over = [
+                name for name, old in self._revoked.items() if old.until_ms is not None and old.until_ms <= ended_ms
+            ]
             for name in over:
                 del self._revoked[name]
             old = self._revoked.get(key)

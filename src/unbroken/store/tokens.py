@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbroken.store.base import Page
 
 __all__ = [
+    "KEPT_AFTER_ITS_END_MS",
     "CredentialRepository",
     "Proof",
     "Revocation",
@@ -30,6 +31,13 @@ __all__ = [
     "parse_grants",
     "session_mark",
 ]
+
+KEPT_AFTER_ITS_END_MS: Final = 400 * 86_400 * 1_000
+"""How long a revocation outlives what it revokes, by the clock of whoever revokes next.
+
+A clock that is a year ahead for a moment must not have it forgotten: when the clock is right again, the token is still good.
+One costs about a hundred bytes.
+"""
 
 
 class TokenKind(StrEnum):
@@ -128,7 +136,7 @@ class CredentialRepository(Protocol):
         ...
 
     async def revoke(self, revocation: Revocation, now_ms: int) -> None:
-        """Keep a revocation; idempotent. Those that may be forgotten are.
+        """Keep a revocation; idempotent. Those whose end is past by `KEPT_AFTER_ITS_END_MS` are forgotten.
 
         The stored tokens that were made with what it revokes go with it, and all that were handed on with them.
         """

@@ -13,7 +13,7 @@ from unbroken.limits import DEFAULT_LIMITS
 from unbroken.store.base import StreamingMessageRepository
 from unbroken.store.sqlite import SQLiteStore
 from unbroken.store.sqlite.connection import Connection
-from unbroken.store.tokens import Proof, Revocation, StoredToken, TokenKind, session_mark
+from unbroken.store.tokens import KEPT_AFTER_ITS_END_MS, Proof, Revocation, StoredToken, TokenKind, session_mark
 
 pytestmark = pytest.mark.anyio
 Store = StreamingMessageRepository
@@ -106,19 +106,30 @@ async def test_everything_that_is_revoked_is_told_in_one_read(store: Store) -> N
     assert good[0] in await store.revoked(good)
 
 
-async def test_a_revocation_is_only_ever_made_stronger_and_is_forgotten_after_its_end(store: Store) -> None:
+async def test_a_revocation_is_only_ever_made_stronger_and_is_forgotten_long_after_its_end(store: Store) -> None:
     older, newer = Proof("acme", "alice", jti="a", issued_ms=400), Proof("acme", "alice", jti="b", issued_ms=900)
     for before, until in ((1_000, 5_000), (500, 2_000)):
         await store.revoke(Revocation(tenant="acme", subject="alice", before_ms=before, until_ms=until), 0)
     assert await store.revoked([older, newer]) == {older, newer}
-    await store.revoke(Revocation(tenant="acme", jti="other", until_ms=9_000), 4_999)
+    await store.revoke(Revocation(tenant="acme", jti="other", until_ms=9_000), KEPT_AFTER_ITS_END_MS + 4_999)
     assert await store.revoked([older]) == {older}
-    await store.revoke(Revocation(tenant="acme", jti="lasting"), 5_000)
+    await store.revoke(Revocation(tenant="acme", jti="lasting"), KEPT_AFTER_ITS_END_MS + 5_000)
     assert await store.revoked([older, newer]) == frozenset()
-    await store.revoke(Revocation(tenant="acme", jti="lasting", until_ms=6_000), 5_000)
-    await store.revoke(Revocation(tenant="acme", jti="more"), 10_000)
+    await store.revoke(Revocation(tenant="acme", jti="lasting", until_ms=6_000), KEPT_AFTER_ITS_END_MS + 5_000)
+    await store.revoke(Revocation(tenant="acme", jti="more"), KEPT_AFTER_ITS_END_MS + 10_000)
     lasting = Proof("acme", "alice", jti="lasting")
     assert await store.revoked([lasting, Proof("acme", "x", jti="other")]) == {lasting}
+
+
+@pytest.mark.scenario("SEC-001")
+@pytest.mark.parametrize("days", [1, 30, 365])
+async def test_a_clock_that_jumps_ahead_and_back_while_somebody_revokes_brings_nothing_back(
+    store: Store, days: int
+) -> None:
+    token = Proof("acme", "alice", jti="t", issued_ms=NOW_MS)
+    await store.revoke(Revocation(tenant="acme", jti="t", until_ms=NOW_MS + 3_600_000), NOW_MS)
+    await store.revoke(Revocation(tenant="acme", jti="other"), NOW_MS + days * 86_400_000)
+    assert await store.revoked([token]) == {token}, "which is not over by the clock that is right again"
 
 
 async def test_tokens_and_revocations_survive_a_restart(sqlite: SQLiteStore) -> None:

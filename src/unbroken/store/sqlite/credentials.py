@@ -16,6 +16,7 @@ from unbroken.store.listing import page, parse_token
 from unbroken.store.queries import load_queries
 from unbroken.store.sqlite.connection import Connection, Row
 from unbroken.store.tokens import (
+    KEPT_AFTER_ITS_END_MS,
     Proof,
     Revocation,
     StoredToken,
@@ -70,7 +71,7 @@ def revoke(connection: Connection, revocation: Revocation, now_ms: int) -> None:
     """As `CredentialRepository.revoke`."""
     kind, value = ("subject", revocation.subject) if revocation.jti is None else ("jti", revocation.jti)
     assert value is not None, "a revocation is of a token or of a subject"
-    connection.run(QUERIES["revocations_forget"], (now_ms,))
+    connection.run(QUERIES["revocations_forget"], (now_ms - KEPT_AFTER_ITS_END_MS,))
     connection.run(
         QUERIES["revocation_put"], (revocation.tenant, kind, value, revocation.before_ms, revocation.until_ms)
     )
