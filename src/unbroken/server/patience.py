@@ -112,6 +112,13 @@ class _BoundedHttp(HttpProtocol):
         self._undelivered.end()  # from here on the WebSocket looks after what is not taken
         super().handle_websocket_upgrade()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """The connection ends: the parser has dropped what came behind this request, and would begin somewhere in it."""
+        if self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._end_with_last_answer()
+
     def send_400_response(self, msg: str) -> None:
         if not self._ending:
             super().send_400_response(msg)

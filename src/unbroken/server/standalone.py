@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -18,6 +19,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
+from unbroken.auth.forwarded import Seen
 from unbroken.auth.handshake import Admission, admit
 from unbroken.errors import ProviderUnavailableError, UnbrokenError
 from unbroken.identity import Principal
@@ -62,6 +64,8 @@ class _Handshake(asyncio.Protocol):
         self._conn = ServerProtocol(max_size=services.limits.frame_bytes_max)
         self._received = b""
         self._successor: asyncio.Protocol | None = None
+        self._client = ""
+        """The address of who asks, for the audit log."""
         self._deciding = False
         """Whether the request is here, and who is asking is still to be found out."""
         self._transport: asyncio.Transport
@@ -169,8 +173,7 @@ class _Handshake(asyncio.Protocol):
             self._refuse(refusal)
 
     def _refuse(self, error: UnbrokenError) -> None:
-        peer = (self._transport.get_extra_info("peername") or ("",))[0]
-        self._services.refused(error, "websocket", client=peer)
+        self._services.refused(error, "websocket", client=self._client)
         self._finish(_refusal(error), None)
 
     def _finish(self, response: Response, principal: Principal | None) -> None:
@@ -194,8 +197,10 @@ class _Handshake(asyncio.Protocol):
 
     def _admit(self, request: Request) -> Admission:
         services = self._services
-        services.connections.check_room()
         peer = (self._transport.get_extra_info("peername") or ("",))[0]
+        seen = self._seen(request, peer)
+        self._client = seen.address
+        services.connections.check_room()
         offered = [
             name.strip() for line in request.headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")
         ]
@@ -203,20 +208,19 @@ class _Handshake(asyncio.Protocol):
             request.headers,
             offered,
             callers=services.callers,
-            scheme=self._scheme(request, peer),
+            scheme=seen.scheme,
             server=self._transport.get_extra_info("sockname")[:2],
             peer=peer,
         )
 
-    def _scheme(self, request: Request, peer: str) -> str:
-        """How the client came: by what our proxy says, if one is in front."""
+    def _seen(self, request: Request, peer: str) -> Seen:
+        """Who asks, and how: by what our proxy says, if one is in front."""
         headers, proxies = request.headers, self._services.access.proxies
-        if proxies is not None:
-            said = headers.get_all("X-Forwarded-Proto")
-            seen = proxies.seen(peer, headers.get_all("X-Forwarded-For"), said)
-            if seen.scheme is not None:
-                return "wss" if seen.scheme == "https" else "ws"
-        return "ws" if self._transport.get_extra_info("sslcontext") is None else "wss"
+        plain = "http" if self._transport.get_extra_info("sslcontext") is None else "https"
+        if proxies is None:
+            return Seen(peer, plain)
+        seen = proxies.seen(peer, headers.get_all("X-Forwarded-For"), headers.get_all("X-Forwarded-Proto"))
+        return seen if seen.scheme is not None else replace(seen, scheme=plain)
 
 
 def _secure(response: Response) -> None:
