@@ -67,7 +67,7 @@ def http_server(remote: Remote, entry: Entry) -> BoundedServer:
         proxy_headers=False,
         ssl_certfile=entry.certificate,
         ssl_keyfile=entry.key,
-        limit_concurrency=4 * limits.agent_calls_max,
+        ws="none",
         timeout_graceful_shutdown=1,
         server_header=False,
     )
@@ -93,8 +93,8 @@ def http_app(server: Server, limits: Limits, entry: Entry) -> ASGIApp:
         max_request_body_size=limits.agent_request_bytes_max,
         transport_security=security,
     )
-    patient = Arriving(app, limits)
-    return patient if entry.token is None else _Guarded(patient, entry.token, entry.proxies)
+    bounded = _Bounded(Arriving(app, limits), 4 * limits.agent_calls_max)
+    return bounded if entry.token is None else _Guarded(bounded, entry.token, entry.proxies)
 
 
 class _Announcing(BoundedServer):
@@ -105,6 +105,29 @@ class _Announcing(BoundedServer):
         if self.started:
             sys.stdout.write(f"unbroken mcp listening on {self.url}/mcp\n")
             sys.stdout.flush()
+
+
+class _Bounded:
+    """Takes so many requests at a time, and refuses others with 503.
+
+    It stands behind whatever keeps strangers out: who has not shown the token takes no place from who has.
+    """
+
+    def __init__(self, app: ASGIApp, requests_max: int) -> None:
+        self._app = app
+        self._left = requests_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif not self._left:
+            await PlainTextResponse("too many requests at once", 503, {"Retry-After": "1"})(scope, receive, send)
+        else:
+            self._left -= 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._left += 1
 
 
 class _Guarded:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -136,3 +136,40 @@ async def test_an_agent_that_takes_no_answer_is_cut_off() -> None:
             await until(lambda: not connections)
         finally:
             writer.transport.abort()
+
+
+async def test_strangers_who_only_hold_connections_keep_nobody_out() -> None:
+    limits = replace(DEFAULT_LIMITS, agent_calls_max=2)
+    async with running(limits, "only-for-this-test") as server:
+        port = port_of(server)
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4 * limits.agent_calls_max)]
+        try:
+            async with asking(port, length=len(LIST)) as stranger:
+                await stranger.send(LIST)
+                assert await stranger.status() == 401
+            async with asking(port, length=len(LIST), token="only-for-this-test") as owner:
+                await owner.send(LIST)
+                assert await owner.status() == 200
+            await until(lambda: len(server.server_state.connections) == len(idle))
+        finally:
+            for _, writer in idle:
+                writer.transport.abort()
+
+
+async def test_requests_beyond_as_many_as_may_come_at_once_are_refused_and_taken_when_others_are_done() -> None:
+    limits = replace(DEFAULT_LIMITS, agent_calls_max=1)
+    async with running(limits, "only-for-this-test") as server, AsyncExitStack() as others:
+        port = port_of(server)
+
+        async def asked() -> Asking:
+            return await others.enter_async_context(asking(port, length=len(LIST), token="only-for-this-test"))
+
+        first = [await asked() for _ in range(4 * limits.agent_calls_max)]
+        await until(lambda: len(server.server_state.tasks) == len(first))
+        one = await asked()
+        assert await one.status() == 503
+        await first[0].send(LIST)
+        assert await first[0].status() == 200
+        one = await asked()
+        await one.send(LIST)
+        assert await one.status() == 200
