@@ -88,6 +88,7 @@ class Limits:
     http_idle_seconds: float = 75.0
     head_bytes_max: int = 64 * KIB
     pipelined_requests_max: int = 16
+    silent_connections_max: int = 4_096
     body_bytes_max: int = 8 * MIB
     body_bytes_per_second_min: int = 4 * KIB
     body_uncounted_bytes: int = 64 * KIB

@@ -8,7 +8,8 @@ guard, what is around its parts here, and what comes on a WebSocket by its conne
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+import sys
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from unbroken.server.malformed import HttpProtocol
 from unbroken.server.undelivered import Undelivered
@@ -26,7 +27,7 @@ AROUND_BYTES_MAX: Final = 8
 """For each byte of a body: one that comes alone takes five more, its chunk's size and line ends."""
 
 
-def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
+def bounded_http(limits: Limits) -> type[_BoundedHttp]:
     """What to give to `uvicorn.Config(http=…)`.
 
     A peer that has not sent a whole head `handshake_seconds_max` after it connected, or after its first byte on a connection
@@ -35,8 +36,11 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
     more, and the answer to the last of them ends the connection (RFC 9112, 9.3.2 and 9.6). So it is with a handshake that
     does not wait for an answer. What is still to come of a body when the answer was given has `discard_seconds_max`. What is
     around the parts of a body (RFC 9112, 7.1: sizes, extensions, trailers) is bounded as a head is, and by the body's size.
-    A peer that does not take its answers for `silence_seconds_max` is cut off.
+    A peer that does not take its answers for `silence_seconds_max` is cut off. Of the connections on which no request is
+    under way the one that has been silent for longest is cut off when there are more than `silent_connections_max`, or half
+    of the files that the process may open: strangers keep nobody out who speaks.
     """
+    most = min(limits.silent_connections_max, _files_max() // 2)
 
     class BoundedHttp(_BoundedHttp):
         seconds_max = limits.handshake_seconds_max
@@ -44,6 +48,8 @@ def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
         waiting_max = limits.pipelined_requests_max
         rest_seconds_max = limits.discard_seconds_max
         silence_seconds_max = limits.silence_seconds_max
+        silent_max = most
+        silent: ClassVar[dict[_BoundedHttp, None]] = {}
 
     return BoundedHttp
 
@@ -54,6 +60,9 @@ class _BoundedHttp(HttpProtocol):
     waiting_max: int
     rest_seconds_max: float
     silence_seconds_max: float
+    silent_max: int
+    silent: ClassVar[dict[_BoundedHttp, None]]
+    """The connections on which no request is under way, in the order in which they fell silent."""
     looks_after_answers = True
     """For `direct`, which does it where the server does not."""
     _undelivered: Undelivered
@@ -74,6 +83,7 @@ class _BoundedHttp(HttpProtocol):
         super().connection_made(transport)
         self._undelivered = Undelivered(transport, self.silence_seconds_max)
         self._wait_for_head()
+        self._falls_silent()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_whole()
@@ -141,12 +151,17 @@ class _BoundedHttp(HttpProtocol):
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
+            self._falls_silent()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._undelivered.watch()
-        if not self._between and self.cycle.response_complete and not self.transport.is_closing():
+        if not self.cycle.response_complete or self.transport.is_closing():
+            return
+        if self._between:
+            self._falls_silent()
+        else:
             self._rest = self.loop.call_later(self.rest_seconds_max, self.transport.abort)
 
     def pause_writing(self) -> None:
@@ -169,8 +184,26 @@ class _BoundedHttp(HttpProtocol):
         self._head_bytes = 0
         self._patience = self.loop.call_later(self.seconds_max, self.transport.abort)
 
+    def _falls_silent(self) -> None:
+        self.silent[self] = None
+        if len(self.silent) > self.silent_max:
+            longest = next(iter(self.silent))
+            del self.silent[longest]
+            longest.transport.abort()
+
     def _head_is_whole(self) -> None:
         self._between = False
+        self.silent.pop(self, None)
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def _files_max() -> int:
+    """How many files the process may have open."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource  # noqa: PLC0415 - not there on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

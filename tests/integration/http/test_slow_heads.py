@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import make_certificate, trusting
-from tests.support.speeds import Speed, running_server
+from tests.support.speeds import LOCAL, Running, Speed, running_server
 from unbroken.limits import DEFAULT_LIMITS
+from unbroken.requests import NewStream
+from unbroken.server.patience import bounded_http
 
 pytestmark = pytest.mark.anyio
 LIMITS = replace(DEFAULT_LIMITS, handshake_seconds_max=0.3, head_bytes_max=4_096)
@@ -126,3 +129,68 @@ async def test_a_body_may_take_longer_than_a_head() -> None:
         writer.write(b"}")
         assert (await reader.readline()).startswith(b"HTTP/1.1 201")
         await left(writer)
+
+
+@asynccontextmanager
+async def crowded() -> AsyncIterator[tuple[Running, Streams, Streams]]:
+    """A server that keeps two silent connections, and has them: one has said nothing yet, the other has been answered."""
+    limits = replace(DEFAULT_LIMITS, silent_connections_max=2, long_poll_seconds=3_600.0)
+    async with running_server(Speed.STANDALONE, limits=limits) as running, asyncio.timeout(CEILING_SECONDS):
+        await running.services.streams.create(LOCAL, "a", NewStream())
+        first, second = await connected(running.port), await answered(await connected(running.port))
+        yield running, first, second
+        for streams in (first, second):
+            streams[1].transport.abort()
+
+
+async def answered(streams: Streams) -> Streams:
+    streams[1].write(GET + b"\r\n")
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert await streams[0].readuntil(b"}") == b'{"alive":true}'
+    return streams
+
+
+@pytest.mark.scenario("SEC-003")
+async def test_of_too_many_silent_connections_the_longest_silent_is_cut_off_and_who_speaks_is_heard() -> None:
+    async with crowded() as (running, first, second):
+        third = await answered(await connected(running.port))
+        assert await cut_off(first) == b""
+        fourth = await answered(await connected(running.port, b"\r\n"))
+        assert await cut_off(second) == b""
+        for streams in (third, fourth):
+            await left((await answered(streams))[1])
+
+
+@pytest.mark.scenario("SEC-003")
+async def test_who_waits_for_an_answer_or_has_a_websocket_is_not_silent() -> None:
+    async with crowded() as (running, first, second), running.peer() as peer:
+        host = b"Host: 127.0.0.1:%d\r\n" % running.port
+        polling = await connected(
+            running.port, b"GET /v1/messages/a?live=long-poll&after=now HTTP/1.1\r\n" + host + b"\r\n"
+        )
+        assert await cut_off(first) == b"", "there was one too many before it had asked"
+        more = [await answered(await connected(running.port)) for _ in range(4)]
+        assert await cut_off(second) == b""
+        append = (
+            b"POST /v1/messages/a HTTP/1.1\r\n"
+            + host
+            + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        )
+        message = b'{"messages": [{"text": "at last"}]}'
+        more[-1][1].write(append % (len(message), message))
+        assert (await polling[0].readline()).startswith(b"HTTP/1.1 200 ")
+        assert await (await peer.socket.ping()) >= 0
+        for streams in (polling, *more):
+            streams[1].transport.abort()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="not run: there is no such bound")
+def test_silent_connections_take_at_most_half_of_the_files_that_may_be_open() -> None:
+    import resource  # noqa: PLC0415 - not there on Windows
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, before[1]))
+    try:
+        assert bounded_http(DEFAULT_LIMITS).silent_max == 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
