@@ -131,6 +131,32 @@ describe("what pretends to lead elsewhere", () => {
   ])("%s needs no word more", (source, expected) => expect(textOf(nodesOf(tokensOf(source)))).toBe(expected));
 });
 
+/** Each takes marked by itself many seconds, and each picture of a text that grows reads it again. */
+const SLOW = ["a_", "1.**", "a ** b **", "]|**a", "<***~~)", "- - ", "1. ", "http://a?!.,"];
+
+describe("what takes a parser long", () => {
+  test.each(SLOW)("%j again and again is read in bounded time", (unit) => {
+    const source = unit.repeat(64_000 / unit.length);
+    expect(tokensOf(source).length).toBeGreaterThan(0);
+  });
+  test("a long paragraph is read piece by piece, between words, and none of it is lost", () => {
+    const source = `${"**bold** 😀 ".repeat(5000)}*${"word ".repeat(2000)}*`;
+    const nodes = nodesOf(tokensOf(source));
+    let bold = 0;
+    walk(nodes, (element) => {
+      bold += element.type === "strong" ? 1 : 0;
+      expect(element.type).not.toBe("em");
+    });
+    expect(bold).toBe(5000);
+    expect(textOf(nodes)).toBe(source.replaceAll("**", ""));
+  });
+  test("a line with quotes and lists inside each other is plain text", () => {
+    const source = "before\n\n" + "> - 1. ".repeat(30) + "x";
+    expect(textOf(nodesOf(tokensOf(source)))).toBe(source);
+    expect(textOf(nodesOf(tokensOf(`${"> - ".repeat(9)}x\n\n${"-".repeat(200)}`)))).toBe("x");
+  });
+});
+
 test("what is nested too deeply is plain text", () => {
   const source = `${"> ".repeat(8000)}x`;
   expect(textOf(nodesOf(tokensOf(source)))).toBe(source);

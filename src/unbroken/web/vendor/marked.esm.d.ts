@@ -1,3 +1,7 @@
 // The part of marked's types that the page uses.
 export type Token = { type: string; raw: string; text?: string; tokens?: Token[] } & Record<string, any>;
-export function lexer(source: string, options?: { gfm?: boolean; breaks?: boolean }): Token[];
+export class Lexer {
+  constructor(options?: { gfm?: boolean; breaks?: boolean });
+  lex(source: string): Token[];
+  inlineTokens(source: string, tokens?: Token[]): Token[];
+}

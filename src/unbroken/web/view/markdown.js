@@ -5,24 +5,59 @@
  * goes to http, https or mailto or is not a link.
  */
 
-import { lexer } from "../vendor/marked.esm.js";
+import { Lexer } from "../vendor/marked.esm.js";
 import { h } from "./html.js";
 
 /** @import { Token } from "../vendor/marked.esm.js" */
 
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
 const DEPTH_MAX = 40;
+/** marked takes time in the cube of the marks of emphasis in a paragraph: it reads it in pieces of about so much, cut between words. */
+const PIECE_MARKS = 64;
+const PIECE_CHARACTERS = 4096;
+/** Quotes and lists inside each other, written in one line, which take it as long. */
+const TOO_NESTED = /^(?:[ \t]*(?:>|[-+*][ \t]|\d{1,9}[.)][ \t])){65}/m;
 /** A scheme, `www.`, something with `@`, or a name with a dot in it and nothing in front. */
 const LIKE_ADDRESS = /^(?:[a-z][a-z0-9+.-]*:|www\.|[^\s@]+@[^\s@]+$|[^\s/?#]+\.[^\s/?#.]{2,}(?:[/?#:]|$))/iu;
 const ENTITIES = /** @type {Record<string, string>} */ ({ "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'" });
 
+/** Reads what stands in a line or paragraph piece by piece; what would go over a cut stays as it was written. */
+class PieceLexer extends Lexer {
+  /** @override @param {string} source @param {Token[]} [tokens] @returns {Token[]} */
+  inlineTokens(source, tokens = []) {
+    for (const piece of piecesOf(source)) super.inlineTokens(piece, tokens);
+    return tokens;
+  }
+}
+
+/** `source` cut between words, or anywhere but in a character where there is no room between any. @param {string} source */
+function piecesOf(source) {
+  const pieces = [];
+  let from = 0;
+  let marks = 0;
+  for (let at = 0; at < source.length; at += 1) {
+    const code = source.charCodeAt(at);
+    const share = Math.max((at - from) / PIECE_CHARACTERS, marks / PIECE_MARKS);
+    if (share >= 1 && (code === 32 || code === 10 || (share >= 2 && (code < 0xdc00 || code > 0xdfff)))) {
+      pieces.push(source.slice(from, at));
+      from = at;
+      marks = 0;
+    }
+    if (code === 42 || code === 95 || code === 126) marks += 1; // * _ ~
+  }
+  pieces.push(source.slice(from));
+  return pieces;
+}
+
 /** What is nested too deeply to be read is one block of plain text. @param {string} source @returns {Token[]} */
 export function tokensOf(source) {
+  const plain = [{ type: "code", raw: source, text: source }];
+  if (TOO_NESTED.test(source)) return plain;
   try {
-    return lexer(source, { gfm: true });
+    return new PieceLexer({ gfm: true }).lex(source);
   } catch (error) {
     if (!(error instanceof Error)) throw error; // the stack is full: RangeError here, InternalError in Firefox
-    return [{ type: "code", raw: source, text: source }];
+    return plain;
   }
 }
 
