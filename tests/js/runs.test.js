@@ -90,6 +90,18 @@ describe("the card of a run", () => {
     expect(made.lines).toEqual([{ kind: "warning", text: "hot" }, { kind: "stderr", text: "one" }, { kind: "stderr", text: "two" }, { kind: "info", text: '{"a":1}' }]);
   });
 
+  test("a value that no text or number can be made of breaks nothing", () => {
+    const trap = JSON.parse('{"toString": 1, "valueOf": 1, "constructor": 1, "__proto__": {"toJSON": 1}}');
+    const made = card({}, [["started", { attempt: trap }], ["progress", { progress: trap, total: trap, message: trap }], ["log", { level: trap, text: trap }], ["file", { name: "a", stream: "r/files/a", bytes: trap }], ["input_required", { id: "q", message: trap, schema: trap }], ["result", trap], ["failed", trap]]);
+    expect([made.attempt, made.progress, made.lines[0]?.kind, made.files[0]?.size]).toEqual([1, null, "info", 0]);
+    for (const kind of ["started", "task", "log", "stderr", "file", "retry", "input_required", "input", "result", "failed"]) {
+      expect(typeof noteOf({ kind, json: { attempt: trap, taskId: trap, level: trap, text: trap, name: trap, message: trap, response: trap, value: trap, error: trap } })).toBe("string");
+    }
+    expect(resultText({ content: [{ type: trap, mimeType: trap }] })).toMatch(/^\[\{"toString":1/);
+    const field = { type: "string", maxLength: trap, minimum: trap, title: trap, description: trap, default: trap, format: trap };
+    for (const schema of [trap, field, { properties: { a: field, b: { enum: [trap], enumNames: [trap] }, c: { type: trap }, d: { type: "number", minimum: trap } }, required: trap }]) expect(fieldsOf(schema).length).toBeGreaterThan(0);
+  });
+
   test("what a tool puts out while it works is output, and parts of its result are not", () => {
     const made = card({}, [["output", "one "], ["progress", { progress: 1 }], ["output", "two"], ["output", { attempt: 1, part: 1, of: 1, text: "{}" }]]);
     expect(made.output).toBe("one two");

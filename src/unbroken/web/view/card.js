@@ -7,7 +7,7 @@
 
 import { isTerminal } from "../client/cursor.js";
 import { plainText } from "./ansi.js";
-import { cut, objectOf } from "./notes.js";
+import { cut, numberOf, objectOf } from "./notes.js";
 
 /** @import { Client } from "../client/unbroken.js" */
 /** @import { Message, RunSummary, StreamView } from "../client/types.js" */
@@ -100,7 +100,7 @@ export class RunCard {
     const body = objectOf(message.json);
     switch (kind) {
       case "started":
-        this.attempt = Number(body.attempt) || this.attempt + 1;
+        this.attempt = numberOf(body.attempt) || this.attempt + 1;
         this.failure = null;
         break;
       case "progress":
@@ -194,7 +194,7 @@ export class RunCard {
   #file(body) {
     const { name, stream, bytes } = body;
     if (typeof name !== "string" || typeof stream !== "string" || !stream.startsWith(`${this.view.stream}/files/`)) return;
-    this.files = [...this.files.slice(1 - FILES_MAX), { name: cut(name), size: Number(bytes) || 0, stream }];
+    this.files = [...this.files.slice(1 - FILES_MAX), { name: cut(name), size: numberOf(bytes) || 0, stream }];
   }
 
   /** @param {Record<string, unknown>} body */
@@ -219,7 +219,7 @@ export class RunCard {
 
 /** @param {Record<string, unknown>} body @returns {Progress | null} */
 function progressOf(body) {
-  const done = Number(body.progress);
+  const done = numberOf(body.progress);
   if (!Number.isFinite(done)) return null;
   const total = typeof body.total === "number" && Number.isFinite(body.total) && body.total > 0 ? body.total : null;
   return { done: Math.max(done, 0), total, message: cut(body.message) };
@@ -227,7 +227,7 @@ function progressOf(body) {
 
 /** @param {unknown} level */
 function levelOf(level) {
-  const word = String(level);
+  const word = typeof level === "string" ? level : "";
   if (["error", "critical", "alert", "emergency"].includes(word)) return "error";
   return word === "warning" || word === "debug" ? word : "info";
 }

@@ -7,6 +7,7 @@
 import { plainText } from "./ansi.js";
 import { number } from "./format.js";
 import { Component, html } from "./html.js";
+import { cut } from "./notes.js";
 
 const CHARACTERS_FIRST = 4096;
 /** What "show all" shows at most; the raw view of the stream holds the whole. */
@@ -80,5 +81,5 @@ function blockText(block) {
   const size = typeof block?.data === "string" ? `, ${number(Math.floor((block.data.length * 3) / 4))} bytes` : "";
   if (typeof block?.resource?.text === "string") return block.resource.text;
   const place = block?.uri ?? block?.resource?.uri ?? block?.mimeType;
-  return `[${String(block?.type ?? "block").slice(0, 40)}${typeof place === "string" ? ` ${place.slice(0, 200)}` : ""}${size}]`;
+  return `[${cut(block?.type ?? "block").slice(0, 40)}${typeof place === "string" ? ` ${place.slice(0, 200)}` : ""}${size}]`;
 }

@@ -27,11 +27,11 @@ export function noteOf(message) {
   if (SILENT.has(kind)) return "";
   switch (kind) {
     case "started":
-      return Number(body.attempt) > 1 ? `started again, attempt ${Number(body.attempt)}` : "started";
+      return numberOf(body.attempt) > 1 ? `started again, attempt ${numberOf(body.attempt)}` : "started";
     case "task":
       return line("goes on at the server as a task", body.taskId);
     case "log":
-      return line(String(body.level ?? "log"), body.text ?? body.data);
+      return line(cut(body.level ?? "log"), body.text ?? body.data);
     case "stderr":
       return line("stderr", body.text);
     case "file":
@@ -72,6 +72,11 @@ export function failureWords(body) {
 /** A JSON value as an object, whatever it is. @param {unknown} value @returns {Record<string, unknown>} */
 export function objectOf(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value) ? /** @type {Record<string, unknown>} */ (value) : {};
+}
+
+/** The number that a JSON value is, or says; an object says none, whatever its `toString` and `valueOf` are. @param {unknown} value */
+export function numberOf(value) {
+  return typeof value === "object" ? Number.NaN : Number(value);
 }
 
 /** @param {unknown} value */

@@ -4,7 +4,7 @@
  * Called by form.js. It never judges a value: that is the server's part. It refuses only what it cannot send.
  */
 
-import { objectOf } from "./notes.js";
+import { numberOf, objectOf } from "./notes.js";
 
 export const FIELDS_MAX = 100;
 const OPTIONS_MAX = 500;
@@ -138,7 +138,7 @@ function fieldOf(name, given, root, required, label) {
 function kindOf(schema) {
   switch (schema.type) {
     case "string":
-      return schema.format === "multiline" || Number(schema.maxLength) > 400 ? "long" : "text";
+      return schema.format === "multiline" || numberOf(schema.maxLength) > 400 ? "long" : "text";
     case "number":
     case "integer":
     case "boolean":
