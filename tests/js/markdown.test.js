@@ -120,6 +120,20 @@ describe("what pretends to lead elsewhere", () => {
     ["[www.bank.example](mailto:x@evil.example)", "www.bank.example (x@evil.example)"],
     ["[a@bank.example](mailto:a@evil.example)", "a@bank.example (a@evil.example)"],
     ["[https://\u0430pple.example](https://\u0430pple.example/)", "https://\u0430pple.example (xn--pple-43d.example)"],
+    ["[**https://bank.example/**](https://evil.example/)", "https://bank.example/ (evil.example)"],
+    ["[`bank.example`](https://evil.example/)", "bank.example (evil.example)"],
+    ["[\u200bhttps://bank.example/](https://evil.example/)", "\u200bhttps://bank.example/ (evil.example)"],
+    ["[bank\u2060.\u00adexample](https://evil.example/)", "bank\u2060.\u00adexample (evil.example)"],
+    ["[bank\u3002example](https://evil.example/)", "bank\u3002example (evil.example)"],
+    ["[bank\uff0eexample](https://evil.example/)", "bank\uff0eexample (evil.example)"],
+    ["[→ (https://bank.example/)](https://evil.example/)", "→ (https://bank.example/) (evil.example)"],
+    ["[Log in at bank.example, please](https://evil.example/)", "Log in at bank.example, please (evil.example)"],
+    ["[evil.example or bank.example](https://evil.example/)", "evil.example or bank.example (evil.example)"],
+    ["[https:// bank.example](https://evil.example/)", "https:// bank.example (evil.example)"],
+    ["[https://bank.example](https://bank.example@evil.example/)", "https://bank.example (evil.example)"],
+    ["<https://bank.example@evil.example/>", "https://bank.example@evil.example/ (evil.example)"],
+    ["[https://bank.example:x@evil.example](https://evil.example/)", "https://bank.example:x@evil.example (evil.example)"],
+    ["[write to help@bank.example](mailto:help@evil.example)", "write to help@bank.example (help@evil.example)"],
   ])("%s says so", (source, expected) => expect(textOf(nodesOf(tokensOf(source)))).toBe(expected));
   test.each([
     ["[here](https://example.com/)", "here"],
@@ -128,6 +142,10 @@ describe("what pretends to lead elsewhere", () => {
     ["[a@example.com](mailto:a@example.com)", "a@example.com"],
     ["https://example.com/", "https://example.com/"],
     ["[chapter 1.2](https://example.com/)", "chapter 1.2"],
+    ["[the docs, e.g. at example.com](https://example.com/)", "the docs, e.g. at example.com"],
+    ["[Note: what is **new**](https://example.com/)", "Note: what is new"],
+    ["[`https://example.com/`](https://example.com/)", "https://example.com/"],
+    ["[**a@example.com**](mailto:a@example.com)", "a@example.com"],
   ])("%s needs no word more", (source, expected) => expect(textOf(nodesOf(tokensOf(source)))).toBe(expected));
 });
 

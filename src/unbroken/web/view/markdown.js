@@ -19,6 +19,12 @@ const PIECE_CHARACTERS = 4096;
 const TOO_NESTED = /^(?:[ \t]*(?:>|[-+*][ \t]|\d{1,9}[.)][ \t])){65}/m;
 /** A scheme, `www.`, something with `@`, or a name with a dot in it and nothing in front. */
 const LIKE_ADDRESS = /^(?:[a-z][a-z0-9+.-]*:|www\.|[^\s@]+@[^\s@]+$|[^\s/?#]+\.[^\s/?#.]{2,}(?:[/?#:]|$))/iu;
+/** The same for a word among others, where `1.2` and `e.g.` are no addresses. */
+const LIKE_ADDRESS_AMONG_WORDS = /^(?:[a-z][a-z0-9+.-]*:\/\/|mailto:|www\.|[^\s@]+@[^\s@]+\.[^\s@]+$|[^\s/?#]+\.\p{L}{2,}(?:[^\p{L}\p{N}_.-]|$))/iu;
+/** What takes no room, and what a reader takes for a dot in a name. */
+const UNSEEN = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/gu;
+const DOTS = /[\u3002\uff61]/g;
+const AROUND_WORD = /^[^\p{L}\p{N}]+|[.,;!?'")\]}>\u2026\u00bb\u201c\u201d\u2019]+$/gu;
 const ENTITIES = /** @type {Record<string, string>} */ ({ "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'" });
 
 /** Reads what stands in a line or paragraph piece by piece; what would go over a cut stays as it was written. */
@@ -137,29 +143,45 @@ function link(href, children, token) {
   const address = safeAddress(href);
   if (address === null) return token.raw;
   const made = h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, children);
-  const place = hiddenPlace(decoded(token.text ?? ""), address);
+  const place = hiddenPlace(shownText(children), address);
   return place === null ? made : [made, h("span", { class: "link-place" }, ` (${place})`)];
 }
 
 /**
- * Where a link really leads, when its text looks like an address and the reader may take it for another one: it names another
- * host, or the host is written with letters that look like others.
+ * Where a link really leads, when a word of its text looks like an address and the reader may take it for another one: it names
+ * another host, or names one in front of an `@`, or the host is written with letters that look like others.
  *
- * @param {string} text
+ * @param {string} text as it is shown
  * @param {string} address
  * @returns {string | null}
  */
 function hiddenPlace(text, address) {
-  if (!LIKE_ADDRESS.test(text.trim())) return null;
-  const { host, pathname, protocol } = new URL(address);
-  const place = protocol === "mailto:" ? pathname : host;
-  if (place.includes("xn--")) return place;
-  if (protocol === "mailto:") return text.trim().replace(/^mailto:/i, "") === place ? null : place;
+  const words = text.normalize("NFKC").replace(UNSEEN, "").replace(DOTS, ".").split(/\s+/).map((word) => word.replace(AROUND_WORD, "")).filter(Boolean);
+  const like = words.length > 1 ? LIKE_ADDRESS_AMONG_WORDS : LIKE_ADDRESS;
+  const addresses = words.filter((word) => like.test(word));
+  if (addresses.length === 0) return null;
+  const url = new URL(address);
+  const place = url.protocol === "mailto:" ? url.pathname : url.host;
+  return place.includes("xn--") || !addresses.every((word) => names(word, url)) ? place : null;
+}
+
+/** Whether that names where `url` leads, and nothing else. @param {string} word @param {URL} url */
+function names(word, { host, pathname, protocol, username, password }) {
+  if (protocol === "mailto:") return word.replace(/^mailto:/i, "") === pathname;
+  if (username !== "" || password !== "") return false;
   try {
-    return new URL(text.includes("://") ? text.trim() : `https://${text.trim()}`).host === host ? null : place;
+    const named = new URL(word.includes("://") ? word : `https://${word}`);
+    return named.host === host && named.username === "" && named.password === "";
   } catch {
-    return place;
+    return false;
   }
+}
+
+/** The text that a reader sees of nodes. @param {any} node @returns {string} */
+function shownText(node) {
+  if (Array.isArray(node)) return node.map(shownText).join("");
+  if (typeof node === "string") return node;
+  return node ? shownText(node.props?.children) : "";
 }
 
 /** @param {Token} token @param {number} depth */
