@@ -52,7 +52,7 @@ const TOKEN_KEY = "unbroken.token";
 
 /** @typedef {"help" | {cancel: string} | {share: StreamView} | null} Dialog the keys, the question before the cancel of a stream, or its links */
 
-/** The token of a share link: it leaves the address and the history at once, and is kept for this tab as one that was entered. */
+/** The token of a share link: it leaves the address and the history of the tab at once, and is kept for this tab as one that was entered. */
 function linkToken() {
   const taken = takeToken(location.hash);
   if (taken === null) return null;
