@@ -53,6 +53,7 @@ PAYLOADS: Final = {
     "table": "|<img src=x onerror=alert(1)>|[x](javascript:alert(1))|\n|-|-|\n|<script>alert(1)</script>|b|",
     "terminal": "\x1b]8;;javascript:alert(1)\x1b\\x\x1b]8;;\x1b\\\x1b]0;<img src=x onerror=alert(1)>\x07\x9b31m\x90q\x9c",
     "direction": "invoice\u202efdp.exe \u2066if (admin)\u2069 \u2067{ \u202d// all is well\u202c",
+    "marks of direction": "transfer \u200f100 > 200 now, deny \u061c127.0.0.1 - 10.0.0.1",
     "nothing visible": "a\u200bb\u200cc\u2060d\ufeffe\u00ad <scr\u200bipt>alert(1)</script>",
     "null": "<scr\x00ipt>alert(1)</scr\x00ipt><img\x0csrc=x\x0bonerror=alert(1)>",
 }
@@ -70,10 +71,10 @@ HUGE: Final = {
 }
 """Large and deep: shown in bounded time or not at all, and nothing breaks."""
 
-IN_NAMES: Final = "<img src=x onerror=alert(1)>'\"{{7*7}}&lt;\u202etxt.exe\u2069"
+IN_NAMES: Final = "<img src=x onerror=alert(1)>'\"{{7*7}}&lt;\u202etxt.exe\u2069 \u200f1 > 2"
 """What a name may hold, since it has no control characters."""
 
-TURNING: Final = "[\u202a-\u202e\u2066-\u2069]"
+TURNING: Final = "[\u061c\u200f\u202a-\u202e\u2066-\u2069]"
 
 _TRAP: Final = """
 window.__executed = [];

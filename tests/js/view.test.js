@@ -26,6 +26,10 @@ describe("terminal output", () => {
     ["\x1b(Bx\x1b7y", "xy"],
     ["tab\tline\n", "tab\tline\n"],
     ["grüße 日本 🙂", "grüße 日本 🙂"],
+    ["(\u05e9\u05dc!)\u200f, \u061c\u0645\u0631", "(\u05e9\u05dc!)\u200f, \u061c\u0645\u0631"],
+    ["transfer \u200f100 > 200 now", "transfer ⟦RLM⟧100 > 200 now"],
+    ["deny \u061c127.0.0.1 - 10.0.0.1", "deny ⟦ALM⟧127.0.0.1 - 10.0.0.1"],
+    ["\u05e9\u05dc and \u200f1 > 2 \u05e9", "\u05e9\u05dc and ⟦RLM⟧1 > 2 \u05e9"],
     ["invoice\u202efdp.exe \u2066x\u2069", "invoice⟦RLO⟧fdp.exe ⟦LRI⟧x⟦PDI⟧"],
     ["עברית \u200fو", "עברית \u200fو"],
   ])("%j reads %j", (source, expected) => expect(plainText(source)).toBe(expected));

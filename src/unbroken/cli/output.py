@@ -29,7 +29,7 @@ __all__ = [
     "print_table",
 ]
 
-_TURNING = "\u202a-\u202e\u2066-\u2069\u206a-\u206f"
+_TURNING = "\u061c\u200f\u202a-\u202e\u2066-\u2069\u206a-\u206f"
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x9c|\x1b\\|(?=\x1b))"  # OSC, DCS, SOS, PM, APC

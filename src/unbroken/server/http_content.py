@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["content_reader"]
 
-_TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_TURNING: Final = re.compile("[\u061c\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the direction of writing: among them a name shows another end than it has."""
 PIECE_BYTES: Final = 64 * 1024
 """What a reader has to take before its silence is over."""

@@ -16,7 +16,7 @@ from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f]")
 COLOUR = re.compile(r"\x1b\[[0-9;]+m")
 SEQUENCES = (
     "\x1b]0;a title\x07",
@@ -26,7 +26,7 @@ SEQUENCES = (
     "\x1bP+q544e\x1b\\\x1b_x\x1b\\\x1b^x\x1b\\\x1bXx\x1b\\",
     "\x9b31mx\x9d0;title\x9c\x90q\x9c\x84\x85\x8d",
     "\x1bc\x1b(0\x1b#8\x1b7\x0e\x0f\x05\x07\x08\x7f",
-    "invoice\u202efdp.exe\u2066x\u2069",
+    "invoice\u202efdp.exe\u2066x\u2069 \u200f1 > 2",
     "\x1b[8mhidden\x1b[31mred\x1b[0m",
     "日本\x1b[1G語\u200d👩\x9b1A\u0600",
 )

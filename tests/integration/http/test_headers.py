@@ -105,8 +105,8 @@ async def test_what_is_stored_is_sent_to_be_saved_and_never_to_be_shown(client: 
     saved = await client.get("/v1/content/files/x.html")
     assert saved.headers["content-disposition"] == "attachment; filename*=UTF-8''x.html"
     check(saved.headers, {SANDBOX}, {"no-store"})
-    (await client.put("/v1/streams/files/a\u202efdp.exe")).raise_for_status()
-    turned = await client.head("/v1/content/files/a\u202efdp.exe")
+    (await client.put("/v1/streams/files/a\u202ef\u200fdp.exe")).raise_for_status()
+    turned = await client.head("/v1/content/files/a\u202ef\u200fdp.exe")
     assert turned.headers["content-disposition"] == "attachment; filename*=UTF-8''afdp.exe"
     (await client.put("/v1/stream/a.html", content="<b>", headers={"Content-Type": "text/html"})).raise_for_status()
     for query in ("", "?offset=-1", "?offset=now", "?offset=-1&live=long-poll"):

@@ -20,9 +20,10 @@ from unbroken.errors import NotFoundError, error_codes
 from unbroken.protocol.frames import StreamView
 
 HOSTILE = st.text(
-    st.sampled_from("\x1b[]()0;31m8Ahttp\x07\\\x9b\x90\x9c\x9dP\r\n\t x\x00\x7f\u202e\u2066\u206b"), max_size=40
+    st.sampled_from("\x1b[]()0;31m8Ahttp\x07\\\x9b\x90\x9c\x9dP\r\n\t x\x00\x7f\u202e\u2066\u206b\u200f\u061c"),
+    max_size=40,
 )
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f]")
 COLOUR = re.compile(r"\x1b\[(?:0|[1-4]|22|23|24|3[0-79]|9[0-7]|38;5;\d{1,3}|38;2(;\d{1,3}){3}|;)+m")
 
 

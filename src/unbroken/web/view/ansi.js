@@ -12,7 +12,7 @@ import { visible } from "./direction.js";
 const ESCAPE = "\x1b";
 /** CSI, then the strings OSC, DCS, SOS, PM and APC up to BEL or ST, then two-byte sequences. */
 const SEQUENCE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])|\x9b([0-?]*)[ -/]*([@-~])/y;
-const SPECIAL = /[\x1b\x9b\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/;
+const SPECIAL = /[\x1b\x9b\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200f\u202a-\u202e\u2066-\u2069]/;
 const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 /** An unfinished sequence longer than this is not one. */
 const PENDING_MAX = 4096;

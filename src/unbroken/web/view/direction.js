@@ -2,10 +2,13 @@
  * Owns what becomes of characters that turn the direction of writing: they are shown by name, and turn nothing.
  *
  * Called wherever text becomes part of the document: by the binding in html.js, by the reader of terminal output, and by
- * blocks.js. Text that is written from right to left needs none of them: the browser knows its letters.
+ * blocks.js. Text that is written from right to left needs none of them: the browser knows its letters. Its marks (RLM,
+ * ALM) stay beside such letters, and are shown elsewhere: nobody sees them, and `100 > 200` behind one reads as `200 < 100`.
  */
 
 const NAMES = /** @type {Record<string, string>} */ ({
+  "\u061c": "ALM",
+  "\u200f": "RLM",
   "\u202a": "LRE",
   "\u202b": "RLE",
   "\u202c": "PDF",
@@ -18,7 +21,29 @@ const NAMES = /** @type {Record<string, string>} */ ({
 });
 const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
 
+const MARK = /[\u061c\u200f]/;
+const MARK_OR_LETTER = /[\u061c\u200f]|\p{L}/gu;
+const RIGHT_TO_LEFT = /^[\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]$/u;
+
 /** `text` with the name of each such character in its place. @param {string} text */
 export function visible(text) {
-  return text.replace(TURNING, (character) => `⟦${NAMES[character]}⟧`);
+  const named = text.replace(TURNING, nameOf);
+  return MARK.test(named) ? withMarks(named) : named;
+}
+
+/** Marks stay where the last letter in front is written from right to left, or the next one stands right behind. @param {string} text */
+function withMarks(text) {
+  let beside = false;
+  return text.replace(MARK_OR_LETTER, (character, at) => {
+    if (!MARK.test(character)) {
+      beside = RIGHT_TO_LEFT.test(character);
+      return character;
+    }
+    return beside || RIGHT_TO_LEFT.test(String.fromCodePoint(text.codePointAt(at + 1) ?? 0)) ? character : nameOf(character);
+  });
+}
+
+/** @param {string} character */
+function nameOf(character) {
+  return `⟦${NAMES[character]}⟧`;
 }
