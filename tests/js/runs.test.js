@@ -25,6 +25,7 @@ describe("the card of a run", () => {
     expect(made.progress).toEqual({ done: 2, total: 4, message: "" });
     for (const total of [undefined, null, 0, -1, "4", Number.NaN]) expect(card({}, [["progress", { progress: 2, total }]]).progress?.total).toBeNull();
     expect(card({}, [["progress", { progress: "much" }]]).progress).toBeNull();
+    expect(card({}, [["progress", { progress: 1e308, total: 1e308 }]]).progress, "no row is wide enough for its digits").toEqual({ done: Number.MAX_SAFE_INTEGER, total: Number.MAX_SAFE_INTEGER, message: "" });
   });
 
   test.each([

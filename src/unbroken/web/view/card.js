@@ -221,8 +221,8 @@ export class RunCard {
 function progressOf(body) {
   const done = numberOf(body.progress);
   if (!Number.isFinite(done)) return null;
-  const total = typeof body.total === "number" && Number.isFinite(body.total) && body.total > 0 ? body.total : null;
-  return { done: Math.max(done, 0), total, message: cut(body.message) };
+  const total = typeof body.total === "number" && Number.isFinite(body.total) && body.total > 0 ? Math.min(body.total, Number.MAX_SAFE_INTEGER) : null;
+  return { done: Math.min(Math.max(done, 0), Number.MAX_SAFE_INTEGER), total, message: cut(body.message) };
 }
 
 /** @param {unknown} level */
