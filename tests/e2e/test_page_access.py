@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import BrowserContext, Page
 
 from tests.e2e.screen import PATIENCE_MILLISECONDS, Screen
 from tests.e2e.writer import Writer
@@ -15,6 +15,8 @@ from unbroken.client import Client
 pytestmark = pytest.mark.anyio
 
 TOKEN = "a-token-for-this-test-only"
+FORBIDDEN = "{ get() { throw new DOMException('no', 'SecurityError') } }"
+FULL = "{ value: { getItem: () => null, setItem() { throw new DOMException('full', 'QuotaExceededError') } } }"
 
 
 async def test_a_link_opened_before_its_stream_began_shows_it_when_it_does(tmp_path: Path, page: Page) -> None:
@@ -80,3 +82,23 @@ async def test_a_share_link_shows_its_stream_and_its_secret_is_nowhere_but_in_a_
         assert [address for address in addresses if made.token in address and "#" not in address] == []
         assert made.token not in server.output
         assert screen.clean(allowed=["401", "WebSocket"]) == []
+
+
+async def test_a_share_link_is_read_where_the_browser_keeps_nothing(tmp_path: Path, context: BrowserContext) -> None:
+    async with (
+        ServerProcess(tmp_path, environment={"UNBROKEN_TOKEN": TOKEN}) as server,
+        Writer(server.url, "shared/a", token=TOKEN) as writer,
+        Client(server.url, token=TOKEN) as owner,
+    ):
+        await writer.create()
+        await writer.words(10)
+        made = await owner.tokens.share("shared/a", expires_in=600)
+        for storage in (FORBIDDEN, FULL):
+            page = await context.new_page()
+            screen = await Screen.watch(page, server.url)
+            await page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {storage})")
+            await page.goto(f"{server.url}/#/stream/{writer.stream}?token={made.token}")
+            await screen.until_words(10)
+            assert page.url == f"{server.url}/#/stream/{writer.stream}"
+            assert screen.clean(allowed=["WebSocket"]) == []
+            await page.close()

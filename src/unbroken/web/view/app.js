@@ -12,6 +12,7 @@ import { ConfirmCancel, Help, TokenForm } from "./dialogs.js";
 import { counted, stateWord, zoneChanged } from "./format.js";
 import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
+import { kept } from "./kept.js";
 import { onKey } from "./keys.js";
 import { StreamList } from "./list.js";
 import { StreamModel } from "./model.js";
@@ -58,14 +59,14 @@ function linkToken() {
   if (taken === null) return null;
   history.replaceState(history.state, "", taken.hash);
   if (taken.token === null) return null;
-  sessionStorage.setItem(TOKEN_KEY, taken.token);
+  kept.setItem(TOKEN_KEY, taken.token);
   return taken.token;
 }
 
 /** @extends {Component<{}, State>} */
 export class App extends Component {
   /** @type {string | null} */
-  #token = linkToken() ?? sessionStorage.getItem(TOKEN_KEY);
+  #token = linkToken() ?? kept.getItem(TOKEN_KEY);
   #client = connect(".", { token: () => this.#token });
   /** @type {StreamModel | null} */
   #model = null;
@@ -297,7 +298,7 @@ export class App extends Component {
     document.title = title === null ? "Unbroken" : `${visible(title)} · Unbroken`;
     if (stream !== (this.#model?.name ?? null)) {
       this.#model?.close();
-      this.#model = stream === null ? null : new StreamModel(this.#client, stream, { changed: () => this.#changed(), storage: sessionStorage });
+      this.#model = stream === null ? null : new StreamModel(this.#client, stream, { changed: () => this.#changed(), storage: kept });
       void this.#model?.open();
     }
     if (session !== (this.#session?.name ?? null)) {
@@ -367,7 +368,7 @@ export class App extends Component {
   /** @param {string} token */
   #enter(token) {
     this.#token = token;
-    sessionStorage.setItem(TOKEN_KEY, token);
+    kept.setItem(TOKEN_KEY, token);
     this.setState({ access: "unknown", dialog: null });
     this.#client.reconnect();
     this.#model?.close();

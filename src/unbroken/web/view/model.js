@@ -12,6 +12,7 @@ import { noteOf } from "./notes.js";
 import { recall, remember, Resume } from "./resume.js";
 
 /** @import { Client, Follow } from "../client/unbroken.js" */
+/** @import { Kept } from "./kept.js" */
 /** @import { Event, Message, StreamView } from "../client/types.js" */
 
 /** What is read of a long stream at first, and for each step upwards. */
@@ -86,7 +87,7 @@ export class StreamModel {
   /**
    * @param {Client} client
    * @param {string} name
-   * @param {{changed: () => void, storage: Storage}} host
+   * @param {{changed: () => void, storage: Kept}} host
    */
   constructor(client, name, host) {
     this.client = client;

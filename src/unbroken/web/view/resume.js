@@ -6,6 +6,8 @@
 
 import { counted, duration, number } from "./format.js";
 
+/** @import { Kept } from "./kept.js" */
+
 /** @typedef {{epoch: number, seq: number, at: number}} Seen the last message shown, and when */
 
 export class Resume {
@@ -52,7 +54,7 @@ export class Resume {
 /** @param {string} stream */
 const keyOf = (stream) => `unbroken.seen:${stream}`;
 
-/** @param {Storage} storage @param {string} stream @returns {Seen | null} */
+/** @param {Kept} storage @param {string} stream @returns {Seen | null} */
 export function recall(storage, stream) {
   try {
     const seen = JSON.parse(storage.getItem(keyOf(stream)) ?? "null");
@@ -62,11 +64,7 @@ export function recall(storage, stream) {
   }
 }
 
-/** @param {Storage} storage @param {string} stream @param {Seen} seen */
+/** @param {Kept} storage @param {string} stream @param {Seen} seen */
 export function remember(storage, stream, seen) {
-  try {
-    storage.setItem(keyOf(stream), JSON.stringify(seen));
-  } catch {
-    // Storage that is full or forbidden costs the resume rule, nothing else.
-  }
+  storage.setItem(keyOf(stream), JSON.stringify(seen));
 }
