@@ -68,7 +68,7 @@ class Proxies:
             return Seen(peer, None)
         address = peer
         for hop in _from_the_right(forwarded_for):
-            known = _address(hop)
+            known = None if "%" in hop else _address(hop)  # a zone is a matter of one machine, and may be any text
             if known is None:
                 break
             address = str(known)
