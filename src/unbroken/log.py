@@ -161,13 +161,13 @@ class Log:
         self._idle.clear()
         self._work.set()
 
-    def check_room(self, promised_bytes: int = 0) -> None:
-        """Raise what `submit` would raise now, or after `promised_bytes` more that the caller is about to submit."""
+    def check_room(self) -> None:
+        """Raise what `submit` would raise now."""
         if self._draining:
             raise DrainingError
         if self._late is not None:
             raise StoreUnavailableError(self._late.message)  # each time a new one: a traceback grows with each raise
-        if self._pending_bytes + promised_bytes >= self._limits.pending_bytes_max:
+        if self._pending_bytes >= self._limits.pending_bytes_max:
             raise OverloadedError(
                 "too many bytes wait to become durable", limit="pending_bytes_max", retry_after_seconds=1
             )
