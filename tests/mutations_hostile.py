@@ -18,6 +18,7 @@ UNFINISHED = "src/unbroken/server/unfinished.py"
 BODIES = "src/unbroken/server/bodies.py"
 APPENDS = "src/unbroken/server/appends.py"
 TRANSPORT = "src/unbroken/server/transport.py"
+FRAMES = "src/unbroken/server/frames.py"
 TICKETS = "src/unbroken/auth/tickets.py"
 WRITER = "src/unbroken/store/sqlite/writer.py"
 APPLY = "src/unbroken/store/apply.py"
@@ -30,6 +31,7 @@ WAITING = "tests/integration/websocket/test_waiting_frames.py"
 UNFINISHED_TESTS = ("tests/unit/test_unfinished.py",)
 BODY_TESTS = "tests/integration/http/test_slow_bodies.py"
 HOSTILE = "tests/integration/websocket/test_hostile.py"
+FRAME_TESTS = ("tests/unit/server/test_frames.py",)
 TICKET_TESTS = "tests/unit/auth/test_tickets.py"
 ERASURE = "tests/integration/secrets/test_erasure.py"
 QUOTAS = "tests/integration/access/test_quotas.py"
@@ -262,4 +264,27 @@ HOSTILE_MUTATIONS: Final = (
         "        return Comparison(self._sound)\n",
         (f"{TAMPERING}::test_no_checkpoint_covers_what_stands_behind_messages_that_are_said_to_be_trimmed",),
     ),
+    # --- whole text frames, read without the library's parser ---
+    Mutation(
+        "a text between fragments is taken",
+        FRAMES,
+        "if self.current_size is None and between_frames(self)",
+        "if between_frames(self)",
+        FRAME_TESTS,
+    ),
+    Mutation(
+        "what looks like a text inside another frame is taken",
+        FRAMES,
+        "if self.current_size is None and between_frames(self)",
+        "if self.current_size is None",
+        FRAME_TESTS,
+    ),
+    Mutation("a text behind a close is taken", FRAMES, " and conn.state is State.OPEN", "", FRAME_TESTS),
+    Mutation("a text may be longer than any", FRAMES, "length > most or ", "", FRAME_TESTS),
+    Mutation(
+        "a text of eight bytes' length is of 127", FRAMES, "<= length < LENGTH", "<= length <= 1 + LENGTH", FRAME_TESTS
+    ),
+    Mutation("a text need have no mask", FRAMES, "elif not 0 <= length", "elif not -128 <= length", FRAME_TESTS),
+    Mutation("part of a text is the whole", FRAMES, " or end > size", "", FRAME_TESTS),
+    Mutation("every text goes through the library's parser", FRAMES, "data[start] == WHOLE_TEXT", "False", FRAME_TESTS),
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import samples
 from tests.fuzz.shapes import json_near, near, pieces, text_near
+from tests.support.two_readers import SIZES_MAX, read_by_both
 from unbroken.auth.access import Access
 from unbroken.auth.jwks import read_keys
 from unbroken.auth.jwt import JwtRules, head_of, verify
@@ -65,6 +66,10 @@ def refusing(*also: type[Exception]) -> Iterator[None]:
     """What may be refused inside: by an error of ours, or by one that the function promises."""
     with suppress(UnbrokenError, *also):
         yield
+
+
+def wire_frames(given: tuple[Sequence[bytes], int | tuple[int | None, int | None] | None, int]) -> None:
+    read_by_both(*given)
 
 
 def client_frames(data: bytes) -> None:
@@ -289,6 +294,15 @@ _CHANGED_ROW: Final = st.builds(
 )
 
 PARSERS: Final = (
+    Target(
+        "WebSocket frames",
+        st.tuples(
+            pieces(st.lists(near(*samples.WIRE_FRAMES.values()), max_size=6).map(b"".join)),
+            st.sampled_from(SIZES_MAX),
+            st.integers(0, 12),
+        ),
+        wire_frames,
+    ),
     Target("client frames", json_near(*samples.CLIENT_FRAMES) | near(b""), client_frames),
     Target("server frames", json_near(*samples.SERVER_FRAMES) | near(b""), server_frames),
     Target("client session", st.lists(json_near(*samples.SERVER_FRAMES), max_size=6), client_session),

@@ -96,6 +96,39 @@ EVENTS: Final = (
     b"\xef\xbb\xbfdata\r\ndata:\r\rid: a\x00b\nid\n\nretry: 9x\nfield: y\n\n",
     b"data: " + b"x" * 4_000 + b"\n\n",
 )
+
+
+def _wire(first: int, payload: bytes = b"", *, width: int = 0, masked: bool = True) -> bytes:
+    """A frame (RFC 6455, section 5.2) with this first byte, and its length in `width` further bytes."""
+    length = {0: len(payload), 2: 126, 8: 127}[width]
+    mask = b"\x11\x22\x33\x44" if masked else b""
+    changed = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if masked else payload
+    return bytes([first, (0x80 if masked else 0) | length]) + len(payload).to_bytes(8)[8 - width :] + mask + changed
+
+
+WIRE_FRAMES: Final = {
+    "text": _wire(0x81, b'{"type":"heartbeat"}'),
+    "empty text": _wire(0x81),
+    "the longest short text": _wire(0x81, b"x" * 125),
+    "text of two bytes' length": _wire(0x81, b"x" * 310, width=2),
+    "text with a longer length than it needs": _wire(0x81, b"abc", width=2),
+    "text of eight bytes' length": _wire(0x81, b"x" * 140, width=8),
+    "text that is none": _wire(0x81, b"\xff\xfe"),
+    "text without a mask": _wire(0x81, b"abc", masked=False),
+    "text of an extension": _wire(0xC1, b"abc"),
+    "binary": _wire(0x82, b"abc"),
+    "first": _wire(0x01, b"abc"),
+    "further": _wire(0x00, b"de"),
+    "last": _wire(0x80, b"fg"),
+    "ping": _wire(0x89, b"abc"),
+    "long ping": _wire(0x89, b"x" * 126, width=2),
+    "ping in parts": _wire(0x09),
+    "pong": _wire(0x8A),
+    "close": _wire(0x88, b"\x03\xe8bye"),
+    "close without a code": _wire(0x88),
+    "close with half a code": _wire(0x88, b"\x03"),
+    "no kind of frame": _wire(0x83, b"abc"),
+}
 HEADER_NAMES: Final = (
     *(
         "content-type",

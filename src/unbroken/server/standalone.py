@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
-from websockets.protocol import Protocol, Side, State
 from websockets.server import ServerProtocol
 
 from unbroken.auth.forwarded import Seen
 from unbroken.auth.handshake import Admission, admit
 from unbroken.errors import ProviderUnavailableError, UnbrokenError
 from unbroken.identity import Principal
+from unbroken.server.frames import Frames
 from unbroken.server.headers import SECURITY
 from unbroken.server.problems import problem_response
-from unbroken.server.transport import QUIET, WebSocket
+from unbroken.server.transport import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,9 +187,7 @@ class _Handshake(asyncio.Protocol):
             return
         # What the handshake held is three quarters of an idle connection's memory: a fresh protocol goes on without it.
         bytes_max = self._services.limits.frame_bytes_max
-        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bytes_max, logger=QUIET)
-        del frames.id  # for logs, which are quiet
-        socket = WebSocket(self._services, principal, self._transport, frames, self._connections)
+        socket = WebSocket(self._services, principal, self._transport, Frames(bytes_max), self._connections)
         self._become(socket)
         early = self._received.partition(b"\r\n\r\n")[2]
         if early:

@@ -12,18 +12,17 @@ import re
 from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
-from websockets.protocol import Protocol, Side, State
-from websockets.streams import StreamReader
+from websockets.protocol import Protocol, State
 
 from unbroken.errors import TooLargeError
 from unbroken.identity import Principal
-from unbroken.server.transport import QUIET, WebSocket
+from unbroken.server.frames import Frames, between_frames
+from unbroken.server.transport import WebSocket
 from unbroken.server.wire import CLOSE_SECONDS_MAX
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-    from websockets.server import ServerProtocol
 
     from unbroken.server.services import Services
 
@@ -162,9 +161,8 @@ def _messages(protocol: WebSocketsSansIOProtocol) -> list[str | bytes]:
 def _lighten(protocol: WebSocketsSansIOProtocol) -> Protocol:
     """Let go of what only the handshake needed, most of what an idle connection costs; gives the parser that goes on."""
     conn = protocol.conn
-    if _between_frames(conn):
-        bounds = (conn.max_message_size, conn.max_fragment_size)
-        frames = Protocol(Side.SERVER, state=State.OPEN, max_size=bounds, logger=QUIET)
+    if between_frames(conn) and not conn.events:  # a fresh parser may go on
+        frames = Frames((conn.max_message_size, conn.max_fragment_size))
         frames.current_size = conn.current_size
         protocol.conn = frames  # type: ignore[assignment]
         del protocol.request, protocol.response
@@ -173,13 +171,6 @@ def _lighten(protocol: WebSocketsSansIOProtocol) -> Protocol:
         protocol.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Unmade(protocol))
     protocol.writable = _WRITABLE
     return protocol.conn
-
-
-def _between_frames(conn: ServerProtocol) -> bool:
-    """Whether a fresh parser may go on: nothing of a frame has been received, not even part of its header."""
-    waiting = getattr(getattr(conn.parser, "gi_yieldfrom", None), "gi_yieldfrom", None)
-    resting = getattr(waiting, "gi_code", None) is StreamReader.at_eof.__code__
-    return resting and not conn.reader.buffer and not conn.events and conn.state is State.OPEN
 
 
 class _Unmade:

@@ -1,14 +1,13 @@
 """A WebSocket on an asyncio transport of our own: what arrives goes through `websockets`' sans-I/O protocol to a connection.
 
 It is used in two ways: put onto a transport whose handshake uvicorn and the application have done (`takeover`), or from
-the first byte on (`standalone`). Parsing what arrives is the library's alone, however
-tempting a shortcut may be; only the header in front of our shared outgoing frames is our own.
+the first byte on (`standalone`). Of the protocol only two things are our own: the header in front of our shared outgoing
+frames, and the short way for whole text frames (`frames`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, cast
@@ -27,11 +26,8 @@ from unbroken.server.wire import CLOSE_SECONDS_MAX, TransportWire
 if TYPE_CHECKING:
     from unbroken.server.services import Services
 
-__all__ = ["QUIET", "WebSocket"]
+__all__ = ["WebSocket"]
 
-QUIET: Final = logging.getLogger("unbroken.websocket")
-"""For the library's parser, which would log every frame: contents, and tokens in `auth` frames."""
-QUIET.setLevel(logging.INFO)
 TEXT: Final = Opcode.TEXT
 BINARY: Final = Opcode.BINARY
 CONTINUATION: Final = Opcode.CONT

@@ -23,6 +23,7 @@ from websockets.typing import Subprotocol
 from tests.integration.embed.host import Hosted, hosted
 from unbroken import Unbroken
 from unbroken.protocol.frames import PROTOCOL
+from unbroken.server.frames import Frames
 from unbroken.server.wire import TransportWire
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +101,7 @@ def kept() -> Counter[str]:
         kind, module = type(thing), str(type(thing).__module__)
         if kind.__name__ == "coroutine":
             found[thing.__qualname__] += 1
-        elif module.startswith("websockets.") or kind.__name__ in {"Queue", "Event"}:
+        elif module.startswith("websockets.") or kind is Frames or kind.__name__ in {"Queue", "Event"}:
             found[f"{module}.{kind.__qualname__}"] += 1
     return found
 
@@ -115,8 +116,9 @@ async def test_an_idle_websocket_keeps_nothing_of_its_handshake(application: Any
             await reader.readuntil(b'"hello"')
             assert all(isinstance(connection._wire, TransportWire) for connection in unbroken.services.connections)
             more = kept() - before
-    assert {name: count for name, count in more.items() if name.startswith(("websockets.", "asyncio."))} == {
-        "websockets.protocol.Protocol": 1,
+    handshakes = ("websockets.", "asyncio.", "unbroken.server.frames.")
+    assert {name: count for name, count in more.items() if name.startswith(handshakes)} == {
+        "unbroken.server.frames.Frames": 1,
         "websockets.streams.StreamReader": 1,
     }
     ours = {name for name in more if name.startswith(("ProblemMiddleware", "WebSocketEndpoint", "_Face", "Carried"))}
