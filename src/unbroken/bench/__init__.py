@@ -6,7 +6,6 @@ JSON; no other part of the package imports it.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -18,11 +17,13 @@ from unbroken.bench.machine import Cores, cache_folder, describe, find_tools
 from unbroken.bench.report import Comparison, Report
 from unbroken.bench.scenarios import SCENARIOS, Runner, Scale
 from unbroken.bench.subjects import Bench
+from unbroken.server.open_files import allow_open_files
 
 __all__ = ["ROWS", "Scale", "main", "measure"]
 
 ROWS = tuple(sorted(row for scenario in SCENARIOS for row in scenario.rows))
 """The rows that can be asked for."""
+OPEN_FILES = 65_536
 SMALL = {"replay_bytes": 64 << 20, "connections": 1_000}
 
 
@@ -56,7 +57,7 @@ def main(
 def measure(rows: frozenset[int], scale: Scale) -> Report:
     """Run every scenario that holds one of `rows`."""
     folder = cache_folder()
-    _allow_many_files()
+    allow_open_files(OPEN_FILES)  # the servers too
     tools = find_tools(folder)
     cores = Cores.of_this_machine()
     machine = describe(folder, tools)
@@ -74,13 +75,3 @@ def measure(rows: frozenset[int], scale: Scale) -> Report:
                 continue
             comparisons += [entry for entry in found if entry is not None and entry.row in rows]
     return Report(machine, tools.missing, tuple(comparisons), tuple(runner.measured), tuple(runner.failures))
-
-
-def _allow_many_files() -> None:
-    """Raise the soft limit of open files to the hard one, for the servers too."""
-    if os.name == "posix":
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard != resource.RLIM_INFINITY:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unbroken.auth.forwarded import Proxies
 from unbroken.errors import ConfigurationError
-from unbroken.server.entrance import check_certificate
+from unbroken.server.entrance import check_certificate, tell_if_others_may_read
 from unbroken.settings import is_loopback
 
 __all__ = ["Entry"]
@@ -49,6 +49,7 @@ class Entry:
                 "a key (--http-tls-key) is nothing without its certificate (--http-tls-cert)", setting="http_tls_key"
             )
         check_certificate(self.certificate, self.key, setting="http_tls_cert")
+        tell_if_others_may_read(self.key or self.certificate)
         elsewhere = not is_loopback(self.host)
         if (elsewhere or self.proxies is not None) and self.token is None:
             raise ConfigurationError(

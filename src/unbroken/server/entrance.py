@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import ssl
+from stat import S_IROTH
 from typing import TYPE_CHECKING
 
 from unbroken.auth.access import Access
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from unbroken.limits import Limits
     from unbroken.settings import Settings
 
-__all__ = ["build_access", "check_certificate"]
+__all__ = ["build_access", "check_certificate", "tell_if_others_may_read"]
+
+logger = logging.getLogger(__name__)
 
 
 def build_access(settings: Settings) -> Access:
@@ -46,6 +51,16 @@ def check_certificate(certificate: Path | None, key: Path | None, *, setting: st
     except OSError as error:  # ssl's errors are too; with no password, an encrypted key is one instead of a question
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"the certificate or its key cannot be used: {reason}", setting=setting) from None
+
+
+def tell_if_others_may_read(*secrets: Path | None) -> None:
+    """Warn in the log of each file with a secret that every user of this machine may read; it is used all the same.
+
+    Not refused: where secrets are mounted into a container that is how they come, and nobody else is there.
+    """
+    for path in secrets:
+        if path is not None and os.name == "posix" and path.stat().st_mode & S_IROTH:
+            logger.warning("every user of this machine may read %s; do `chmod o= %s`", path, path)
 
 
 def _provider(settings: Settings, limits: Limits) -> IdentityProvider:

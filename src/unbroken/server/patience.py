@@ -8,10 +8,10 @@ guard, what is around its parts here, and what comes on a WebSocket by its conne
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from unbroken.server.malformed import HttpProtocol
+from unbroken.server.open_files import open_files_max
 from unbroken.server.undelivered import Undelivered
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def bounded_http(limits: Limits) -> type[_BoundedHttp]:
     under way the one that has been silent for longest is cut off when there are more than `silent_connections_max`, or half
     of the files that the process may open: strangers keep nobody out who speaks.
     """
-    most = min(limits.silent_connections_max, _files_max() // 2)
+    most = min(limits.silent_connections_max, open_files_max() // 2)
 
     class BoundedHttp(_BoundedHttp):
         seconds_max = limits.handshake_seconds_max
@@ -197,13 +197,3 @@ class _BoundedHttp(HttpProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-
-
-def _files_max() -> int:
-    """How many files the process may have open."""
-    if sys.platform == "win32":
-        return sys.maxsize
-    import resource  # noqa: PLC0415 - not there on Windows
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -22,8 +22,9 @@ from unbroken.server.app import build_app, build_services, keeper_of, open_store
 from unbroken.server.auditing import configured
 from unbroken.server.catalog import build_catalog
 from unbroken.server.engine import Engine
-from unbroken.server.entrance import build_access, check_certificate
+from unbroken.server.entrance import build_access, check_certificate, tell_if_others_may_read
 from unbroken.server.listening import BoundedServer
+from unbroken.server.open_files import allow_open_files
 from unbroken.server.patience import bounded_http
 from unbroken.server.standalone import standalone_protocol
 from unbroken.store.base import Durability
@@ -32,10 +33,15 @@ from unbroken.store.keys import MasterKeys
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from unbroken.limits import Limits
     from unbroken.settings import Settings
 
 __all__ = ["build_engine", "serve", "work"]
 
+logger = logging.getLogger(__name__)
+
+OTHER_FILES = 1_000
+"""The database, the log, programs of runs and what they print: open beside connections."""
 GC_THRESHOLDS = (20_000, 20, 50)
 """An append makes hardly any cycles; looking for them every 700 objects costs a tenth of the time under load."""
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -65,6 +71,7 @@ def build_engine(settings: Settings) -> Engine:
     limits = settings.limits
     store = open_store(settings.store, Durability(settings.durability), limits=limits, wrapping=wrapping_of(settings))
     access = build_access(settings)
+    tell_if_others_may_read(settings.tls_key or settings.tls_cert, settings.token_file, settings.encryption_key_file)
     catalog = build_catalog(settings)
     services = build_services(store, access, limits=limits, catalog=catalog, worker=settings.worker)
     if settings.redact:
@@ -114,6 +121,7 @@ def serve(settings: Settings) -> int:
     Raises `AddressError` when the address cannot be listened on, and what the store raises when it cannot be opened.
     """
     check_certificate(settings.tls_cert, settings.tls_key)
+    _allow_connections(settings.limits)
     engine = build_engine(settings)
     config = uvicorn_config(engine, cert=settings.tls_cert, key=settings.tls_key)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
@@ -125,8 +133,19 @@ def serve(settings: Settings) -> int:
     engine.services.audit.record(configured(settings))
     with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve(_Server(config, engine), engine, listening))
-    logging.getLogger(__name__).info("stopped")
+    logger.info("stopped")
     return 0
+
+
+def _allow_connections(limits: Limits) -> None:
+    """Let the process have as many sockets open as it lets connections in."""
+    most = allow_open_files(limits.connections_max + limits.silent_connections_max + OTHER_FILES)
+    if most < limits.connections_max:
+        logger.warning(
+            "only %d files and sockets may be open at once, fewer than the %d connections that are let in; see `ulimit -Hn`",
+            most,
+            limits.connections_max,
+        )
 
 
 def work(settings: Settings) -> int:
@@ -139,7 +158,7 @@ def work(settings: Settings) -> int:
     engine = build_engine(settings)
     engine.services.audit.record(configured(settings))
     asyncio.run(_work(engine))
-    logging.getLogger(__name__).info("stopped")
+    logger.info("stopped")
     return 0
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.commands import Commands, finish
@@ -31,6 +32,26 @@ async def test_serve_prints_one_line_when_ready_and_sigterm_ends_it_with_0(tmp_p
     done = await finish(process)
     assert (done.status, done.out) == (0, b"")
     assert (tmp_path / "x.db").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: the bounds of a process are told by /proc")
+@pytest.mark.parametrize(("bounds", "allowed"), [("-S -n 300", 0), ("-n 300", 300)])
+async def test_as_many_files_may_be_open_as_there_may_be_connections(tmp_path: Path, bounds: str, allowed: int) -> None:
+    key = tmp_path / "token"
+    key.write_text("a token that is long enough")
+    key.chmod(0o644)
+    port, commands = free_port(), Commands(tmp_path, "http://127.0.0.1:9")
+    commands.program = ("sh", "-c", f'ulimit {bounds} && exec "$@"', "sh", *Commands.program)
+    process = await commands.start("serve", "--port", str(port), "--store", "memory:", "--token-file", str(key))
+    assert process.stdout is not None
+    assert await process.stdout.readline()
+    soft, hard = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    process.send_signal(signal.SIGTERM)
+    done = await finish(process)
+    assert soft == min(hard, 25_096)
+    assert ("only 300 files and sockets may be open" in done.err) is bool(allowed)
+    assert f"every user of this machine may read {key}" in done.err
+    assert done.status == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.support.idp import AUDIENCE, ISSUER, shared_signer, signer
 from unbroken.cli.serve import settings_of
 from unbroken.errors import ConfigurationError
 from unbroken.limits import DEFAULT_LIMITS
-from unbroken.server.entrance import build_access, check_certificate
+from unbroken.server.entrance import build_access, check_certificate, tell_if_others_may_read
 
 WHOLE = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": "https://login.example/keys"}
 
@@ -98,3 +99,17 @@ def test_quotas_are_set_by_name_and_the_others_stay_as_they_are() -> None:
     limits = settings_of({"quota": "owner_connections=7,tenant_stored_bytes=0"}).limits
     assert (limits.owner_connections_max, limits.tenant_stored_bytes_max) == (7, 0)
     assert limits.owner_subscriptions_max == DEFAULT_LIMITS.owner_subscriptions_max
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="not run: files have no such mode")
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_a_secret_that_every_user_of_the_machine_may_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, told: bool
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("not told")
+    key.chmod(mode)
+    tell_if_others_may_read(None, key)
+    assert [record.getMessage() for record in caplog.records] == told * [
+        f"every user of this machine may read {key}; do `chmod o= {key}`"
+    ]
