@@ -72,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def ambiguity(version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], *, upgrades: bool) -> str | None:
-    """Why proxies do not agree on what this head means: where its body ends, or whom it is for; None where they do.
+    """Why proxies do not agree on what this head means: where its body ends, whom or what it is for; None where they do.
 
     What the parser refuses by itself (RFC 9112: line ends, white space, two lengths) never comes here. `upgrades`: it is the
     handshake of a WebSocket.
@@ -87,7 +87,17 @@ def ambiguity(version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]
     absolute = not target.startswith((b"/", b"*"))
     if absolute and _authority(target) != (hosts[0].lower() if hosts else None):
         return "the request and its Host name different servers"
+    if b"%" in _route(target):
+        return "it hides where it goes"
     return _of_body(version, headers, upgrades=upgrades)
+
+
+def _route(target: bytes) -> bytes:
+    """The two segments of its path that say what is asked; names, which may need percent-encoding, come behind them."""
+    path = target.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    return b"/".join(path.split(b"/", 3)[:3])
 
 
 def _of_body(version: str, headers: Sequence[tuple[bytes, bytes]], *, upgrades: bool) -> str | None:

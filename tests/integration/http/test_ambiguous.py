@@ -81,6 +81,12 @@ AMBIGUOUS = [
     ],
     PUT.replace(b"first", b"first#/..") + LENGTH + b"\r\n{}",
     *[PUT.replace(b"HTTP/1.1", version, 1) + LENGTH + b"\r\n{}" for version in (b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2")],
+    # what it is for
+    *[
+        PUT.replace(b"/v1/streams/first", target) + LENGTH + b"\r\n{}"
+        for target in (b"/%761/streams/first", b"/v1%2Fstreams/first", b"/v1/stre%61ms/first", b"/v1/streams%2Ffirst")
+    ],
+    PUT.replace(b"/v1/streams/first", b"http://HOST/v1/%73treams/first") + LENGTH + b"\r\n{}",
     b"GET /livez\r\n\r\n",
     b"GET /livez HTTP/1.1\r\n\r\n",
     b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
