@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from math import inf
 from typing import Final
 
-from unbroken.errors import QuotaError, UnbrokenError
+from unbroken.errors import CorruptError, QuotaError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 
@@ -116,6 +116,7 @@ class _Account:
         "arriving_bytes",
         "bytes",
         "connections",
+        "looking",
         "messages",
         "pending_bytes",
         "pending_streams",
@@ -137,6 +138,7 @@ class _Account:
         self.messages = Bucket(allowance.messages_per_second, now)
         self.bytes = Bucket(allowance.bytes_per_second, now)
         self.usage: Usage | None = None
+        self.looking = asyncio.Lock()
         self.seen = now
 
     @property
@@ -382,9 +384,10 @@ class Quotas:
         return Headroom(principal, self._of(principal), self.now())
 
     async def pace(self, principal: Principal) -> None:
-        """Wait until the rates let an append pass; `QuotaError` after `append_wait_seconds_max`."""
+        """Wait until the rates let an append pass, and know its room; `QuotaError` after `append_wait_seconds_max`."""
         if not is_charged(principal):
             return
+        await self._looked(principal)
         ends = self.now() + self._limits.append_wait_seconds_max
         while True:
             now = self.now()
@@ -404,7 +407,6 @@ class Quotas:
         """Charge a new stream and what it begins with; `QuotaError` when there are too many open ones, or no room for any.
 
         `beside_bytes` is what is kept of it besides its messages, for which no rate holds.
-
         It is held as one of them, with its room, until `settle` says what became of it.
         """
         accounts, now = await self._looked(principal), self.now()
@@ -466,10 +468,14 @@ class Quotas:
         return self._account(tenant, principal.subject), self._account(tenant, None)
 
     async def _looked(self, principal: Principal) -> tuple[_Account, ...]:
-        """As `_of`, after a look at what the store holds where none was taken yet."""
+        """As `_of`, after a look at what the store holds where none was taken yet; damaged rows count for nothing."""
         for account in self._of(principal):
             if account.usage is None and account.bounded:
-                account.usage = await self._usage_of(principal.tenant, account.principal.subject or None)
+                async with account.looking:  # of many who come at once one looks
+                    with suppress(CorruptError):
+                        if account.usage is None:
+                            account.usage = await self._usage_of(principal.tenant, account.principal.subject or None)
+                    account.usage = account.usage or Usage()
         return self._of(principal)  # again: an account on which nothing happens is forgotten
 
     def _account(self, tenant: str, subject: str | None) -> _Account:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
@@ -208,6 +209,45 @@ async def test_a_look_that_fails_leaves_what_is_known_and_does_not_keep_others_f
     world.append(EVE, size_bytes=1_000)
     world.now += 10
     world.append(EVE)
+
+
+async def test_the_first_append_after_a_start_or_a_while_knows_what_is_stored_already() -> None:
+    world = World()
+    world.held["acme", "alice"] = Usage(stored_bytes=5_000)
+    world.held["acme", None] = Usage(stored_bytes=8_000)
+    world.held["other", "alice"] = Usage(stored_bytes=4_999)
+    for _ in range(2):
+        for principal, limit in ((ALICE, "owner_stored_bytes_max"), (BOB, "tenant_stored_bytes_max")):
+            await world.quotas.pace(principal)
+            with pytest.raises(QuotaError) as error:
+                world.append(principal)
+            assert limit_of(error) == limit
+        await world.quotas.pace(EVE)
+        world.append(EVE)
+        world.now += 60
+        await world.quotas.refresh()  # and everybody is forgotten
+        assert len(world.quotas) == 0
+
+
+async def test_of_many_who_append_at_once_one_looks_and_where_nobody_can_say_it_counts_from_nothing() -> None:
+    world, looks = World(), []
+
+    async def usage(tenant: str, subject: str | None) -> Usage:
+        looks.append((tenant, subject))
+        await asyncio.sleep(0)
+        if tenant == EVE.tenant:
+            raise CorruptError("a page is damaged")
+        return Usage(stored_bytes=4_000)
+
+    world.quotas = Quotas(LIMITS, usage, now=lambda: world.now)
+    await asyncio.gather(*[world.quotas.pace(principal) for principal in [ALICE, EVE] * 10])
+    assert sorted(looks, key=str) == [("acme", "alice"), ("acme", None), ("other", "alice"), ("other", None)]
+    for principal, size_bytes in ((ALICE, 1_000), (EVE, 5_000)):
+        world.append(principal, size_bytes=size_bytes)
+        world.now += 10
+        with pytest.raises(QuotaError) as error:
+            world.append(principal)
+        assert limit_of(error) == "owner_stored_bytes_max"
 
 
 async def test_what_was_not_stored_is_given_back_and_what_is_undecided_counts() -> None:

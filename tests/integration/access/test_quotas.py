@@ -239,6 +239,30 @@ async def test_room_and_open_streams_are_bounded_across_restarts(kind: str, tmp_
             assert (await alice.post("/v1/messages/c", json=big)).status_code == 200
 
 
+@pytest.mark.parametrize("face", ["http", "durable", "websocket", "websocket, at its epoch"])
+async def test_the_first_append_after_a_restart_finds_no_room_where_there_is_none(face: str, tmp_path: Path) -> None:
+    big = "x" * 25_000
+    async with server(store=store_of("sqlite", tmp_path, NARROW)) as running, caller(running, ALICE) as alice:
+        assert (await alice.put("/v1/streams/a")).status_code == 201
+        assert (await alice.post("/v1/messages/a", json={"messages": [{"text": big}]})).status_code == 200
+        epoch = (await running.services.streams.get(ALICE, "a", may=Verb.READ)).epoch
+    async with server(store=store_of("sqlite", tmp_path, NARROW)) as running, caller(running, ALICE) as alice:
+        if face == "http":
+            exceeded(await alice.post("/v1/messages/a", json={"messages": [{"text": big}]}), "owner_stored_bytes_max")
+        elif face == "durable":
+            json_type = {"Content-Type": "application/json"}
+            exceeded(await alice.post("/v1/stream/a", json=big, headers=json_type), "owner_stored_bytes_max")
+        else:
+            grants = (Grant("a", frozenset(Verb), epoch=epoch),) if "epoch" in face else None
+            key = await running.services.tokens.make(ALICE, NewToken(grants=grants))
+            async with running.peer(additional_headers={"Authorization": f"Bearer {key.secret}"}) as peer:
+                if grants is not None:
+                    await peer.send(type="create", id=1, stream="a")
+                    await peer.receive("result")
+                await peer.send(type="append", id=2, stream="a", messages=[{"text": big}])
+                assert (await peer.receive("acks", "error"))["detail"]["limit"] == "owner_stored_bytes_max"
+
+
 async def test_the_messages_that_a_stream_begins_with_are_charged_as_appends_are() -> None:
     limits = replace(NARROW, owner_bytes_per_second_max=1_000)
     headers = {"Content-Type": "application/octet-stream", "Stream-Closed": "true"}
