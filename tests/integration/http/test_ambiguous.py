@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.speeds import LOCAL, Running, Speed, running_server
+from tests.support.speeds import LOCAL, Http, Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.auth.forwarded import Proxies
 from unbroken.errors import NotFoundError
@@ -152,6 +152,32 @@ async def test_what_everybody_reads_in_the_same_way_is_taken_with_what_comes_beh
             assert answer.count(b"HTTP/1.1 20") == answer.count(b"HTTP/1.1 ") == 2, (sent, answer)
         probe = await said(running, b"GET /livez HTTP/1.0\r\n\r\n")  # as HAProxy asks, unless told otherwise
         assert probe.startswith(b"HTTP/1.1 200 ")
+
+
+TAKEN: dict[Http, list[bytes]] = {
+    "h11": [
+        PUT + b"X: y\n" + LENGTH + b"\r\n{}",
+        PUT + b"X: y\r\n z\r\n" + LENGTH + b"\r\n{}",
+        PUT + CHUNKED + LENGTH + b"\r\n" + CHUNKS,
+        coded(b" chunked").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+    ],
+    "httptools": [
+        chunks(CHUNKS).replace(b"Authorization", b"X", 1).removesuffix(b"\r\n")
+        + b"Authorization: Bearer %b\r\n\r\n" % SECRET.encode(),
+        PUT.replace(b"Host: HOST\r\n", b"") + LENGTH + b"\r\n{}",
+        PUT + b"Host: evil.example\r\n" + LENGTH + b"\r\n{}",
+        coded(b" gzip, chunked"),
+    ],
+}
+
+
+@pytest.mark.parametrize("http", list(TAKEN))
+async def test_the_server_of_an_application_takes_what_the_page_about_hardening_says(http: Http) -> None:
+    access = Access(token=SECRET, embedded=True)
+    async with running_server(Speed.TAKEOVER, access=access, http=http) as running, asyncio.timeout(CEILING_SECONDS):
+        for sent in TAKEN[http]:
+            answer = await said(running, sent.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            assert answer.startswith(b"HTTP/1.1 20"), (sent, answer)
 
 
 @pytest.mark.parametrize("field", [b"Authorization: Bearer %b" % SECRET.encode(), b"X-Forwarded-For: 192.0.2.7"])
