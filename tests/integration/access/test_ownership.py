@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from tests.integration.access.test_every_entry import entries
+from tests.support.house import house
 from tests.support.inprocess import Served, served
 from tests.support.speeds import Peer, Running, Speed, running_server
 from unbroken import task
@@ -23,7 +25,7 @@ from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
 from unbroken.identity import Grant, Principal, Verb
 from unbroken.messages import NewMessage, StreamInfo
-from unbroken.protocol.frames import PROTOCOL
+from unbroken.protocol.frames import PROTOCOL, ClientFrame
 from unbroken.requests import NewStream
 from unbroken.runs.catalog import Catalog
 from unbroken.runs.task import Tasks
@@ -82,6 +84,7 @@ OPS = (
     Op("http", Verb.MANAGE, "POST", "/v1/pause/NAME", {}),
     Op("http", Verb.MANAGE, "POST", "/v1/resume/NAME", {}),
     Op("http", Verb.MANAGE, "POST", "/v1/trim/NAME", {"first": 2}),
+    Op("http", Verb.MANAGE, "POST", "/v1/erasures", {"stream": "NAME"}),
     Op("http", Verb.MANAGE, "DELETE", "/v1/streams/NAME"),
     Op("http", Verb.START, "POST", "/v1/runs", {"task": "noted", "name": "NAME"}, makes=True, run=True),
     Op("http", Verb.START, "POST", "/v1/retry/NAME", {}, run=True),
@@ -234,6 +237,27 @@ async def guarded() -> AsyncIterator[Served]:
 
 
 NUMBERS = count(1000)
+
+
+OTHERS = {
+    *[("GET", f"/v1/{listing}") for listing in ("streams", "sessions", "runnables", "tokens")],
+    *[("POST", f"/v1/{own}") for own in ("tokens", "tickets", "logout")],
+    *[("DELETE", "/v1/tokens/{name}"), ("GET", "/v1/openapi.json"), ("GET", "/metrics")],
+}
+"""Entries that speak of no stream and no session that is named, or of all of them: tried elsewhere."""
+
+
+async def test_whatever_speaks_of_a_stream_or_a_session_is_among_what_is_tried() -> None:
+    async with house(token="the-operators-own-in-this-test") as made:
+        found = {(method, path.partition("?")[0]) for method, path in entries(made)}
+    tried = {(op.method, op.path.partition("?")[0]) for op in OPS} | {op[1:3] for op in SESSION_OPS}
+    missing = found - {(method, path.replace("NAME", "{name}")) for method, path in tried}
+    assert {
+        (method, path) for method, path in missing if method != "HEAD"
+    } == OTHERS  # each HEAD is the GET of its path
+    known = {frame["type"] for _, frame, _ in FRAMES}
+    sent = {kind.__struct_config__.tag for kind in get_args(ClientFrame)}
+    assert sent - known == {"unsubscribe", "pause", "resume", "auth", "heartbeat"}, "which speak of a connection's own"
 
 
 @pytest.mark.parametrize("actor", ACTORS)
