@@ -134,6 +134,7 @@ class Callers:
         except UnbrokenError:
             raise
         except TimeoutError:
+            logger.exception("the application did not say in time who is asking")
             raise ProviderUnavailableError("the application did not say in time who is asking") from None
         except Exception:
             logger.exception("the application could not say who is asking")

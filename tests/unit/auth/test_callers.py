@@ -176,7 +176,7 @@ async def test_nothing_is_waited_for_where_nothing_is_to_be_asked() -> None:
     assert callers(Access(identify=app)).at_once(Headers({})) is None
 
 
-async def test_an_application_may_take_its_time_but_not_for_ever() -> None:
+async def test_an_application_may_take_its_time_but_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     async def slow(connection: HTTPConnection) -> Principal | None:
         await asyncio.sleep(0)
         return ALICE
@@ -185,9 +185,17 @@ async def test_an_application_may_take_its_time_but_not_for_ever() -> None:
         await asyncio.Event().wait()
         return ALICE
 
+    def failing(connection: HTTPConnection) -> Principal | None:
+        raise TimeoutError("the database of the application, with its secret")
+
     assert await asked(Access(identify=slow)) == ALICE
-    with pytest.raises(ProviderUnavailableError):
-        await asked(Access(identify=stuck))
+    with caplog.at_level(logging.ERROR):
+        for identify in (stuck, failing):
+            with pytest.raises(ProviderUnavailableError) as caught:
+                await asked(Access(identify=identify))
+            assert "secret" not in str(caught.value)
+    assert [record.message for record in caplog.records] == ["the application did not say in time who is asking"] * 2
+    assert "in failing" in caplog.text
 
 
 async def test_a_failure_of_the_application_is_ours_to_hide(caplog: pytest.LogCaptureFixture) -> None:
