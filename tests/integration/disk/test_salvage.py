@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -230,6 +231,27 @@ async def test_everything_of_a_sound_world_comes_through_with_forks_states_and_p
         fresh = await create(store, "another")
         assert fresh.id > world.foreign.id
         await store.close()
+
+
+async def test_no_token_comes_without_the_one_it_was_made_with_and_lost_revocations_are_told(tmp_path: Path) -> None:
+    path, target = tmp_path / "world.db", tmp_path / "copy.db"
+    store = SQLiteStore(path, durability=Durability.PROCESS)
+    await store.open()
+    for one in (token("a"), token("b", parent="a"), token("c", parent="b"), token("d", parent="c"), token("x")):
+        assert await store.put_token(one, at_most=9)
+    await store.revoke(Revocation(tenant="acme", jti="j"), 0)
+    await store.close()
+    with closing(connect(path)) as raw:
+        raw.execute("DELETE FROM token WHERE id = 'b'")  # as if its page were lost, and not those of the others
+    damage(path, *pages_of(path, "revocation"))
+    lost = [one.reason for one in salvage(path, target, DEFAULT_LIMITS).lost]
+    assert [reason.partition(" (page")[0] for reason in lost] == [
+        "revocations may be missing, so that what was revoked is good again: make them again"
+    ]
+    store = SQLiteStore(target, durability=Durability.PROCESS)
+    await store.open()
+    assert [one.id for one in (await store.list_tokens(ALICE, limit=9, after=None)).items] == ["x", "a"]
+    await store.close()
 
 
 async def test_a_fork_follows_its_source_over_a_hole(tmp_path: Path) -> None:
