@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from tests.integration.secrets.conftest import files_with
 from tests.support.inprocess import Served, served, store_of
 from tests.support.speeds import Peer
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
 from unbroken.identity import Principal
+from unbroken.limits import DEFAULT_LIMITS
 from unbroken.protocol.frames import PROTOCOL
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-002")]
@@ -120,6 +124,39 @@ async def test_what_was_handed_on_ends_with_it_and_only_ones_own_can_be_taken_ba
     await server.answer(204, "DELETE", f"/v1/tokens/{one['id']}", headers=bearer(alice))
     for gone in (one, child, grandchild):
         await server.problem(401, "unauthorized", "GET", "/v1/streams", headers=bearer(gone["token"]))
+
+
+async def test_an_owner_has_so_many_tokens_and_a_token_so_many_grants() -> None:
+    limits = replace(DEFAULT_LIMITS, tokens_of_owner_max=3, token_grants_max=2)
+    async with served(limits=limits, access=Access(token="only-for-this-test")) as server:
+        alice, bob = await key_of(server, ALICE), await key_of(server, BOB)
+        grants = [read("a"), read("b")]
+        child = await made(server, alice, grants=[{"name": "a", "verbs": ["manage", "read"]}])
+        many = {"grants": [*grants, read("c")]}
+        large = await server.problem(413, "too_large", "POST", "/v1/tokens", headers=bearer(alice), json=many)
+        assert large["facts"]["limit"] == "token_grants_max"
+        await made(server, child["token"], grants=[read("a")])
+        for secret in (alice, child["token"]):
+            body = {"grants": [read("a")]}
+            full = await server.problem(429, "overloaded", "POST", "/v1/tokens", headers=bearer(secret), json=body)
+            assert full["facts"]["limit"] == "tokens_of_owner_max"
+        await made(server, bob, grants=grants)
+        await server.answer(204, "DELETE", f"/v1/tokens/{child['id']}", headers=bearer(alice))
+        await made(server, alice, grants=grants)
+
+
+async def test_no_file_of_the_database_holds_the_secret_of_a_token(tmp_path: Path) -> None:
+    async with served(store=store_of("sqlite", tmp_path), access=Access(token="only-for-this-test")) as server:
+        secrets = [await key_of(server, ALICE, label="found-by-its-label")]
+        secrets.append((await made(server, secrets[0], kind="link", grants=[read("a")], expires_in=DAY))["token"])
+        for _ in range(2):
+            assert files_with(tmp_path, "found-by-its-label")
+            for secret in secrets:
+                assert len(secret.partition("_")[2]) >= 43, "of 256 bits"
+                assert files_with(tmp_path, secret.partition("_")[2]) == []
+                digest = hashlib.sha256(secret.encode()).digest()
+                assert await server.services.store.token_by_hash(digest) is not None
+            await server.answer(200, "GET", "/v1/tokens", headers=bearer(secrets[0]))
 
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
