@@ -99,6 +99,33 @@ async def test_a_request_that_drips_is_given_up_though_it_is_never_silent_for_lo
         assert status.result() == 408
 
 
+async def test_a_head_that_does_not_end_ends_the_connection() -> None:
+    async with serving(replace(DEFAULT_LIMITS, handshake_seconds_max=0.3)) as port:
+        for part in (b"", b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(part)
+            assert await reader.read() == b""
+            writer.transport.abort()
+
+
+async def test_what_all_of_them_leave_unfinished_is_bounded_and_given_back() -> None:
+    size = 10_000
+    limits = replace(DEFAULT_LIMITS, body_uncounted_bytes=0, arriving_bytes_max=2 * size)
+    async with serving(limits) as port:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            asked = [await stack.enter_async_context(asking(port, length=100_000)) for _ in range(3)]
+            answers = [tasks.create_task(one.status()) for one in asked]
+            for one in asked:
+                await one.send(b" " * size)
+            done, others = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+            assert [answer.result() for answer in done] == [429], "whichever came last"
+            for other in others:
+                other.cancel()
+        async with asking(port, length=len(LIST)) as one:
+            await one.send(LIST)
+            assert await one.status() == 200
+
+
 async def test_a_request_that_comes_in_pieces_is_answered_and_one_that_grows_too_large_is_not() -> None:
     async with serving(DEFAULT_LIMITS) as port:
         async with asking(port, length=len(LIST)) as one:
