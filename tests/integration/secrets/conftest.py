@@ -7,7 +7,8 @@ from pathlib import Path
 __all__ = ["files_with"]
 
 
-def files_with(directory: Path, planted: str) -> list[str]:
-    """The files below a directory that hold a text, also in pages that are free."""
-    found = [path for path in directory.rglob("*") if path.is_file() and planted.encode() in path.read_bytes()]
+def files_with(directory: Path, planted: str | bytes) -> list[str]:
+    """The files below a directory that hold a text, or bytes, also in pages that are free."""
+    wanted = planted if isinstance(planted, bytes) else planted.encode()
+    found = [path for path in directory.rglob("*") if path.is_file() and wanted in path.read_bytes()]
     return sorted(path.name for path in found)

@@ -21,6 +21,7 @@ from unbroken.errors import ConfigurationError, CorruptError
 from unbroken.identity import Verb
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import Seq, StreamInfo, StreamState, decode_messages
+from unbroken.protocol.salts import SALT_BYTES
 from unbroken.requests import NewStream
 from unbroken.store.base import Durability, Fork, StreamFilter
 from unbroken.store.keys import MasterKeys, Wrapping, WrongKeyError, new_master_key
@@ -70,6 +71,8 @@ async def test_no_file_holds_what_streams_hold(tmp_path: Path) -> None:
         )
         closed = await parts.states.close(stream, StreamState.FAILED, f'{{"why":"{CANARY}"}}')
         assert files_with(tmp_path, CANARY) == []
+        assert len(closed.salts) >= SALT_BYTES
+        assert files_with(tmp_path, closed.salts) == []
         back_up(path, tmp_path / "copy.db", LIMITS, ring=Keyring(keys))
         assert CANARY in closed.reason
         assert await read(parts) == [f"{number} {CANARY}" * 30 for number in range(6)]
@@ -86,8 +89,9 @@ async def test_no_file_holds_what_streams_hold(tmp_path: Path) -> None:
 
 async def test_without_encryption_the_search_finds_it(tmp_path: Path) -> None:
     async with running_parts(store_at(tmp_path / "x.db", None), limits=LIMITS) as parts:
-        await fill(parts)
+        stream = await fill(parts)
         assert files_with(tmp_path, CANARY)
+        assert files_with(tmp_path, stream.salts)
 
 
 async def test_no_nonce_and_no_ciphertext_comes_twice(tmp_path: Path) -> None:

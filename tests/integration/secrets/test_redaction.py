@@ -45,7 +45,14 @@ async def test_no_face_lets_a_secret_through(tmp_path: Path) -> None:
         await client.append("a", {"three": SECRET})
         async with client.producer("a", id="p") as producer:
             await producer.append([f"four {SECRET}", f"five {SECRET}"])
-        await http.put("/v1/stream/d", headers={"content-type": "text/plain"}, content=f"six {SECRET}")
+        await http.put("/v1/stream/d", headers={"content-type": "text/plain"}, content=f"six {SECRET} ")
+        await http.post("/v1/stream/d", headers={"content-type": "text/plain"}, content=f"seven {SECRET}")
+        await http.put(
+            "/v1/stream/j", headers={"content-type": "application/json"}, content=f'[{{"eight": "{SECRET}"}}]'
+        )
+        await http.post("/v1/messages/m", json={"create": {"metadata": {"m": SECRET}}, "messages": [{"text": SECRET}]})
+        await client.create("w", metadata={"note": SECRET})
+        await http.post("/v1/close/m", json={"state": "failed", "reason": {"why": SECRET}})
         await client.put_session("s", metadata={"note": SECRET})
         await client.close("a", reason={"why": SECRET})
         read = await client.read("a")
@@ -54,8 +61,8 @@ async def test_no_face_lets_a_secret_through(tmp_path: Path) -> None:
             "two [hidden]",
         ]
         assert bytes(read.stream.reason) == b'{"why":"[hidden]"}'
-        assert (await http.get("/v1/stream/d")).text == "six [hidden]"
-        assert 'unbroken_redactions_total{rule="sk"} 9.0' in (await http.get("/metrics")).text
+        assert (await http.get("/v1/stream/d")).text == "six [hidden] seven [hidden]"
+        assert 'unbroken_redactions_total{rule="sk"} 15.0' in (await http.get("/metrics")).text
         assert files_with(tmp_path, SECRET) == []
         assert files_with(tmp_path, "six [hidden]") or files_with(tmp_path, "one [hidden]"), (
             "the search finds what is there"

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from unbroken.errors import CorruptError
 from unbroken.messages import Seq, StreamId, join_encoded
 from unbroken.store.base import Batch
-from unbroken.store.chunks import ZLIB, ChunkRow, chunk_key, decode_chunk, encode_chunk, key_seq, slice_batch
+from unbroken.store.chunks import (
+    ZLIB,
+    ChunkRow,
+    _checksum,
+    chunk_key,
+    decode_chunk,
+    encode_chunk,
+    key_seq,
+    slice_batch,
+)
 from unbroken.store.sealing import StreamKey
 
 STREAMS = st.integers(1, 2**31 - 1).map(StreamId)
@@ -75,6 +84,27 @@ def test_what_cannot_be_decrypted_is_named() -> None:
         with pytest.raises(CorruptError) as caught:
             decode_chunk(row, Keys(key))
         assert caught.value.detail == {"stream": 7, "seq": 2}
+    assert decode_chunk(row, Keys(StreamKey(bytes(32), 7, 3))).body == b"a,\nb"
+
+
+@pytest.mark.scenario("SEC-002")
+def test_what_is_encrypted_is_of_its_place_size_hash_and_leaves_alone_whoever_mends_its_checksum() -> None:
+    def row_at(last: int, body: bytes = b"a,\nb", chain_hash: bytes = HASH) -> ChunkRow:
+        batch = Batch(Seq(last - 1), Seq(last), body, chain_hash, marks=bytes(8))
+        return encode_chunk(StreamId(7), batch, key=StreamKey(bytes(32), 7, 3))
+
+    row, other = row_at(4), row_at(6, b"c,\nd", bytes(32))
+    moved = [row._replace(key=other.key), other._replace(key=row.key), row._replace(body=other.body)]
+    changed = [row._replace(n=1, marks=bytes(4)), row._replace(flags=row.flags | ZLIB), row._replace(hash=other.hash)]
+    changed += [row._replace(marks=None), row._replace(marks=bytes(7) + b"x"), row._replace(key=row.key + (1 << 32))]
+    for one in (*moved, *changed):
+        stream, last = StreamId(one.key >> 32), key_seq(one.key)
+        crc = _checksum(stream, last, (one.n, one.flags), one.hash, one.body, one.marks or b"")
+        assert crc is not None
+        mended = one._replace(crc=crc)
+        decode_chunk(mended, sealed=True)
+        with pytest.raises(CorruptError, match="decrypted"):
+            decode_chunk(mended, Keys(StreamKey(bytes(32), stream, 3)))
     assert decode_chunk(row, Keys(StreamKey(bytes(32), 7, 3))).body == b"a,\nb"
 
 
