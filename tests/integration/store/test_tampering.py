@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.secrets.conftest import files_with
 from tests.integration.store.opening import ENCRYPTED, KEY_LINE, behind, flipped, keyed
 from tests.support.parts import ALICE, ManualClock, running_parts, texts
 from unbroken.checkpoints.book import FILE_NAME, Book
@@ -346,6 +347,32 @@ def test_a_stream_under_another_name_and_one_that_is_not_there(place: Place, ver
         forger.db.run(f"DELETE FROM {table} WHERE {column} = ?", (forger.stream,))
     found = verify(place, checkpoints=True)
     assert found.rest == [{"checkpoints": "streams that are not there", "count": 1, "ok": True}]
+
+
+@pytest.mark.parametrize(
+    ("beginning", "bad"), [(False, (1, 5)), (True, (1, 1))], ids=["its messages", "its genesis too"]
+)
+def test_a_stream_with_the_chain_of_another_is_named(
+    place: Place, verify: Verify, beginning: bool, bad: tuple[int, int]
+) -> None:
+    taken, forger = Forger(place.database), Forger(place.database, "ended")
+    forger.keep(taken.batches())
+    salts = sealed_salts(taken.salts.encoded, forger.key)
+    forger.db.run("UPDATE stream SET salts = ? WHERE id = ?", (salts, forger.stream))
+    if beginning:
+        forger.db.run(
+            "UPDATE stream SET genesis = ?, base_hash = ? WHERE id = ?", (*[taken.genesis] * 2, forger.stream)
+        )
+    found = verify(place)
+    assert (found.code, found.bad("ended")[:2]) == (TAMPERED, bad)
+    assert found.streams["a"]["ok"]
+
+
+def test_the_key_that_signs_is_in_its_file_alone(place: Place) -> None:
+    signer = load_signer(place.directory / "key")
+    encoded = signer.secret_text().strip()[-40:]  # base64, of which a plus may be a part
+    assert files_with(place.directory, encoded) == ["key"]
+    assert files_with(place.directory, signer.seed) == []
 
 
 @pytest.mark.parametrize("source", ["a", "ended"])
