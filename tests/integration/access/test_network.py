@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,30 @@ async def test_what_a_proxy_says_about_the_scheme_counts_and_what_others_say_doe
         else:
             with pytest.raises(InvalidStatus) as refused:
                 await stack.enter_async_context(_as_app(server, headers, origin))
+            assert refused.value.response.status_code == 403
+
+
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.parametrize("speed", list(Speed))
+@pytest.mark.parametrize(("network", "status"), [("127.0.0.0/8", 200), ("10.0.0.0/8", 403)])
+async def test_over_an_open_network_only_proxies_come_in_on_any_face(
+    speed: Speed, network: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = Access(token=TOKEN, proxies=Proxies.parse([network]), allow_hosts=frozenset({"app.example"}), exposed=True)
+    headers = {"Host": "app.example", "Authorization": f"Bearer {TOKEN}", "X-Forwarded-For": "10.0.0.1"}
+    async with running_server(speed, access=access) as server, AsyncExitStack() as stack:
+        await server.services.streams.create(LOCAL, "a", NewStream())
+        client = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, headers=headers))
+        monkeypatch.setattr(IPv4Address, "is_loopback", False)  # as if we were another machine
+        for path in ("", "v1/streams", "v1/messages/a?live=sse", "v1/stream/a", "v1/tokens", "metrics"):
+            async with client.stream("GET", f"{server.url}/{path}") as answer:
+                assert answer.status_code == status, path
+        if status == 200:
+            peer = await stack.enter_async_context(_as_app(server, headers, "http://app.example"))
+            await peer.receive("hello")
+        else:
+            with pytest.raises(InvalidStatus) as refused:
+                await stack.enter_async_context(_as_app(server, headers, "http://app.example"))
             assert refused.value.response.status_code == 403
 
 
