@@ -102,8 +102,10 @@ MEANING: Final = {
     "erase_rewrite_bytes_max": "A database up to this size is written anew when something in it was erased, so that no page "
     "holds a copy of it; see [erasing](../howto/secrets.md#erasing) for a larger one.",
     "audit_text_characters_max": "One text in an entry of the audit log.",
-    "audit_kinds_max": "Different entries that strangers can cause, in one interval of the audit log; the rest share one.",
-    "audit_interval_seconds": "Time in which repetitions of such an entry are counted, before their number is told.",
+    "audit_kinds_max": "Different entries that strangers can cause, in one interval of the audit log and of the log; the "
+    "rest share one.",
+    "audit_interval_seconds": "Time in which repetitions of such an entry, and of a warning of the log about a connection, "
+    "are counted before their number is told.",
     "audit_sync_seconds": "How long a line of the audit file may wait to be brought to the disk.",
     "ticket_seconds": "How long a ticket for a browser's WebSocket can be used.",
     "tickets_max": "Tickets that wait to be used.",

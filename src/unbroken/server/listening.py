@@ -1,4 +1,4 @@
-"""Listening for connections, TLS included, with a bound on the handshake of TLS.
+"""Listening for connections, TLS included, with a bound on the handshake of TLS, and on what strangers have the log say.
 
 `unbroken serve` and `unbroken mcp --http` run this instead of uvicorn's own server, which leaves a peer that is silent before
 it has said anything to asyncio's minute. What comes behind the handshake is the matter of `patience`.
@@ -7,10 +7,13 @@ it has said anything to asyncio's minute. What comes behind the handshake is the
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
+
+from unbroken.observe.repetitions import Repetitions
 
 if TYPE_CHECKING:
     import socket
@@ -19,16 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundedServer"]
 
+LOG: Final = logging.getLogger("uvicorn.error")
+"""Where uvicorn says everything but what was asked for."""
+
 
 class BoundedServer(uvicorn.Server):
     """A uvicorn server that cuts off whoever has not ended its TLS handshake after `handshake_seconds_max`.
 
-    Over TLS, an address that cannot be listened on is an `OSError`.
+    Over TLS, an address that cannot be listened on is an `OSError`. What uvicorn would log of each connection (that it is not
+    HTTP) is logged once, and how often it was so after `audit_interval_seconds`.
     """
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
         super().__init__(config)
         self._handshake_seconds = limits.handshake_seconds_max
+        self._tell_seconds = limits.audit_interval_seconds
+        self._told_at = 0.0
+        self._repetitions = Repetitions(limits.audit_kinds_max)
 
     @property
     def url(self) -> str:
@@ -37,6 +47,8 @@ class BoundedServer(uvicorn.Server):
         return f"{'https' if self.config.is_ssl else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._told_at = asyncio.get_running_loop().time()
+        LOG.addFilter(self._repetitions)
         if not self.config.is_ssl:
             await super().startup(sockets)
             return
@@ -48,6 +60,20 @@ class BoundedServer(uvicorn.Server):
         for listening in sockets or []:
             await self._listen(sock=listening)
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= self._tell_seconds:
+            self._told_at = now
+            self._repetitions.tell()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().shutdown(sockets)
+        finally:
+            self._repetitions.tell()
+            LOG.removeFilter(self._repetitions)
 
     async def _listen(
         self, *, host: str | None = None, port: int | None = None, sock: socket.socket | None = None
