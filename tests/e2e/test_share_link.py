@@ -206,7 +206,8 @@ async def _refused_to_act(server: ServerProcess, secret: str) -> None:
 async def _watch_a_run(server: ServerProcess, operator: Client, guest: Viewer) -> None:
     """Of a run that asks something the question is shown, and nothing to answer, pause or stop it with."""
     async with httpx2.AsyncClient(base_url=f"{server.url}/v1/", headers={"Authorization": f"Bearer {TOKEN}"}) as http:
-        (await http.post("runs", json={"task": "invitation", "name": "asks", "arguments": {}})).raise_for_status()
+        run = {"task": "invitation", "name": "asks", "session": "plans", "arguments": {}}
+        (await http.post("runs", json=run)).raise_for_status()
     made = await operator.tokens.share("asks", expires_in=6000)
     await guest.page.goto(f"{server.url}/#/stream/asks?token={made.token}")
     card = guest.page.get_by_test_id("run-card")
@@ -215,6 +216,26 @@ async def _watch_a_run(server: ServerProcess, operator: Client, guest: Viewer) -
     await guest.screen.picture("share-run")
     for control in ("share", "cancel", "pause", "send"):
         assert await guest.page.get_by_test_id(control).count() == 0, control
+    await _starts_nothing(guest.page)
+
+
+async def _starts_nothing(page: Page) -> None:
+    """Of its session what can be read is shown, and nowhere on the page there is a way to start something."""
+    ways = page.locator("a[href*='#/new'], [data-testid=picker], [data-testid=start-form], [data-testid=nothing]")
+    await page.get_by_test_id("session-link").click()
+    await page.get_by_test_id("session").get_by_test_id("run-card").wait_for(timeout=PATIENCE_MILLISECONDS)
+    assert await ways.count() == 0
+    await page.goto(f"{page.url.partition('#')[0]}#/session/empty")
+    await page.locator("[data-testid=session][data-phase=shown]").wait_for(timeout=PATIENCE_MILLISECONDS)
+    assert await ways.count() == 0
+    await page.goto(f"{page.url.partition('#')[0]}#/new?type=task&name=survey")
+    await page.get_by_test_id("welcome").wait_for(timeout=PATIENCE_MILLISECONDS)
+    await page.keyboard.press("n")
+    await page.keyboard.press("?")
+    await expect(page.get_by_test_id("help")).not_to_contain_text("new run")
+    await page.keyboard.press("Escape")
+    assert await ways.count() == 0
+    assert page.url.endswith("#/new?type=task&name=survey")
 
 
 async def _with_less(server: ServerProcess, operator: Client, reader: Viewer) -> None:

@@ -149,7 +149,7 @@ export class App extends Component {
   }
 
   /** Whether the reader came by a share link, which does nothing but read. */
-  get #guest() {
+  get guest() {
     return isLink(this.#token);
   }
 
@@ -231,9 +231,9 @@ export class App extends Component {
           ${error ? html`<p class="banner warn" role="alert">${error} <button class="quiet" onClick=${() => this.setState({ error: "" })} aria-label="Dismiss">${icon("close")}</button></p>` : null}
         </div>
         ${locked
-          ? html`<main id="main" tabindex="-1"><${TokenForm} wrong=${access === "wrong"} link=${this.#guest} onToken=${(/** @type {string} */ token) => this.#enter(token)} /></main>`
+          ? html`<main id="main" tabindex="-1"><${TokenForm} wrong=${access === "wrong"} link=${this.guest} onToken=${(/** @type {string} */ token) => this.#enter(token)} /></main>`
           : html`<div class="columns">
-              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} session=${this.#session?.name ?? null} guest=${this.#guest} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
+              <${StreamList} streams=${this.#newest(streams)} more=${next !== null} open=${model?.name ?? null} session=${this.#session?.name ?? null} guest=${this.guest} filter=${filter} now=${now} onFilter=${(/** @type {string} */ text) => this.setState({ filter: text })} onMore=${() => this.#more()} onOpen=${() => this.closeDrawer()} />
               <div class="shade" onClick=${() => this.closeDrawer()}></div>
               <main id="main" tabindex="-1">${this.#main()}</main>
             </div>`}
@@ -246,7 +246,7 @@ export class App extends Component {
     const { dialog, now } = this.state;
     const onClose = () => this.open(null);
     if (dialog === null) return null;
-    if (dialog === "help") return html`<${Help} onClose=${onClose} />`;
+    if (dialog === "help") return html`<${Help} guest=${this.guest} onClose=${onClose} />`;
     if ("share" in dialog) return html`<${Share} client=${this.#client} view=${dialog.share} now=${now} onClose=${onClose} />`;
     return html`<${ConfirmCancel} stream=${dialog.cancel} onCancel=${() => void this.#cancel(dialog.cancel)} onClose=${onClose} />`;
   }
@@ -260,9 +260,9 @@ export class App extends Component {
 
   #main() {
     const { now } = this.state;
-    if (this.#session !== null) return html`<${SessionPanel} key=${this.#session.name} model=${this.#session} now=${now} actions=${this.#guest ? null : this.#actions} />`;
+    if (this.#session !== null) return html`<${SessionPanel} key=${this.#session.name} model=${this.#session} now=${now} actions=${this.guest ? null : this.#actions} />`;
     if (this.#new !== null) return html`<${NewRun} client=${this.#client} chosen=${this.#new} onStarted=${(/** @type {StreamView} */ view) => this.#started(view, Boolean(view.session))} />`;
-    return this.#model === null ? html`<${Welcome} guest=${this.#guest} />` : this.#panel(this.#model);
+    return this.#model === null ? html`<${Welcome} guest=${this.guest} />` : this.#panel(this.#model);
   }
 
   /** @param {StreamModel} model */
@@ -272,7 +272,7 @@ export class App extends Component {
       model=${model}
       view=${this.view}
       now=${this.state.now}
-      actions=${this.#guest ? null : this.#actions}
+      actions=${this.guest ? null : this.#actions}
       onView=${(/** @type {string} */ view) => this.show(view)}
       onCancel=${() => this.open({ cancel: model.name })}
       onShare=${(/** @type {StreamView} */ view) => this.open({ share: view })}
@@ -293,7 +293,7 @@ export class App extends Component {
     if (token !== null && token !== this.#token) return this.#enter(token);
     const { stream } = parseRoute(location.hash);
     const session = parseSession(location.hash);
-    this.#new = parseNew(location.hash);
+    this.#new = this.guest ? null : parseNew(location.hash);
     const title = stream ?? session ?? (this.#new === null ? null : "New run");
     document.title = title === null ? "Unbroken" : `${visible(title)} · Unbroken`;
     if (stream !== (this.#model?.name ?? null)) {

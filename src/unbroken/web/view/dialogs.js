@@ -7,6 +7,8 @@
 import { html } from "./html.js";
 import { Modal } from "./modal.js";
 
+/** The key that only those have who may start something. */
+const NEW = "n";
 const KEYS = [
   ["j k", "next, previous message, or card of a session"],
   ["[ ]", "previous, next resume rule"],
@@ -14,17 +16,18 @@ const KEYS = [
   ["t", "next view"],
   ["p", "pause the view; nothing is lost"],
   ["c", "copy the chosen message, or all that is loaded"],
-  ["n", "new run"],
+  [NEW, "new run"],
   ["/", "filter the streams"],
   ["Esc", "close, or leave the field"],
   ["?", "this help"],
 ];
 
-/** @param {{onClose: () => void}} props */
-export function Help({ onClose }) {
+/** @param {{guest: boolean, onClose: () => void}} props `guest`: whether the reader can do nothing but read */
+export function Help({ guest, onClose }) {
+  const keys = KEYS.filter(([key]) => !(guest && key === NEW));
   return html`<${Modal} label="Keys" testid="help" onClose=${onClose}>
     <h2>Keys</h2>
-    <dl class="keys">${KEYS.map(([keys, words]) => html`<div key=${keys}><dt>${String(keys).split(" ").filter(Boolean).map((key) => html`<kbd>${key}</kbd>`)}</dt><dd>${words}</dd></div>`)}</dl>
+    <dl class="keys">${keys.map(([names, words]) => html`<div key=${names}><dt>${String(names).split(" ").filter(Boolean).map((key) => html`<kbd>${key}</kbd>`)}</dt><dd>${words}</dd></div>`)}</dl>
     <div class="buttons"><button onClick=${onClose} autofocus>Close</button></div>
   <//>`;
 }

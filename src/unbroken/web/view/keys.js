@@ -29,7 +29,7 @@ function actionOf(key, app) {
     case "?":
       return () => app.open("help");
     case "n":
-      return () => (location.hash = formatNew());
+      return app.guest ? null : () => (location.hash = formatNew());
     case "j":
       return () => app.move(1);
     case "k":

@@ -17,18 +17,19 @@ import { RunCardView } from "./runcard.js";
 /** How many of the streams without a card are linked. */
 const OTHERS_MAX = 100;
 
-/** @param {{model: SessionModel, now: number, actions: RunActions | null}} props */
+/** @param {{model: SessionModel, now: number, actions: RunActions | null}} props `actions`: null for who came by a share link, and starts nothing either */
 export function SessionPanel({ model, now, actions }) {
   const { cards, others, error, phase, name } = model;
+  const guest = actions === null;
   return html`<section class="session" data-testid="session" data-phase=${phase}>
     <header class="stream-head">
       <div class="stream-title"><h1 title=${name}>${name}</h1><span class="sums" data-testid="sums">${sums(cards)}</span></div>
-      <div class="stream-tools"><a class="button" href=${formatNew({ session: name })} data-testid="new-in-session">${icon("plus")} New run</a></div>
+      ${guest ? null : html`<div class="stream-tools"><a class="button" href=${formatNew({ session: name })} data-testid="new-in-session">${icon("plus")} New run</a></div>`}
     </header>
     <div class="cards-place" tabindex="0" role="region" aria-label="Runs of the session">
       ${error ? html`<p class="hint" role="status">The session cannot be read at the moment: ${error}</p>` : null}
       ${phase === "loading" && !error ? html`<p class="hint">reading …</p>` : null}
-      ${phase === "shown" && cards.length === 0 && others.length === 0 ? html`<p class="hint">There is nothing in this session yet, or it is not yours. <a href=${formatNew({ session: name })}>Start a run in it.</a></p>` : null}
+      ${phase === "shown" && cards.length === 0 && others.length === 0 ? html`<p class="hint">There is nothing in this session yet, or it is not yours.${guest ? null : html` <a href=${formatNew({ session: name })}>Start a run in it.</a>`}</p>` : null}
       <div class="cards" data-testid="cards">
         ${cards.map((card) => html`<${RunCardView} key=${card.view.stream} card=${card} now=${now} actions=${actions} />`)}
       </div>
