@@ -71,7 +71,7 @@ HUGE: Final = {
 }
 """Large and deep: shown in bounded time or not at all, and nothing breaks."""
 
-IN_NAMES: Final = "<img src=x onerror=alert(1)>'\"{{7*7}}&lt;\u202etxt.exe\u2069 \u200f1 > 2"
+IN_NAMES: Final = "<img src=x onerror=alert(1)>'\"{{7*7}}&lt;\u202etxt.exe\u2069 \u200f1 > 2 pay\u200bpal"
 """What a name may hold, since it has no control characters."""
 
 TURNING: Final = "[\u061c\u200f\u202a-\u202e\u2066-\u2069]"

@@ -1,7 +1,7 @@
 /** What happened in this page, or stands in it, and should not. @param {string} turning the characters that turn the direction */
 (turning) => {
   const wrong = [];
-  const turns = new RegExp(turning);
+  const turns = new RegExp(`${turning}|pay\u200bpal`); // the latter is part of a name
   const own = "link[rel=stylesheet], link[rel=icon], link[rel=modulepreload]";
   const forbidden = [
     "iframe, frame, object, embed, base, style, img, video, audio, template, math, marquee, area, portal",

@@ -10,6 +10,7 @@ import { AnsiReader, plainText } from "../../src/unbroken/web/view/ansi.js";
 import { badgeOf } from "../../src/unbroken/web/view/badge.js";
 import { ago, bytes, duration, reasonWords } from "../../src/unbroken/web/view/format.js";
 import { recall, remember, Resume } from "../../src/unbroken/web/view/resume.js";
+import { distinct } from "../../src/unbroken/web/view/unseen.js";
 import { formatNew, formatRoute, formatSession, parseNew, parseRoute, parseSession, takeToken } from "../../src/unbroken/web/view/route.js";
 
 describe("terminal output", () => {
@@ -61,6 +62,35 @@ describe("terminal output", () => {
     reader.read(`\x1b]${"x".repeat(5000)}`);
     expect(reader.read("\x07after").map((segment) => segment.text).join("")).toContain("after");
   });
+});
+
+describe("a name", () => {
+  test.each([
+    ["pay\u200bpal", "pay⟦ZWSP⟧pal"],
+    ["pay\u2060pal \ufeffx", "pay⟦WJ⟧pal ⟦BOM⟧x"],
+    ["soft\u00adhyphen\u034f", "soft⟦SHY⟧hyphen⟦CGJ⟧"],
+    ["pay\u200dpal pay\u200cpal", "pay⟦ZWJ⟧pal pay⟦ZWNJ⟧pal"],
+    ["a\u3164\u115fb\u2028", "a⟦U+3164⟧⟦U+115F⟧b⟦U+2028⟧"],
+    ["tag\u{e0041}, a\ufe0f, 1\ufe0f", "tag⟦U+E0041⟧, a⟦U+FE0F⟧, 1⟦U+FE0F⟧"],
+    ["😀\ufe0f", "😀⟦U+FE0F⟧"],
+    ["invoice\u202efdp.exe \u200f1 \u05e9\u200f \u200e", "invoice⟦RLO⟧fdp.exe ⟦RLM⟧1 \u05e9⟦RLM⟧ ⟦LRM⟧"],
+    ["\u062f\u0627\u200c\u062f", "\u062f\u0627⟦ZWNJ⟧\u062f"],
+    ["\u0634\u200c\u06f1\u0634\u200cx", "\u0634⟦ZWNJ⟧\u06f1\u0634⟦ZWNJ⟧x"],
+    ["\u0915\u094d\u200c", "\u0915\u094d⟦ZWNJ⟧"],
+  ])("%j shows what is not seen in it: %j", (name, expected) => expect(distinct(name)).toBe(expected));
+  test.each([
+    "grüße/日本 \u0935\u094d\u0928",
+    "👩‍👩‍👧‍👦 🧑🏽‍🚀 🏳️‍🌈 ❤️ 1️⃣ 🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", // Persian: I want
+    "\u0915\u094d\u200d\u0937 \u0915\u094d\u200c\u0937", // two ways to write a Hindi cluster
+    "\u0dc1\u0dca\u200d\u0dbb\u0dd3", // Sinhala: Sri
+    "שלום/עולם",
+  ])("%j stays as it is", (name) => expect(distinct(name)).toBe(name));
+});
+
+test("text that is no name keeps what it is written with", () => {
+  const text = "pay\u200bpal \ufeff soft\u00adhyphen 👩‍👩 \u0e01\u200b\u0e02";
+  expect(plainText(text)).toBe(text);
 });
 
 describe("the resume rule", () => {

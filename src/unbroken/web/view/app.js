@@ -7,7 +7,6 @@
 import { connect, isTerminal, UnbrokenError } from "../client/unbroken.js";
 import { plainText } from "./ansi.js";
 import { badgeOf } from "./badge.js";
-import { visible } from "./direction.js";
 import { ConfirmCancel, Help, TokenForm } from "./dialogs.js";
 import { counted, stateWord, zoneChanged } from "./format.js";
 import { Component, html } from "./html.js";
@@ -23,6 +22,7 @@ import { SessionModel } from "./session.js";
 import { SessionPanel } from "./sessions.js";
 import { Share } from "./share.js";
 import { StreamPanel } from "./stream.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Status } from "../client/unbroken.js" */
 /** @import { StreamView } from "../client/types.js" */
@@ -295,7 +295,7 @@ export class App extends Component {
     const session = parseSession(location.hash);
     this.#new = this.guest ? null : parseNew(location.hash);
     const title = stream ?? session ?? (this.#new === null ? null : "New run");
-    document.title = title === null ? "Unbroken" : `${visible(title)} · Unbroken`;
+    document.title = title === null ? "Unbroken" : `${distinct(title)} · Unbroken`;
     if (stream !== (this.#model?.name ?? null)) {
       this.#model?.close();
       this.#model = stream === null ? null : new StreamModel(this.#client, stream, { changed: () => this.#changed(), storage: kept });
@@ -316,7 +316,7 @@ export class App extends Component {
 
   #changed() {
     const { view } = this.#model ?? { view: null };
-    if (this.#model?.phase === "ended" && view !== null) this.#say(`${view.stream} ${stateWord(view.state)}, ${counted(view.head, "message")}`);
+    if (this.#model?.phase === "ended" && view !== null) this.#say(`${distinct(view.stream)} ${stateWord(view.state)}, ${counted(view.head, "message")}`);
     if (this.#model?.error?.code === "unauthorized") this.#refused();
     this.setState({ now: Date.now() });
   }

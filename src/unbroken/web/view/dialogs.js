@@ -6,6 +6,7 @@
 
 import { html } from "./html.js";
 import { Modal } from "./modal.js";
+import { distinct } from "./unseen.js";
 
 /** The key that only those have who may start something. */
 const NEW = "n";
@@ -36,7 +37,7 @@ export function Help({ guest, onClose }) {
 export function ConfirmCancel({ stream, onCancel, onClose }) {
   return html`<${Modal} label="Cancel" testid="confirm-cancel" onClose=${onClose}>
     <h2>Cancel this stream?</h2>
-    <p><b>${stream}</b> stops for everyone who watches: its producer is asked to end, and where there is none the stream ends as cancelled. What was written stays. To stop watching only, just leave: that cancels nothing.</p>
+    <p><b>${distinct(stream)}</b> stops for everyone who watches: its producer is asked to end, and where there is none the stream ends as cancelled. What was written stays. To stop watching only, just leave: that cancels nothing.</p>
     <div class="buttons"><button onClick=${onClose} autofocus>Let it run</button><button class="danger solid" onClick=${onCancel} data-testid="confirm">Cancel it</button></div>
   <//>`;
 }

@@ -8,6 +8,7 @@ import { ago, number, stateWord } from "./format.js";
 import { html } from "./html.js";
 import { icon } from "./icons.js";
 import { formatNew, formatRoute, formatSession } from "./route.js";
+import { distinct } from "./unseen.js";
 
 /** @import { StreamView } from "../client/types.js" */
 
@@ -34,7 +35,7 @@ export function StreamList({ streams, more, open, session, guest, filter, now, o
   return html`
     <nav class="list" aria-label="Streams">
       ${guest ? null : html`<a class="button wide new-run" href=${formatNew(session === null ? {} : { session })} onClick=${onOpen} data-testid="new-run">${icon("plus")} New run</a>`}
-      ${sessions.length > 0 ? html`<h2>Sessions</h2><ul class="sessions">${sessions.map((name) => html`<li key=${name}><a href=${formatSession(name)} onClick=${onOpen} class=${name === session ? "open" : ""} aria-current=${name === session ? "page" : null} data-testid="session-row"><span>${icon("menu")}</span><span class="name">${name}</span></a></li>`)}</ul>` : null}
+      ${sessions.length > 0 ? html`<h2>Sessions</h2><ul class="sessions">${sessions.map((name) => html`<li key=${name}><a href=${formatSession(name)} onClick=${onOpen} class=${name === session ? "open" : ""} aria-current=${name === session ? "page" : null} data-testid="session-row"><span>${icon("menu")}</span><span class="name">${distinct(name)}</span></a></li>`)}</ul>` : null}
       <div class="list-head">
         <h2>Streams</h2>
         <span class="count" data-testid="count">${streams === null ? "" : number(shown.length)}</span>
@@ -56,8 +57,8 @@ function Row({ view, open, now, onOpen }) {
     <li>
       <a href=${formatRoute(view.stream)} onClick=${onOpen} class=${open ? "open" : ""} aria-current=${open ? "page" : null} data-testid="stream-link" data-stream=${view.stream}>
         <span class="state-${view.state}">${icon(view.state)}</span>
-        <span class="name">${view.stream}</span>
-        <span class="facts">${facts.join(" · ")}${view.session ? html` <span class="chip">${view.session}</span>` : null}</span>
+        <span class="name">${distinct(view.stream)}</span>
+        <span class="facts">${facts.join(" · ")}${view.session ? html` <span class="chip">${distinct(view.session)}</span>` : null}</span>
       </a>
     </li>`;
 }

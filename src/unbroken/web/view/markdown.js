@@ -7,6 +7,7 @@
 
 import { Lexer } from "../vendor/marked.esm.js";
 import { h } from "./html.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Token } from "../vendor/marked.esm.js" */
 
@@ -142,8 +143,8 @@ function nodeOf(token, depth) {
 function link(href, children, token) {
   const address = safeAddress(href);
   if (address === null) return token.raw;
-  const made = h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, children);
   const place = hiddenPlace(shownText(children), address);
+  const made = h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, withNothingUnseen(children));
   return place === null ? made : [made, h("span", { class: "link-place" }, ` (${place})`)];
 }
 
@@ -182,6 +183,14 @@ function shownText(node) {
   if (Array.isArray(node)) return node.map(shownText).join("");
   if (typeof node === "string") return node;
   return node ? shownText(node.props?.children) : "";
+}
+
+/** Nodes just made, their texts as those of names. @param {any} node @returns {any} */
+function withNothingUnseen(node) {
+  if (Array.isArray(node)) return node.map(withNothingUnseen);
+  if (typeof node === "string") return distinct(node);
+  if (node?.props) node.props.children = withNothingUnseen(node.props.children);
+  return node;
 }
 
 /** @param {Token} token @param {number} depth */

@@ -6,6 +6,7 @@
 
 import { plainText } from "./ansi.js";
 import { reasonWords } from "./format.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Message } from "../client/types.js" */
 
@@ -35,7 +36,7 @@ export function noteOf(message) {
     case "stderr":
       return line("stderr", body.text);
     case "file":
-      return line("file", body.name);
+      return line("file", distinct(cut(body.name)));
     case "retry":
       return line("tries again", reasonWords(body));
     case "input_required":

@@ -9,6 +9,7 @@ import { SchemaForm } from "./form.js";
 import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
 import { formatNew } from "./route.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Client } from "../client/unbroken.js" */
 /** @import { Runnable, Source, StreamView } from "../client/types.js" */
@@ -52,7 +53,7 @@ export class NewRun extends Component {
     if (sources === null) return html`<section class="new"><h1>New run</h1><p class="hint">reading what there is to run …</p></section>`;
     if (chosen.name === "") return this.#list(sources);
     const found = sources.flatMap((source) => source.runnables ?? []).find(({ type, name, server }) => type === chosen.type && name === chosen.name && (server ?? "") === chosen.server);
-    if (found === undefined) return html`<section class="new"><${Back} session=${chosen.session} /><h1>${chosen.name}</h1><p class="hint">This is not offered here, or not any more.</p></section>`;
+    if (found === undefined) return html`<section class="new"><${Back} session=${chosen.session} /><h1>${distinct(chosen.name)}</h1><p class="hint">This is not offered here, or not any more.</p></section>`;
     return html`<${StartForm} key=${JSON.stringify(chosen)} client=${client} runnable=${found} session=${chosen.session} onStarted=${onStarted} />`;
   }
 
@@ -65,7 +66,7 @@ export class NewRun extends Component {
     const count = groups.reduce((sum, { shown }) => sum + shown.length, 0);
     return html`<section class="new" data-testid="picker">
       <h1>New run</h1>
-      ${session ? html`<p class="hint">It becomes part of the session <b>${session}</b>.</p>` : null}
+      ${session ? html`<p class="hint">It becomes part of the session <b>${distinct(session)}</b>.</p>` : null}
       <input class="filter" type="search" placeholder="Search" aria-label="Search what there is to run" value=${filter} onInput=${(/** @type {any} */ event) => this.setState({ filter: event.target.value })} data-testid="picker-search" autocomplete="off" spellcheck=${false} />
       ${sources.length === 0 ? html`<p class="hint" data-testid="nothing">This server offers nothing to run. It is started with <code>--tasks MODULE</code>, with programs or with MCP servers to offer some.</p>` : null}
       ${sources.length > 0 && count === 0 && wanted !== "" ? html`<p class="hint">Nothing matches.</p>` : null}
@@ -86,7 +87,7 @@ export class NewRun extends Component {
 
 /** @param {{source: Source, shown: Runnable[], session: string}} props */
 function Group({ source, shown, session }) {
-  const title = source.server ? `Tools of ${source.server}` : (SOURCES[source.type] ?? source.type);
+  const title = source.server ? `Tools of ${distinct(source.server)}` : (SOURCES[source.type] ?? source.type);
   return html`<section class="group" aria-label=${title} data-testid="source" data-source=${source.server ?? source.type}>
     <h2>${title}</h2>
     ${source.error ? html`<p class="source-error" data-testid="source-error">${icon("interrupted")} <span>${source.error}</span></p>` : null}
@@ -94,7 +95,7 @@ function Group({ source, shown, session }) {
       ${shown.map(
         (one) => html`<li key=${one.name}>
           <a class="runnable" href=${formatNew({ type: one.type, name: one.name, server: one.server ?? "", session })} data-testid="runnable" data-name=${one.name}>
-            <span class="name">${one.title || one.name}</span>
+            <span class="name">${distinct(one.title || one.name)}</span>
             ${one.description ? html`<span class="facts">${one.description.slice(0, 300)}</span>` : null}
           </a>
         </li>`,
@@ -125,8 +126,8 @@ class StartForm extends Component {
     const schema = input_schema?.type === undefined ? { ...input_schema, type: "object" } : input_schema;
     return html`<section class="new" data-testid="start-form">
       <${Back} session=${this.props.session} />
-      <h1>${title || name}</h1>
-      <p class="hint">${[server ? `Tool of ${server}` : "", title && title !== name ? name : ""].filter(Boolean).join(" · ")}</p>
+      <h1>${distinct(title || name)}</h1>
+      <p class="hint">${distinct([server ? `Tool of ${server}` : "", title && title !== name ? name : ""].filter(Boolean).join(" · "))}</p>
       ${description ? html`<p class="description">${description.slice(0, 4000)}</p>` : null}
       <${SchemaForm} schema=${schema} label="Arguments" action="Start" onSend=${(/** @type {any} */ value) => this.#start(value)}>
         <div class="field">

@@ -11,6 +11,7 @@ import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
 import { argumentWords, failureWords } from "./notes.js";
 import { formatRoute } from "./route.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Progress, Question, RunCard } from "./card.js" */
 
@@ -71,11 +72,11 @@ export class RunCardView extends Component {
     this.#version = card.version;
     const { state, view } = card;
     const { run } = view;
-    const title = run?.server ? `${run.server} · ${run.name}` : (run?.name ?? view.stream);
+    const title = distinct(run?.server ? `${run.server} · ${run.name}` : (run?.name ?? view.stream));
     return html`<article class="card card-${state} ${alone ? "alone" : ""}" data-testid="run-card" data-stream=${view.stream} data-state=${state} aria-label=${`run ${title}`}>
       <header class="card-head">
-        <h2>${alone ? title : html`<a href=${formatRoute(view.stream)} title=${view.stream}>${title}</a>`}</h2>
-        ${alone ? this.#facts(card, now, true) : html`<span class="state state-${state}" data-testid="card-state">${icon(state)}<span>${RUN_WORDS[state]}${state === "cancelling" && view.cancel_requested_by ? ` by ${view.cancel_requested_by.slice(0, 100)}` : ""}</span></span>`}
+        <h2>${alone ? title : html`<a href=${formatRoute(view.stream)} title=${distinct(view.stream)}>${title}</a>`}</h2>
+        ${alone ? this.#facts(card, now, true) : html`<span class="state state-${state}" data-testid="card-state">${icon(state)}<span>${RUN_WORDS[state]}${state === "cancelling" && view.cancel_requested_by ? ` by ${distinct(view.cancel_requested_by.slice(0, 100))}` : ""}</span></span>`}
         ${alone ? this.#tools(card, actions, true) : null}
       </header>
       ${alone ? null : this.#facts(card, now, false)}
@@ -97,7 +98,7 @@ export class RunCardView extends Component {
       <span data-testid="elapsed">${elapsed(card.elapsed(now), card.ended)}</span>
       ${card.attempt > 1 ? html`<span data-testid="attempt">attempt ${card.attempt}</span>` : null}
       ${given ? html`<span class="given">${given}</span>` : null}
-      ${run?.retry_of ? html`<span>again after <a href=${formatRoute(run.retry_of)}>${run.retry_of}</a></span>` : null}
+      ${run?.retry_of ? html`<span>again after <a href=${formatRoute(run.retry_of)}>${distinct(run.retry_of)}</a></span>` : null}
     </p>`;
   }
 
@@ -115,7 +116,7 @@ export class RunCardView extends Component {
     if (card.files.length === 0) return null;
     return html`<ul class="card-files" aria-label="Files">
       ${card.files.map((file) => {
-        const words = html`<bdi>${file.name}</bdi> <span class="optional">${bytes(file.size)}</span>`;
+        const words = html`<bdi>${distinct(file.name)}</bdi> <span class="optional">${bytes(file.size)}</span>`;
         return html`<li key=${file.stream}>${actions === null ? words : html`<button class="quiet" onClick=${() => actions.download(file.stream, file.name)} data-testid="file">${icon("down")} ${words}</button>`}</li>`;
       })}
     </ul>`;
@@ -193,7 +194,7 @@ function Asked({ question, over, onAnswer }) {
   if (answer !== null) {
     return html`<div class="asked" data-testid="answered">
       <p class="asked-words">${message}</p>
-      <p><b class="asked-answer">${readable(answer.response).slice(0, OPEN_CHARACTERS)}</b>${answer.by ? html` <span class="optional">answered by ${answer.by.slice(0, 100)}</span>` : null}</p>
+      <p><b class="asked-answer">${readable(answer.response).slice(0, OPEN_CHARACTERS)}</b>${answer.by ? html` <span class="optional">answered by ${distinct(answer.by.slice(0, 100))}</span>` : null}</p>
     </div>`;
   }
   return html`<div class="asked ${over ? "" : "open"}" data-testid="question">

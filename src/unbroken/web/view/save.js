@@ -4,7 +4,7 @@
  * Called by app.js. The bytes are never shown: what is in them is anybody's.
  */
 
-import { visible } from "./direction.js";
+import { distinct } from "./unseen.js";
 
 const KEPT_MILLISECONDS = 60_000;
 
@@ -12,7 +12,7 @@ const KEPT_MILLISECONDS = 60_000;
 export function save(content, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type: "application/octet-stream" }));
-  link.download = visible(name); // a name that turns hides what kind of file it is
+  link.download = distinct(name); // a name that turns, or hides something, hides what kind of file it is
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MILLISECONDS);
 }

@@ -7,6 +7,7 @@
 
 import { formatCursor, isTerminal } from "../client/unbroken.js";
 import { RunCard, summaryUpTo } from "./card.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Client, Follow } from "../client/unbroken.js" */
 /** @import { Event, StreamView } from "../client/types.js" */
@@ -134,7 +135,7 @@ export class SessionModel {
         const asked = held.card.waiting.length;
         for (const message of messages) held.card.take(message);
         held.seq = first + messages.length - 1;
-        if (held.card.waiting.length > asked) this.host.said(`${held.card.view.run?.name ?? stream} waits for an answer`);
+        if (held.card.waiting.length > asked) this.host.said(`${distinct(held.card.view.run?.name ?? stream)} waits for an answer`);
         this.#changed();
       },
       onEvent: (event) => this.#event(held, event),
@@ -147,7 +148,7 @@ export class SessionModel {
     if (event.event === "subscribed" || event.event === "state" || event.event === "ended") card.update(event.view);
     if (event.event === "epoch_changed") held.seq = 0;
     if (event.event === "ended" || event.event === "failed") held.follow = null;
-    if (event.event === "ended") this.host.said(`${card.view.run?.name ?? card.view.stream} ${card.view.state.replace("_", " ")}`);
+    if (event.event === "ended") this.host.said(`${distinct(card.view.run?.name ?? card.view.stream)} ${card.view.state.replace("_", " ")}`);
     else if (event.event === "failed") this.#held.delete(card.view.stream);
     this.#changed();
   }

@@ -9,6 +9,7 @@ import { html } from "./html.js";
 import { icon } from "./icons.js";
 import { formatNew, formatRoute } from "./route.js";
 import { RunCardView } from "./runcard.js";
+import { distinct } from "./unseen.js";
 
 /** @import { RunActions } from "./runcard.js" */
 /** @import { RunCard } from "./card.js" */
@@ -23,7 +24,7 @@ export function SessionPanel({ model, now, actions }) {
   const guest = actions === null;
   return html`<section class="session" data-testid="session" data-phase=${phase}>
     <header class="stream-head">
-      <div class="stream-title"><h1 title=${name}>${name}</h1><span class="sums" data-testid="sums">${sums(cards)}</span></div>
+      <div class="stream-title"><h1 title=${distinct(name)}>${distinct(name)}</h1><span class="sums" data-testid="sums">${sums(cards)}</span></div>
       ${guest ? null : html`<div class="stream-tools"><a class="button" href=${formatNew({ session: name })} data-testid="new-in-session">${icon("plus")} New run</a></div>`}
     </header>
     <div class="cards-place" tabindex="0" role="region" aria-label="Runs of the session">
@@ -36,7 +37,7 @@ export function SessionPanel({ model, now, actions }) {
       ${others.length > 0
         ? html`<h2 class="others-title">Also in this session</h2>
             <ul class="others">
-              ${others.slice(0, OTHERS_MAX).map((view) => html`<li key=${view.stream}><a href=${formatRoute(view.stream)}>${view.stream}</a> <span class="optional">${stateWord(view.state)} · ${ago(view.updated, now)}</span></li>`)}
+              ${others.slice(0, OTHERS_MAX).map((view) => html`<li key=${view.stream}><a href=${formatRoute(view.stream)}>${distinct(view.stream)}</a> <span class="optional">${stateWord(view.state)} · ${ago(view.updated, now)}</span></li>`)}
             </ul>
             ${others.length > OTHERS_MAX || model.more ? html`<p class="hint">and older ones; the list of streams finds them</p>` : null}`
         : null}

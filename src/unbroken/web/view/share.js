@@ -9,6 +9,7 @@ import { Component, html } from "./html.js";
 import { icon } from "./icons.js";
 import { DAY, LASTS, Links } from "./links.js";
 import { Modal } from "./modal.js";
+import { distinct } from "./unseen.js";
 
 /** @import { Client } from "../client/unbroken.js" */
 /** @import { StreamView } from "../client/types.js" */
@@ -53,7 +54,7 @@ export class Share extends Component {
     const { made, said, error } = this.#links;
     return html`<${Modal} label="Share" testid="share-dialog" onClose=${onClose}>
       <h2>Share this stream</h2>
-      <p>With a link, anybody can read <b class="share-name">${view.stream}</b> as it is written, without an account. They can neither stop it nor write to it, and see nothing else.</p>
+      <p>With a link, anybody can read <b class="share-name">${distinct(view.stream)}</b> as it is written, without an account. They can neither stop it nor write to it, and see nothing else.</p>
       ${this.#form()}
       <p class="wrong" role="alert" data-testid="share-error">${error}</p>
       ${made === null ? null : this.#made(made)}
@@ -139,7 +140,7 @@ export class Share extends Component {
 function Row({ link, now, ending, onRevoke }) {
   const { label, created, expires, wider } = link;
   const over = expires !== null && expires <= now;
-  const name = label === "" ? `made ${moment(created)}` : label;
+  const name = label === "" ? `made ${moment(created)}` : distinct(label);
   const facts = [over ? "its time is over" : until(expires), label === "" ? "" : `made ${moment(created)}`, wider ? "opens more than this stream" : ""];
   return html`<li data-testid="share-item">
     <span class="share-facts"><span>${name}</span><span class="optional">${facts.filter(Boolean).join(" · ")}</span></span>

@@ -11,6 +11,7 @@ import { Log } from "./log.js";
 import { hasEnded } from "./model.js";
 import { formatSession, VIEWS } from "./route.js";
 import { RUN_WORDS, RunCardView } from "./runcard.js";
+import { distinct } from "./unseen.js";
 
 /** @import { StreamView } from "../client/types.js" */
 /** @import { StreamModel } from "./model.js" */
@@ -58,7 +59,7 @@ class Surface extends Component {
  * @param {(log: Log | null) => void} props.ready
  */
 export function StreamPanel({ model, view, now, actions, onView, onCancel, onShare, onCopy, onFollow, ready }) {
-  if (model.phase === "missing") return html`<${Notice} title="There is no such stream" words=${`“${model.name}” does not exist, or it is not yours. Should it begin, it is shown here.`} />`;
+  if (model.phase === "missing") return html`<${Notice} title="There is no such stream" words=${`“${distinct(model.name)}” does not exist, or it is not yours. Should it begin, it is shown here.`} />`;
   if (model.phase === "failed") return html`<${Notice} title="This stream cannot be shown" words=${model.error?.message ?? ""} />`;
   const stream = model.view;
   const guest = actions === null;
@@ -66,7 +67,7 @@ export function StreamPanel({ model, view, now, actions, onView, onCancel, onSha
     <section class="stream" data-testid="stream" data-phase=${model.phase}>
       <header class="stream-head">
         <div class="stream-title">
-          <h1 title=${model.name}>${model.name}</h1>
+          <h1 title=${distinct(model.name)}>${distinct(model.name)}</h1>
           ${stream === null ? null : html`<${State} state=${model.card?.state ?? stream.state} words=${model.card === null ? stateWord(stream.state) : RUN_WORDS[model.card.state]} />`}
           ${guest ? html`<span class="chip read-only" title="You came by a link that shows this stream and does nothing else" data-testid="guest">read only</span>` : null}
           ${stream === null || guest ? null : html`<button class="quiet share" onClick=${() => onShare(stream)} title="A link for somebody to watch" aria-label="Share" data-testid="share">${icon("share")}<span>Share</span></button>`}
@@ -76,7 +77,7 @@ export function StreamPanel({ model, view, now, actions, onView, onCancel, onSha
             ${VIEWS.map((name) => html`<button key=${name} class=${name === view ? "chosen" : ""} aria-pressed=${name === view} onClick=${() => onView(name)} data-testid=${`view-${name}`}>${name}</button>`)}
           </div>
           <button class="quiet" onClick=${onCopy} title="Copy (c)" aria-label="Copy">${icon("copy")}</button>
-          ${stream === null || guest || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} title=${stream.cancel_requested_by ? `asked for by ${stream.cancel_requested_by}` : null} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
+          ${stream === null || guest || hasEnded(stream) ? null : html`<button class="danger" onClick=${onCancel} disabled=${Boolean(stream.cancel_requested)} title=${stream.cancel_requested_by ? `asked for by ${distinct(stream.cancel_requested_by)}` : null} data-testid="cancel">${stream.cancel_requested ? "Cancel requested" : "Cancel"}</button>`}
         </div>
       </header>
       ${model.card === null ? null : html`<div class="card-place" role="region" aria-label="The run"><${RunCardView} card=${model.card} now=${now} actions=${actions} alone=${true} /></div>`}
@@ -119,7 +120,7 @@ function Figures({ model }) {
     <span>${bytes(stream.bytes)}</span>
     <span>${stream.kind}</span>
     <span>epoch ${stream.epoch}</span>
-    ${stream.session ? html`<span class="grow">session <a href=${formatSession(stream.session)} data-testid="session-link">${stream.session}</a></span>` : null}`;
+    ${stream.session ? html`<span class="grow">session <a href=${formatSession(stream.session)} data-testid="session-link">${distinct(stream.session)}</a></span>` : null}`;
 }
 
 /** @param {{title: string, words: string}} props */
