@@ -130,6 +130,13 @@ describe("what pretends to lead elsewhere", () => {
     ["[Log in at bank.example, please](https://evil.example/)", "Log in at bank.example, please (evil.example)"],
     ["[evil.example or bank.example](https://evil.example/)", "evil.example or bank.example (evil.example)"],
     ["[https:// bank.example](https://evil.example/)", "https:// bank.example (evil.example)"],
+    ["[https://bank.](https://evil.example/)[example](https://evil.example/)", "https://bank. (evil.example)example (evil.example)"],
+    ["[bank](https://evil.example/)[.example](https://other.example/)", "bank (evil.example).example (other.example)"],
+    ["**[bank](https://evil.example/)**.\u200b[`example`/login](https://evil.example/)", "bank (evil.example).\u200bexample/login (evil.example)"],
+    ["# [Log in at bank.](https://evil.example/)[example now](https://evil.example/)", "Log in at bank. (evil.example)example now (evil.example)"],
+    ["|[bank.](https://evil.example/)[example](https://evil.example/)|\n|-|", "bank. (evil.example)example (evil.example)"],
+    ["- <https://bank>.[example](https://evil.example/)", "https://bank (bank).example (evil.example)"],
+    ["[a@](mailto:a@evil.example)[bank.example](mailto:a@evil.example)", "a@ (a@evil.example)bank.example (a@evil.example)"],
     ["[**ba\u200bnk**](https://evil.example/)", "ba⟦ZWSP⟧nk"],
     ["[https://bank.example](https://bank.example@evil.example/)", "https://bank.example (evil.example)"],
     ["<https://bank.example@evil.example/>", "https://bank.example@evil.example/ (evil.example)"],
@@ -146,8 +153,23 @@ describe("what pretends to lead elsewhere", () => {
     ["[the docs, e.g. at example.com](https://example.com/)", "the docs, e.g. at example.com"],
     ["[Note: what is **new**](https://example.com/)", "Note: what is new"],
     ["[`https://example.com/`](https://example.com/)", "https://example.com/"],
+    ["[example.](https://example.com/)[com](https://example.com/x)", "example.com"],
+    ["[bank](https://a.example/) [.example](https://b.example/)", "bank .example"],
+    ["[bank](https://a.example/), [the other](https://b.example/). [example](https://a.example/)", "bank, the other. example"],
+    ["[1](https://a.example/)[2](https://b.example/)[Reuters](https://b.example/)", "12Reuters"],
     ["[**a@example.com**](mailto:a@example.com)", "a@example.com"],
   ])("%s needs no word more", (source, expected) => expect(textOf(nodesOf(tokensOf(source)))).toBe(expected));
+});
+
+test("a link is judged by a bounded text, however many stand beside each other", () => {
+  for (const source of ["[abcdefghijklmnop.b](https://evil.example/)", "[abcdefghijklmnop.b\u00a0d.ef](https://evil.example/)"]) {
+    const tokens = tokensOf(source.repeat(1000));
+    nodesOf(tokens);
+    const found = tokens[0]?.tokens?.filter(({ type }) => type === "link").map(({ joined }) => (joined ?? []).join("").length) ?? [];
+    expect(found.length).toBeGreaterThan(500); // a piece may end in a link
+    expect(Math.max(...found)).toBeLessThanOrEqual(1024);
+    expect(found.filter((length) => length > 0).length).toBeGreaterThan(500);
+  }
 });
 
 /** Each takes marked by itself many seconds, and each picture of a text that grows reads it again. */

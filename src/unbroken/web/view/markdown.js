@@ -7,6 +7,7 @@
 
 import { Lexer } from "../vendor/marked.esm.js";
 import { h } from "./html.js";
+import { hiddenPlace, joinNeighbours } from "./places.js";
 import { distinct } from "./unseen.js";
 
 /** @import { Token } from "../vendor/marked.esm.js" */
@@ -18,14 +19,6 @@ const PIECE_MARKS = 64;
 const PIECE_CHARACTERS = 4096;
 /** Quotes and lists inside each other, written in one line, which take it as long. */
 const TOO_NESTED = /^(?:[ \t]*(?:>|[-+*][ \t]|\d{1,9}[.)][ \t])){65}/m;
-/** A scheme, `www.`, something with `@`, or a name with a dot in it and nothing in front. */
-const LIKE_ADDRESS = /^(?:[a-z][a-z0-9+.-]*:|www\.|[^\s@]+@[^\s@]+$|[^\s/?#]+\.[^\s/?#.]{2,}(?:[/?#:]|$))/iu;
-/** The same for a word among others, where `1.2` and `e.g.` are no addresses. */
-const LIKE_ADDRESS_AMONG_WORDS = /^(?:[a-z][a-z0-9+.-]*:\/\/|mailto:|www\.|[^\s@]+@[^\s@]+\.[^\s@]+$|[^\s/?#]+\.\p{L}{2,}(?:[^\p{L}\p{N}_.-]|$))/iu;
-/** What takes no room, and what a reader takes for a dot in a name. */
-const UNSEEN = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/gu;
-const DOTS = /[\u3002\uff61]/g;
-const AROUND_WORD = /^[^\p{L}\p{N}]+|[.,;!?'")\]}>\u2026\u00bb\u201c\u201d\u2019]+$/gu;
 const ENTITIES = /** @type {Record<string, string>} */ ({ "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'" });
 
 /** Reads what stands in a line or paragraph piece by piece; what would go over a cut stays as it was written. */
@@ -100,14 +93,15 @@ export function safeAddress(href) {
 /** @param {Token} token @param {number} depth @returns {any} */
 function nodeOf(token, depth) {
   const inner = () => (token.tokens === undefined ? decoded(token.text ?? "") : nodesOf(token.tokens, depth + 1));
+  const whole = () => (token.tokens === undefined ? inner() : nodesOf(withJoined(token.tokens), depth + 1));
   switch (token.type) {
     case "space":
     case "def":
       return null;
     case "heading":
-      return h(`h${Math.min(Math.max(Number(token.depth) || 1, 1), 6)}`, null, inner());
+      return h(`h${Math.min(Math.max(Number(token.depth) || 1, 1), 6)}`, null, whole());
     case "paragraph":
-      return h("p", null, inner());
+      return h("p", null, whole());
     case "blockquote":
       return h("blockquote", null, inner());
     case "code":
@@ -119,7 +113,7 @@ function nodeOf(token, depth) {
     case "table":
       return table(token, depth);
     case "text":
-      return inner();
+      return whole();
     case "escape":
       return decoded(token.text ?? "");
     case "strong":
@@ -143,39 +137,23 @@ function nodeOf(token, depth) {
 function link(href, children, token) {
   const address = safeAddress(href);
   if (address === null) return token.raw;
-  const place = hiddenPlace(shownText(children), address);
+  const texts = [shownText(children), ...(token.joined ?? [])];
+  const place = texts.map((text) => hiddenPlace(text, address)).find((found) => found !== null) ?? null;
   const made = h("a", { href: address, rel: "noopener noreferrer nofollow", target: "_blank", title: address }, withNothingUnseen(children));
   return place === null ? made : [made, h("span", { class: "link-place" }, ` (${place})`)];
 }
 
-/**
- * Where a link really leads, when a word of its text looks like an address and the reader may take it for another one: it names
- * another host, or names one in front of an `@`, or the host is written with letters that look like others.
- *
- * @param {string} text as it is shown
- * @param {string} address
- * @returns {string | null}
- */
-function hiddenPlace(text, address) {
-  const words = text.normalize("NFKC").replace(UNSEEN, "").replace(DOTS, ".").split(/\s+/).map((word) => word.replace(AROUND_WORD, "")).filter(Boolean);
-  const like = words.length > 1 ? LIKE_ADDRESS_AMONG_WORDS : LIKE_ADDRESS;
-  const addresses = words.filter((word) => like.test(word));
-  if (addresses.length === 0) return null;
-  const url = new URL(address);
-  const place = url.protocol === "mailto:" ? url.pathname : url.host;
-  return place.includes("xn--") || !addresses.every((word) => names(word, url)) ? place : null;
+/** Tokens of one paragraph, heading or cell, in which links know their neighbours. @param {Token[]} tokens */
+function withJoined(tokens) {
+  joinNeighbours(tokens, ({ type, href }) => (type === "link" || type === "image") && safeAddress(href) !== null, wordsOf);
+  return tokens;
 }
 
-/** Whether that names where `url` leads, and nothing else. @param {string} word @param {URL} url */
-function names(word, { host, pathname, protocol, username, password }) {
-  if (protocol === "mailto:") return word.replace(/^mailto:/i, "") === pathname;
-  if (username !== "" || password !== "") return false;
-  try {
-    const named = new URL(word.includes("://") ? word : `https://${word}`);
-    return named.host === host && named.username === "" && named.password === "";
-  } catch {
-    return false;
-  }
+/** The text that a reader sees of an inline token. @param {Token} token @returns {string} */
+function wordsOf(token) {
+  if (token.type === "br") return "\n";
+  if (token.type === "html") return token.raw;
+  return token.tokens === undefined ? decoded(token.text ?? token.raw ?? "") : token.tokens.map(wordsOf).join("");
 }
 
 /** The text that a reader sees of nodes. @param {any} node @returns {string} */
@@ -206,7 +184,7 @@ function list(token, depth) {
 /** @param {Token} token @param {number} depth */
 function table(token, depth) {
   /** @param {string} name @param {Token} cell @param {number} column */
-  const cellOf = (name, cell, column) => h(name, { class: `align-${token.align?.[column] ?? "none"}` }, nodesOf(cell.tokens, depth + 1));
+  const cellOf = (name, cell, column) => h(name, { class: `align-${token.align?.[column] ?? "none"}` }, nodesOf(withJoined(cell.tokens ?? []), depth + 1));
   const head = h("tr", null, token.header.map((/** @type {Token} */ cell, /** @type {number} */ column) => cellOf("th", cell, column)));
   const rows = token.rows.map((/** @type {Token[]} */ row) => h("tr", null, row.map((cell, column) => cellOf("td", cell, column))));
   return h("div", { class: "table" }, h("table", null, h("thead", null, head), h("tbody", null, rows)));
