@@ -104,6 +104,24 @@ describe("ordinary Markdown", () => {
     expect(link.props).toMatchObject({ href: "https://example.com/", target: "_blank", rel: "noopener noreferrer nofollow" });
   });
   test("entities are read once", () => expect(textOf(nodesOf(tokensOf("a < b && `c < d` &amp;lt;")))).toBe("a < b && c < d &lt;"));
+  test.each(["- [ ] one\n- [x] two", "- [ ] one\n\n- [x] two"])("the boxes of %j stand in front of their text", (source) => {
+    const nodes = nodesOf(tokensOf(source));
+    /** @type {boolean[]} */
+    const checked = [];
+    walk(nodes, ({ type, props }) => type === "input" && checked.push(props.checked));
+    expect([textOf(nodes), ...checked]).toEqual(["onetwo", false, true]);
+    walk(nodes, ({ type, props }) => {
+      const [first, ...rest] = [props.children].flat(9);
+      if (type === "p" || (type === "li" && first?.type !== "p")) expect([first.type, rest.length]).toEqual(["input", 1]);
+    });
+  });
+  test("a page of HTML is shown line by line, as it was written", () => {
+    const source = "<div>\n  <p>x</p>\n</div>\n\nx <b>y</b>";
+    /** @type {string[]} */
+    const written = [];
+    walk(nodesOf(tokensOf(source)), ({ props }) => props.class === "as-written" && written.push(props.children));
+    expect(written).toEqual(["<div>\n  <p>x</p>\n</div>"]);
+  });
   test("the usual blocks become their elements", () => {
     /** @type {string[]} */
     const seen = [];

@@ -128,7 +128,11 @@ function nodeOf(token, depth) {
       return link(token.href, inner(), token);
     case "image":
       return link(token.href, ["[image: ", decoded(token.text ?? ""), "]"], token);
-    default: // html among them
+    case "checkbox":
+      return h("input", { type: "checkbox", checked: Boolean(token.checked), disabled: true });
+    case "html":
+      return token.block ? h("p", { class: "as-written" }, token.raw.trimEnd()) : token.raw;
+    default:
       return token.raw ?? "";
   }
 }
@@ -174,9 +178,7 @@ function withNothingUnseen(node) {
 /** @param {Token} token @param {number} depth */
 function list(token, depth) {
   const items = (token.items ?? []).map((/** @type {Token} */ item) => {
-    const box = item.task ? h("input", { type: "checkbox", checked: Boolean(item.checked), disabled: true }) : null;
-    const rest = (item.tokens ?? []).filter((/** @type {Token} */ inner) => inner.type !== "checkbox");
-    return h("li", null, box, nodesOf(rest, depth + 1));
+    return h("li", item.task ? { class: "task" } : null, nodesOf(item.tokens, depth + 1));
   });
   return token.ordered ? h("ol", { start: Number(token.start) || 1 }, items) : h("ul", null, items);
 }
