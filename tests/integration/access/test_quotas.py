@@ -372,9 +372,10 @@ async def test_however_many_chains_are_recomputed_others_come_between(
 ) -> None:
     limits = replace(DEFAULT_LIMITS, read_messages_max=100, compact_chunks_min=1_000)
     async with running_parts(store_of(kind, tmp_path, limits), limits=limits) as parts:
-        stream = await parts.stream()
+        streams = [(await parts.streams.create(owner, "a", NewStream())).stream for owner in (PARTS_ALICE, BOB)]
         for number in range(40):
-            await parts.streams.append_durably(stream, texts(*[str(number)] * 25))
+            for stream in streams:
+                await parts.streams.append_durably(stream, texts(*[str(number)] * 25))
         reading: list[int] = []
         most, original = 0, parts.store.read
 
@@ -388,9 +389,9 @@ async def test_however_many_chains_are_recomputed_others_come_between(
                 reading.pop()
 
         monkeypatch.setattr(parts.store, "read", read)
-        stream = await parts.streams.get(PARTS_ALICE, "a", may=Verb.READ)
+        streams = [await parts.streams.get(owner, "a", may=Verb.READ) for owner in (PARTS_ALICE, BOB)]
         async with asyncio.timeout(CEILING_SECONDS), asyncio.TaskGroup() as tasks:
-            verifying = [tasks.create_task(parts.streams.verify(stream)) for _ in range(30)]
+            verifying = [tasks.create_task(parts.streams.verify(stream)) for stream in streams * 15]
             await parts.streams.get(PARTS_ALICE, "a", may=Verb.READ)
             assert not any(task.done() for task in verifying), "who asks for little waits for none of them"
         assert {task.result().bad for task in verifying} == {None}
