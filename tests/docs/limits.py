@@ -155,7 +155,7 @@ MEANING: Final = {
     "supervised_runs_max": "Runs that one process executes at once; beyond it they wait.",
     "supervised_runs_of_owner_max": "Of these, runs of one owner; owners take turns.",
     "active_runs_max": "Runs that wait or are executed, in all; beyond it a start is refused.",
-    "active_runs_of_owner_max": "Of these, runs of one owner other than the operator's own `local`; 0 is no bound.",
+    "active_runs_of_owner_max": "Of these, runs of one owner, or by keys that the operator has handed on; 0 is no bound.",
     "run_spec_bytes_max": "The arguments of a run.",
     "run_poll_seconds": "How often a process looks for runs that others started, cancelled or left.",
     "run_takeover_seconds": "How long a run without a lease is left to those who could continue it.",

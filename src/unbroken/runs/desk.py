@@ -26,6 +26,7 @@ from unbroken.errors import (
 )
 from unbroken.identity import Principal, Verb
 from unbroken.messages import NewMessage, StreamId, StreamInfo, check_name
+from unbroken.quotas import is_charged
 from unbroken.requests import AppendOptions, NewStream
 from unbroken.runs.answers import check_answer
 from unbroken.runs.catalog import Catalog
@@ -38,8 +39,6 @@ from unbroken.streams import Streams
 __all__ = ["RunDesk"]
 
 _RETRY: Final = re.compile(r"(?P<base>.*)\.(?P<number>[1-9][0-9]{0,5})", re.DOTALL)
-OPERATOR: Final = ("local", "local")
-"""Whose runs are bounded by the number of all runs alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +101,16 @@ class RunDesk:
         return created
 
     async def _check_room(self, principal: Principal) -> None:
-        """`OverloadedError` when too many runs are active, `QuotaError` when too many of them are the principal's."""
+        """`OverloadedError` when too many runs are active, `QuotaError` when too many of them are its owner's.
+
+        The operator itself is not bounded by its own, and what it has handed on is.
+        """
         limits, owner = self._streams.limits, (principal.tenant, principal.subject)
         active = await self._streams.store.active_runs(StreamId(0), limit=limits.active_runs_max)
         if len(active) >= limits.active_runs_max:
             raise OverloadedError("too many runs are active", limit="active_runs_max", retry_after_seconds=5)
         most = limits.active_runs_of_owner_max
-        if most and owner != OPERATOR and sum((info.tenant, info.owner) == owner for info in active) >= most:
+        if most and is_charged(principal) and sum((info.tenant, info.owner) == owner for info in active) >= most:
             text = f"more than the {most} active runs of one owner"
             error = QuotaError(text, limit="active_runs_of_owner_max", retry_after_seconds=5)
             self._streams.quotas.on_exceeded(error, principal)

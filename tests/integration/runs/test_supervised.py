@@ -439,6 +439,23 @@ async def test_one_owner_cannot_take_the_places_of_all_runs() -> None:
         await start(server, "stuck", "b")
 
 
+async def test_a_key_that_the_operator_has_handed_on_starts_runs_within_bounds_and_the_operator_without() -> None:
+    limits = replace(LIMITS, active_runs_max=6, active_runs_of_owner_max=2)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        grants = (Grant("w/", frozenset({Verb.START}), prefix=True),)
+        key = (await server.services.tokens.make(Principal(), NewToken(grants=grants))).secret
+        headers = {"authorization": f"Bearer {key}"}
+        for number in range(2):
+            body = {"task": "stuck", "name": f"w/{number}"}
+            await server.answer(201, "POST", "/v1/runs", json=body, headers=headers)
+        body = {"task": "stuck", "name": "w/2"}
+        refused = await server.problem(429, "quota_exceeded", "POST", "/v1/runs", json=body, headers=headers)
+        assert refused["facts"]["limit"] == "active_runs_of_owner_max"
+        await server.answer(200, "POST", "/v1/runs", json={**body, "name": "w/0"}, headers=headers)
+        for name in ("w/2", "a"):
+            await start(server, "stuck", name)
+
+
 async def test_a_deleted_run_stops(server: Served) -> None:
     await start(server, "asleep")
     pid = (await until(server, "json"))["json"]["pid"]
