@@ -20,7 +20,7 @@ from tests.support.idp import signer
 from tests.support.speeds import Running, Speed, running_server
 from unbroken.auth.access import Access
 from unbroken.auth.stored import NewToken
-from unbroken.identity import Principal, Verb
+from unbroken.identity import Grant, Principal, Verb
 from unbroken.messages import NewMessage
 from unbroken.requests import NewStream
 
@@ -218,6 +218,38 @@ async def test_a_live_connection_goes_on_with_a_newer_token(speed: Speed) -> Non
         assert (await peer.receive("messages"))["messages"][0]["text"] == "still here"
         await made.log_out(made.token(seconds=600, jti="newer"))
         assert await peer.closed() == 4401
+
+
+@pytest.mark.scenario("SEC-002")
+@pytest.mark.parametrize("speed", list(Speed))
+async def test_what_a_newer_token_does_not_cover_is_over(speed: Speed) -> None:
+    async with house(speed) as made, made.peer(made.token()) as peer:
+        tokens = made.server.services.tokens
+        some = (Grant("a", frozenset({Verb.READ})), Grant("c", frozenset({Verb.APPEND})))
+        narrow = (await tokens.make(ALICE, NewToken(grants=some))).secret
+        for number, name in enumerate("abc"):
+            await peer.send(type="create", id=number, stream=name)
+            await peer.receive("result")
+            await peer.send(type="append", id=10 + number, stream=name, messages=[{"text": "before"}])
+            await peer.receive("acks")
+            await peer.send(type="subscribe", id=20 + number, stream=name, after="now")
+            await peer.receive("subscribed")
+        await peer.send(type="auth", id=30, token=narrow)
+        told = [await peer.receive("authorized", "error") for _ in range(3)]
+        assert [(frame.get("stream"), frame.get("code")) for frame in told] == [
+            *[(name, "not_found") for name in "bc"],
+            (None, None),
+        ]
+        for number, (name, code) in enumerate({"a": "forbidden", "b": "not_found", "c": None}.items(), 40):
+            await peer.send(type="append", id=number, stream=name, messages=[{"text": "after"}])
+            assert (await peer.receive("acks", "error")).get("code") == code, name
+        other = (await tokens.make(replace(ALICE, tenant="other"), NewToken())).secret
+        await peer.send(type="auth", id=50, token=other)
+        assert (await peer.receive("authorized", "error"))["code"] == "unauthorized"
+        await made.server.services.streams.append_durably(
+            await made.server.services.streams.get(ALICE, "a", may=Verb.APPEND), [NewMessage(text="of another")]
+        )
+        assert (await peer.receive("messages"))["messages"][0]["text"] == "of another", "what is covered goes on"
 
 
 @pytest.mark.parametrize(
