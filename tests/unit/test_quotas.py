@@ -125,6 +125,21 @@ def test_requests_come_again_with_time() -> None:
     world.quotas.request(ALICE)
 
 
+def test_requests_and_frames_of_all_owners_of_a_tenant_are_counted_together() -> None:
+    world = World(replace(LIMITS, owner_requests_per_second_max=0, tenant_requests_per_second_max=3))
+    world.quotas.request(ALICE)
+    world.quotas.handshake(BOB)
+    assert world.quotas.at_once(replace(BOB, subject="carol"))
+    for ask in (world.quotas.request, world.quotas.handshake):
+        with pytest.raises(QuotaError) as error:
+            ask(ALICE)
+        assert limit_of(error) == "tenant_requests_per_second_max"
+    assert not world.quotas.at_once(BOB)
+    world.quotas.request(EVE)
+    world.now += 1
+    world.quotas.request(ALICE)
+
+
 def test_appends_are_bounded_in_messages_and_bytes_and_a_refused_one_costs_nothing() -> None:
     world = World()
     world.append(ALICE, messages=10)
@@ -299,9 +314,9 @@ async def test_pace_waits_for_a_short_time_and_refuses_a_long_one() -> None:
 
 async def test_an_account_is_forgotten_when_nothing_is_taken_and_nothing_owed() -> None:
     world = World()
-    world.append(ALICE, messages=200)  # 19 seconds of debt
+    world.append(ALICE, messages=600)  # 59 seconds of debt
     for _ in range(2):
-        world.now += 6
+        world.now += 20  # more than lies between two looks
         await world.quotas.refresh()
     with pytest.raises(QuotaError):
         world.append(ALICE)
