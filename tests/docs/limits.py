@@ -65,8 +65,8 @@ MEANING: Final = {
     "http_idle_seconds": "How long an HTTP connection without a request is kept; longer than proxies keep theirs.",
     "head_bytes_max": "The head of one HTTP request.",
     "pipelined_requests_max": "Requests of one HTTP connection that wait for their turn; with more it ends after these.",
-    "silent_connections_max": "HTTP connections between requests, or before the first (at most half of the open files that "
-    "the process may have); with one more, the one that has been silent for longest is cut off.",
+    "silent_connections_max": "Connections without a request under way, in a handshake of TLS or at their end too (at most "
+    "half of the open files that the process may have); with one more, the one that has been silent for longest is cut off.",
     "body_bytes_max": "The body of an HTTP request.",
     "body_bytes_per_second_min": "How fast a body has to come on the whole, once `silence_seconds_max` is over.",
     "body_uncounted_bytes": "A body that is no larger is not counted while it arrives.",

@@ -122,6 +122,13 @@ class Delivery:
         cycle = _cycle(self._scope, self._receive)
         return cycle is not None and (_protocol(cycle) is None or tells(cycle.transport))
 
+    def answered(self) -> None:
+        """All of the response was sent but its formal end, which waits for the rest of the request."""
+        cycle = _cycle(self._scope, self._receive)
+        falls_silent = None if cycle is None else getattr(_owner(cycle), "falls_silent", None)
+        if falls_silent is not None:
+            falls_silent()
+
     def watch(self) -> None:
         """Something large is about to be sent, or was."""
         if not self._found:
@@ -162,8 +169,13 @@ def _cycle(scope: Scope, receive: Receive) -> _Cycle | None:
 
 def _protocol(cycle: _Cycle) -> _Connections | None:
     """The protocol of an application's own server, which looks after no answers; None for ours, which does."""
-    owner = getattr(cycle.on_response, "__self__", None)
+    owner = _owner(cycle)
     return None if owner is None or getattr(owner, "looks_after_answers", False) else cast("_Connections", owner)
+
+
+def _owner(cycle: _Cycle) -> object:
+    """The protocol behind a request that is not answered yet."""
+    return getattr(cycle.on_response, "__self__", None)
 
 
 def _is_gone(protocol: _Connections) -> bool:

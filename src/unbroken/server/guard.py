@@ -96,9 +96,10 @@ class Inbound:
         return message
 
 
-def lingering(response: ASGIApp, inbound: Inbound, stopping: asyncio.Event) -> ASGIApp:
+def lingering(response: ASGIApp, inbound: Inbound, stopping: asyncio.Event, answered: Callable[[], None]) -> ASGIApp:
     """`response`, sent whole at once, and ended when the rest of the request's body was discarded or the server stops.
 
+    `answered` is called in between.
     Who sends a body may read nothing before all of it is sent, and a socket that is closed with bytes unread takes the
     response away from its peer.
     """
@@ -108,6 +109,7 @@ def lingering(response: ASGIApp, inbound: Inbound, stopping: asyncio.Event) -> A
             await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
         await response(scope, receive, unended)
+        answered()
         await unless(stopping.wait, inbound.discard())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from asyncio.sslproto import SSLProtocol
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 
@@ -17,8 +19,10 @@ from unbroken.observe.repetitions import Repetitions
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from unbroken.limits import Limits
+    from unbroken.server.patience import Silent, _BoundedHttp
 
 __all__ = ["BoundedServer"]
 
@@ -79,16 +83,36 @@ class BoundedServer(uvicorn.Server):
         self, *, host: str | None = None, port: int | None = None, sock: socket.socket | None = None
     ) -> None:
         config = self.config
-        protocol = partial(
-            config.http_protocol_class,  # type: ignore[call-arg]
-            config=config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        listen = partial(asyncio.get_running_loop().create_server, protocol, ssl=config.ssl, backlog=config.backlog)
+        loop = asyncio.get_running_loop()
+        kind = cast("type[_BoundedHttp]", config.http_protocol_class)
+        layer = _counted(_layer(loop), kind.silent)
         seconds = self._handshake_seconds
-        if sock is not None:
-            made = await listen(sock=sock, ssl_handshake_timeout=seconds)
-        else:
-            made = await listen(host=host, port=port, ssl_handshake_timeout=seconds)
-        self.servers.append(made)
+
+        def accepted() -> asyncio.BaseProtocol:
+            http = kind(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+            http.handshake = tls = layer(loop, http, config.ssl, None, server_side=True, ssl_handshake_timeout=seconds)
+            return tls
+
+        listen = partial(loop.create_server, accepted, backlog=config.backlog)
+        self.servers.append(await (listen(sock=sock) if sock is not None else listen(host=host, port=port)))
+
+
+def _layer(loop: asyncio.AbstractEventLoop) -> type[SSLProtocol]:
+    """What such an event loop itself puts between a transport and who speaks TLS over it."""
+    modules = [sys.modules[kind.__module__] for kind in type(loop).__mro__]
+    return next((module.SSLProtocol for module in modules if hasattr(module, "SSLProtocol")), SSLProtocol)
+
+
+def _counted(layer: type[SSLProtocol], silent: Silent) -> Callable[..., asyncio.BaseProtocol]:
+    """As `layer`, but silent from its first moment on, until who has the connection after the handshake says otherwise."""
+
+    class Counted(layer):  # type: ignore[misc,valid-type]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            silent.add(self, transport)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            silent.discard(self)
+            super().connection_lost(exc)
+
+    return Counted

@@ -60,7 +60,7 @@ class ProblemMiddleware:
         except UnbrokenError as error:
             answer = self._report(error, scope)
             if error.http_status == TOO_LARGE and not inbound.complete:
-                answer = guard.lingering(answer, inbound, self._services.stopping)
+                answer = guard.lingering(answer, inbound, self._services.stopping, delivery.answered)
             await self._answer(answer, scope, receive, reply)
         except HTTPException as error:
             await self._answer(_of_starlette(error, scope), scope, receive, reply)

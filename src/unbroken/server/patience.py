@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from unbroken.limits import Limits
 
-__all__ = ["bounded_http"]
+__all__ = ["Silent", "bounded_http"]
 
 AROUND_BYTES_MAX: Final = 8
 """For each byte of a body: one that comes alone takes five more, its chunk's size and line ends."""
@@ -37,8 +37,9 @@ def bounded_http(limits: Limits) -> type[_BoundedHttp]:
     does not wait for an answer. What is still to come of a body when the answer was given has `discard_seconds_max`. What is
     around the parts of a body (RFC 9112, 7.1: sizes, extensions, trailers) is bounded as a head is, and by the body's size.
     A peer that does not take its answers for `silence_seconds_max` is cut off. Of the connections on which no request is
-    under way the one that has been silent for longest is cut off when there are more than `silent_connections_max`, or half
-    of the files that the process may open: strangers keep nobody out who speaks.
+    under way (in the handshake of TLS, before a head is whole, with an answer given whatever is still to come of the body,
+    or until it is closed) the one that has been silent for longest is cut off when there are more than
+    `silent_connections_max`, or half of the files that the process may open: strangers keep nobody out who speaks.
     """
     most = min(limits.silent_connections_max, open_files_max() // 2)
 
@@ -48,10 +49,27 @@ def bounded_http(limits: Limits) -> type[_BoundedHttp]:
         waiting_max = limits.pipelined_requests_max
         rest_seconds_max = limits.discard_seconds_max
         silence_seconds_max = limits.silence_seconds_max
-        silent_max = most
-        silent: ClassVar[dict[_BoundedHttp, None]] = {}
+        silent: ClassVar[Silent] = Silent(most)
 
     return BoundedHttp
+
+
+class Silent:
+    """The connections of one server on which no request is under way, up to `most`, in the order of their falling silent."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._transports: dict[object, asyncio.Transport] = {}
+
+    def add(self, connection: object, transport: asyncio.Transport) -> None:
+        """It is silent from now on, if it was not already; the one that has been for longest may be cut off because of it."""
+        self._transports[connection] = transport
+        if len(self._transports) > self.most:
+            self._transports.pop(next(iter(self._transports))).abort()
+
+    def discard(self, connection: object) -> None:
+        """It asks for something, or is gone. Idempotent."""
+        self._transports.pop(connection, None)
 
 
 class _BoundedHttp(HttpProtocol):
@@ -60,9 +78,9 @@ class _BoundedHttp(HttpProtocol):
     waiting_max: int
     rest_seconds_max: float
     silence_seconds_max: float
-    silent_max: int
-    silent: ClassVar[dict[_BoundedHttp, None]]
-    """The connections on which no request is under way, in the order in which they fell silent."""
+    silent: ClassVar[Silent]
+    handshake: object = None
+    """What is silent in our place while the handshake of TLS is under way."""
     looks_after_answers = True
     """For `direct`, which does it where the server does not."""
     _undelivered: Undelivered
@@ -83,7 +101,9 @@ class _BoundedHttp(HttpProtocol):
         super().connection_made(transport)
         self._undelivered = Undelivered(transport, self.silence_seconds_max)
         self._wait_for_head()
-        self._falls_silent()
+        self.silent.discard(self.handshake)
+        self.handshake = None
+        self.falls_silent()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_whole()
@@ -132,6 +152,7 @@ class _BoundedHttp(HttpProtocol):
     def send_400_response(self, msg: str) -> None:
         if not self._ending:
             super().send_400_response(msg)
+            self.falls_silent()  # over TLS it is not closed before its peer has said so too
 
     def on_headers_complete(self) -> None:
         self._head_is_whole()
@@ -151,17 +172,15 @@ class _BoundedHttp(HttpProtocol):
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
-            self._falls_silent()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._undelivered.watch()
-        if not self.cycle.response_complete or self.transport.is_closing():
+        if not self.cycle.response_complete:
             return
-        if self._between:
-            self._falls_silent()
-        else:
+        self.falls_silent()
+        if not self._between and not self.transport.is_closing():
             self._rest = self.loop.call_later(self.rest_seconds_max, self.transport.abort)
 
     def pause_writing(self) -> None:
@@ -184,16 +203,13 @@ class _BoundedHttp(HttpProtocol):
         self._head_bytes = 0
         self._patience = self.loop.call_later(self.seconds_max, self.transport.abort)
 
-    def _falls_silent(self) -> None:
-        self.silent[self] = None
-        if len(self.silent) > self.silent_max:
-            longest = next(iter(self.silent))
-            del self.silent[longest]
-            longest.transport.abort()
+    def falls_silent(self) -> None:
+        """Whatever was asked for is answered."""
+        self.silent.add(self, self.transport)
 
     def _head_is_whole(self) -> None:
         self._between = False
-        self.silent.pop(self, None)
+        self.silent.discard(self)
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None

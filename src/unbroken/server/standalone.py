@@ -1,7 +1,7 @@
 """The WebSocket face without ASGI: `unbroken serve` gives this class to uvicorn as its WebSocket protocol.
 
-The handshake of `/v1/ws` is answered here, so that an idle connection costs a few kilobytes and no task. Any other path is
-handed to uvicorn's own protocol, and so to the application.
+The handshake of `/v1/ws` is answered here, so that an idle connection costs a few kilobytes and no task. There is no
+WebSocket at any other path.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from unbroken.auth.forwarded import Seen
 from unbroken.auth.handshake import Admission, admit
-from unbroken.errors import ProviderUnavailableError, UnbrokenError
+from unbroken.errors import NotFoundError, ProviderUnavailableError, UnbrokenError
 from unbroken.identity import Principal
 from unbroken.server.frames import Frames
 from unbroken.server.headers import SECURITY
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from unbroken.server.patience import Silent
     from unbroken.server.services import Services
 
 __all__ = ["PATH", "standalone_protocol"]
@@ -59,7 +59,7 @@ class _Handshake(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._services = services
-        self._delegate = partial(WebSocketsSansIOProtocol, config, server_state, app_state, _loop)
+        self._silent: Silent | None = getattr(config.http_protocol_class, "silent", None)
         self._connections = cast("set[object]", server_state.connections)
         self._conn = ServerProtocol(max_size=services.limits.frame_bytes_max)
         self._received = b""
@@ -76,6 +76,8 @@ class _Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        if self._silent is not None:
+            self._silent.discard(self)
         if self._successor is not None:
             self._successor.connection_lost(exc)  # the peer went before the successor was set
 
@@ -107,20 +109,9 @@ class _Handshake(asyncio.Protocol):
         events = conn.events_received()
         if events and isinstance(events[0], Request):
             request = events[0]
-            if request.path.partition("?")[0] == PATH:
-                self._answer(request)
-            else:
-                self._hand_over()
+            self._answer(request)
         elif conn.handshake_exc is not None or conn.parser_exc is not None:
-            self._transport.close()
-
-    def _hand_over(self) -> None:
-        """Not ours: begin again with uvicorn's protocol."""
-        self._connections.discard(self)
-        protocol = self._delegate()
-        protocol.connection_made(self._transport)
-        self._become(protocol)
-        protocol.data_received(self._received)
+            self._close()
 
     def _become(self, protocol: asyncio.Protocol) -> None:
         """Leave the transport to `protocol`, from the next step on: uvicorn sets us as its protocol after this one."""
@@ -135,6 +126,8 @@ class _Handshake(asyncio.Protocol):
             self._finish(response, None)
             return
         try:
+            if request.path.partition("?")[0] != PATH:
+                raise NotFoundError("there is no WebSocket at this path")
             admission = self._admit(request)
             response.headers["Sec-WebSocket-Protocol"] = admission.subprotocol
             if admission.principal is not None:
@@ -183,7 +176,7 @@ class _Handshake(asyncio.Protocol):
         self._transport.write(b"".join(conn.data_to_send()))
         self._connections.discard(self)
         if principal is None:
-            self._transport.close()
+            self._close()
             return
         # What the handshake held is three quarters of an idle connection's memory: a fresh protocol goes on without it.
         bytes_max = self._services.limits.frame_bytes_max
@@ -192,6 +185,12 @@ class _Handshake(asyncio.Protocol):
         early = self._received.partition(b"\r\n\r\n")[2]
         if early:
             socket.data_received(early)
+
+    def _close(self) -> None:
+        """Over TLS it is not closed before the peer has said so too: until then it is a silent connection."""
+        self._transport.close()
+        if self._silent is not None:
+            self._silent.add(self, self._transport)
 
     def _admit(self, request: Request) -> Admission:
         services = self._services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -184,6 +185,93 @@ async def test_who_waits_for_an_answer_or_has_a_websocket_is_not_silent() -> Non
             streams[1].transport.abort()
 
 
+PATIENT = replace(DEFAULT_LIMITS, silent_connections_max=2, handshake_seconds_max=3_600.0, discard_seconds_max=3_600.0)
+
+
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param(GET + b"Content-Length: 1\r\n\r\n", b"200", id="a body of which nothing comes"),
+        pytest.param(
+            b"POST /v1/messages/a HTTP/1.1\r\nHost: HOST\r\nContent-Length: 99999999\r\n\r\n", b"413", id="a large one"
+        ),
+    ],
+)
+async def test_who_was_answered_and_owes_the_rest_of_a_body_is_silent(head: bytes, status: bytes) -> None:
+    async with running_server(Speed.STANDALONE, limits=PATIENT) as running, asyncio.timeout(CEILING_SECONDS):
+        head = head.replace(b"HOST", b"127.0.0.1:%d" % running.port)
+        all_of_them = []
+        for _ in range(3):
+            streams = await connected(running.port, head)
+            assert (await streams[0].readline()).startswith(b"HTTP/1.1 %b " % status)
+            all_of_them.append(streams)
+        await cut_off(all_of_them[0])
+        await left((await answered(await connected(running.port)))[1])
+        for streams in all_of_them[1:]:
+            streams[1].transport.abort()
+
+
+@pytest.mark.scenario("SEC-003")
+async def test_handshakes_of_tls_that_do_not_end_count_as_silent_connections(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "server.pem")
+    async with (
+        running_server(Speed.STANDALONE, limits=PATIENT, certificate=certificate) as running,
+        asyncio.timeout(CEILING_SECONDS),
+    ):
+        half = [await connected(running.port, part) for part in (b"", b"\x16\x03\x01", b"")]
+        assert await cut_off(half[0]) == b""
+        encrypted = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting(certificate))
+        assert await cut_off(half[1]) == b""
+        for _ in range(2):
+            await answered(encrypted)
+        for streams in (*half[2:], encrypted):
+            streams[1].transport.abort()
+
+
+WEBSOCKET = (
+    b"GET PATH HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+)
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(GET + b"Connection: close\r\n\r\n", b"200", id="asked for"),
+        pytest.param(GET + b"Host: b\r\n\r\n", b"400", id="no request"),
+        pytest.param(WEBSOCKET.replace(b"PATH", b"/v1/ws") + b"\r\n", b"400", id="no handshake"),
+        pytest.param(WEBSOCKET.replace(b"PATH", b"/v1/ws") + KEY + b"\r\n", b"403", id="a refused handshake"),
+        pytest.param(WEBSOCKET.replace(b"PATH", b"/other") + KEY + b"\r\n", b"404", id="no such handshake"),
+    ],
+)
+async def test_who_does_not_let_a_connection_of_tls_end_is_silent(tmp_path: Path, sent: bytes, status: bytes) -> None:
+    certificate = make_certificate(tmp_path / "server.pem")
+
+    def stubborn(port: int) -> socket.socket:
+        """Asks, is answered, and says no goodbye."""
+        encrypted = trusting(certificate).wrap_socket(
+            socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1"
+        )
+        encrypted.sendall(sent)
+        assert encrypted.recv(65_536).startswith(b"HTTP/1.1 %b " % status)
+        while encrypted.recv(65_536):
+            pass
+        return socket.socket(fileno=encrypted.detach())
+
+    async with (
+        running_server(Speed.STANDALONE, limits=PATIENT, certificate=certificate) as running,
+        asyncio.timeout(CEILING_SECONDS),
+    ):
+        peers = [await asyncio.to_thread(stubborn, running.port) for _ in range(3)]
+        peers[0].setblocking(False)
+        with suppress(ConnectionResetError):
+            assert await asyncio.get_running_loop().sock_recv(peers[0], 1) == b""
+        for peer in peers:
+            peer.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="not run: there is no such bound")
 def test_silent_connections_take_at_most_half_of_the_files_that_may_be_open() -> None:
     import resource  # noqa: PLC0415 - not there on Windows
@@ -191,6 +279,6 @@ def test_silent_connections_take_at_most_half_of_the_files_that_may_be_open() ->
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, before[1]))
     try:
-        assert bounded_http(DEFAULT_LIMITS).silent_max == 500
+        assert bounded_http(DEFAULT_LIMITS).silent.most == 500
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
