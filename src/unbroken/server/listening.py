@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 import uvicorn
 
 from unbroken.observe.repetitions import Repetitions
+from unbroken.server.encrypted import Measured
 
 if TYPE_CHECKING:
     import socket
@@ -87,10 +88,12 @@ class BoundedServer(uvicorn.Server):
         kind = cast("type[_BoundedHttp]", config.http_protocol_class)
         layer = _counted(_layer(loop), kind.silent)
         seconds = self._handshake_seconds
+        assert config.ssl is not None, "without TLS uvicorn listens itself"
+        context = Measured(config.ssl)
 
         def accepted() -> asyncio.BaseProtocol:
             http = kind(config=config, server_state=self.server_state, app_state=self.lifespan.state)
-            http.handshake = tls = layer(loop, http, config.ssl, None, server_side=True, ssl_handshake_timeout=seconds)
+            http.handshake = tls = layer(loop, http, context, None, server_side=True, ssl_handshake_timeout=seconds)
             return tls
 
         listen = partial(loop.create_server, accepted, backlog=config.backlog)
