@@ -18,6 +18,10 @@ UNFINISHED = "src/unbroken/server/unfinished.py"
 BODIES = "src/unbroken/server/bodies.py"
 APPENDS = "src/unbroken/server/appends.py"
 TRANSPORT = "src/unbroken/server/transport.py"
+ENCRYPTED = "src/unbroken/server/encrypted.py"
+LISTENING = "src/unbroken/server/listening.py"
+REPETITIONS = "src/unbroken/observe/repetitions.py"
+ENTITLED = "src/unbroken/quotas.py"
 FRAMES = "src/unbroken/server/frames.py"
 TICKETS = "src/unbroken/auth/tickets.py"
 WRITER = "src/unbroken/store/sqlite/writer.py"
@@ -287,4 +291,40 @@ HOSTILE_MUTATIONS: Final = (
     Mutation("a text need have no mask", FRAMES, "elif not 0 <= length", "elif not -128 <= length", FRAME_TESTS),
     Mutation("part of a text is the whole", FRAMES, " or end > size", "", FRAME_TESTS),
     Mutation("every text goes through the library's parser", FRAMES, "data[start] == WHOLE_TEXT", "False", FRAME_TESTS),
+    # --- strangers, before they have said who they are, and after a restart ---
+    Mutation(
+        "who has no room left finds some after a restart",
+        ENTITLED,
+        "            return\n        await self._looked(principal)\n",
+        "            return\n",
+        (f"{QUOTAS}::test_the_first_append_after_a_restart_finds_no_room_where_there_is_none",),
+    ),
+    Mutation(
+        "new keys of TLS cost nothing",
+        ENCRYPTED,
+        "            if budget.left(self._now()) < 0:",
+        "            if False:",
+        ("tests/integration/http/test_barren_records.py",),
+    ),
+    Mutation(
+        "half handshakes of TLS are no connections",
+        LISTENING,
+        "            silent.add(self, transport)\n",
+        "",
+        ("tests/integration/http/test_slow_heads.py",),
+    ),
+    Mutation(
+        "each connection of nonsense has a line of the log",
+        REPETITIONS,
+        "        return count is None",
+        "        return True",
+        ("tests/integration/http/test_log_floods.py",),
+    ),
+    Mutation(
+        "a path may hide where it goes",
+        "src/unbroken/server/malformed.py",
+        'if b"%" in _route(target):',
+        "if False:",
+        ("tests/integration/http/test_ambiguous.py",),
+    ),
 )
