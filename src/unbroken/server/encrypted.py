@@ -69,6 +69,8 @@ class _Connection:
 
     def read(self, size: int, buffer: bytearray | None = None) -> bytes | int:
         """The data of the next record."""
+        if not self._received.pending:
+            self._receive()  # at once: an error, to be told that there is nothing, costs more than all else
         while True:
             try:
                 found: bytes | int = self._inner.read(size) if buffer is None else self._inner.read(size, buffer)
