@@ -155,6 +155,30 @@ async def test_a_chunk_that_was_moved_or_changed_is_never_served(tmp_path: Path)
             await read(parts, "b")
 
 
+async def test_a_text_that_was_moved_to_another_place_is_never_served(tmp_path: Path) -> None:
+    keys = MasterKeys.parse(new_master_key())
+    path = tmp_path / "x.db"
+    async with running_parts(store_at(path, keys), limits=LIMITS) as parts:
+        for name in "abc":
+            await parts.stream(name, NewStream(metadata=f'{{"of":"{name}"}}'))
+            await parts.streams.put_session(ALICE, name, metadata=f'{{"of":"{name}"}}')
+    with closing(connect(path)) as raw:
+        for table in ("stream", "session"):
+            of_another = f"(SELECT metadata FROM {table} WHERE name = 'a')"
+            raw.execute(f"UPDATE {table} SET metadata = {of_another} WHERE name = 'b'")
+        raw.execute("UPDATE stream SET reason = metadata WHERE name = 'c'")
+    async with running_parts(store_at(path, keys), limits=LIMITS) as parts:
+        assert (await parts.streams.get(ALICE, "a", may=Verb.READ)).metadata == '{"of":"a"}'
+        for name in ("b", "c"):
+            with pytest.raises(CorruptError):
+                await parts.streams.get(ALICE, name, may=Verb.READ)
+        for name in ("a", "c"):
+            session = await parts.streams.get_session(ALICE, name, may=Verb.READ)
+            assert session.metadata == f'{{"of":"{name}"}}'
+        with pytest.raises(CorruptError):
+            await parts.streams.get_session(ALICE, "b", may=Verb.READ)
+
+
 async def test_keys_are_changed_while_a_server_goes_on(tmp_path: Path) -> None:
     old, new = new_master_key(), new_master_key()
     path = tmp_path / "x.db"
