@@ -198,6 +198,15 @@ describe("what takes a parser long", () => {
     const source = unit.repeat(64_000 / unit.length);
     expect(tokensOf(source).length).toBeGreaterThan(0);
   });
+  test.each(["a\n", "a|b\n"])("a list item with %j again and again is read in bounded time", (unit) => {
+    expect(textOf(nodesOf(tokensOf(`- ${unit.repeat(64_000 / unit.length)}`))).length).toBeGreaterThan(10_000);
+  });
+  test("an underlined heading is one in a bounded length, however much stands behind it", () => {
+    const typesOf = (/** @type {string} */ source) => tokensOf(source).map(({ type }) => type);
+    for (const source of ["a\n=", "a\nb\n---\n", `a\nb\n---\n${"c\n".repeat(1000)}`]) expect(typesOf(source)[0]).toBe("heading");
+    expect(typesOf(`${"x".repeat(300)}\n---\n`)).toEqual(["paragraph", "hr"]);
+    expect(typesOf(`${"x".repeat(200)}\n${"y".repeat(51)}\n---abc\n`)).toEqual(["paragraph"]);
+  });
   test("a long paragraph is read piece by piece, between words, and none of it is lost", () => {
     const source = `${"**bold** 😀 ".repeat(5000)}*${"word ".repeat(2000)}*`;
     const nodes = nodesOf(tokensOf(source));

@@ -5,7 +5,7 @@
  * goes to http, https or mailto or is not a link.
  */
 
-import { Lexer } from "../vendor/marked.esm.js";
+import { Lexer, Tokenizer } from "../vendor/marked.esm.js";
 import { h } from "./html.js";
 import { hiddenPlace, joinNeighbours } from "./places.js";
 import { distinct } from "./unseen.js";
@@ -17,9 +17,20 @@ const DEPTH_MAX = 40;
 /** marked takes time in the cube of the marks of emphasis in a paragraph: it reads it in pieces of about so much, cut between words. */
 const PIECE_MARKS = 64;
 const PIECE_CHARACTERS = 4096;
+/** In a list item marked looks from each line to the end of the paragraph for a line that makes a heading of it all: so far at most. */
+const HEADING_CHARACTERS_MAX = 256;
 /** Quotes and lists inside each other, written in one line, which take it as long. */
 const TOO_NESTED = /^(?:[ \t]*(?:>|[-+*][ \t]|\d{1,9}[.)][ \t])){65}/m;
 const ENTITIES = /** @type {Record<string, string>} */ ({ "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'" });
+
+/** Finds underlined headings of a bounded length; a longer one is a paragraph with a line below. */
+class BoundedTokenizer extends Tokenizer {
+  /** @override @param {string} source */
+  lheading(source) {
+    const whole = source.length <= HEADING_CHARACTERS_MAX;
+    return super.lheading(whole ? source : source.slice(0, source.lastIndexOf("\n", HEADING_CHARACTERS_MAX) + 1));
+  }
+}
 
 /** Reads what stands in a line or paragraph piece by piece; what would go over a cut stays as it was written. */
 class PieceLexer extends Lexer {
@@ -54,7 +65,7 @@ export function tokensOf(source) {
   const plain = [{ type: "code", raw: source, text: source }];
   if (TOO_NESTED.test(source)) return plain;
   try {
-    return new PieceLexer({ gfm: true }).lex(source);
+    return new PieceLexer({ gfm: true, tokenizer: new BoundedTokenizer() }).lex(source);
   } catch (error) {
     if (!(error instanceof Error)) throw error; // the stack is full: RangeError here, InternalError in Firefox
     return plain;
