@@ -201,6 +201,24 @@ describe("what takes a parser long", () => {
   test.each(["a\n", "a|b\n"])("a list item with %j again and again is read in bounded time", (unit) => {
     expect(textOf(nodesOf(tokensOf(`- ${unit.repeat(64_000 / unit.length)}`))).length).toBeGreaterThan(10_000);
   });
+  test("the address of a link is read once, and only where there may be one", () => {
+    const { URL } = globalThis;
+    /** @type {string[]} */
+    const read = [];
+    globalThis.URL = class extends URL {
+      /** @param {string | globalThis.URL} address */
+      constructor(address) {
+        super(address);
+        read.push(String(address));
+      }
+    };
+    try {
+      nodesOf(tokensOf("[a](https://a.example/) [b](c) [](x/https:) ![d](ftp://e.example/) [](javascript:f)"));
+    } finally {
+      globalThis.URL = URL;
+    }
+    expect(read).toEqual(["https://a.example/"]);
+  });
   test("an underlined heading is one in a bounded length, however much stands behind it", () => {
     const typesOf = (/** @type {string} */ source) => tokensOf(source).map(({ type }) => type);
     for (const source of ["a\n=", "a\nb\n---\n", `a\nb\n---\n${"c\n".repeat(1000)}`]) expect(typesOf(source)[0]).toBe("heading");

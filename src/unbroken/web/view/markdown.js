@@ -13,6 +13,7 @@ import { distinct } from "./unseen.js";
 /** @import { Token } from "../vendor/marked.esm.js" */
 
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+const SCHEME = /^[a-z][a-z0-9+.-]*:/i;
 const DEPTH_MAX = 40;
 /** marked takes time in the cube of the marks of emphasis in a paragraph: it reads it in pieces of about so much, cut between words. */
 const PIECE_MARKS = 64;
@@ -93,11 +94,12 @@ export function safeAddress(href) {
   const text = decoded(href).trim();
   // Browsers drop tabs and line ends inside addresses, and leading controls: whoever hides a scheme with them gets no link.
   if (/[\x00-\x20\x7f-\x9f]/.test(text)) return null;
+  // Relative: there is nothing of the writer's here to link to. Making an error of it takes longer than looking.
+  if (!SCHEMES.has((SCHEME.exec(text)?.[0] ?? "").toLowerCase())) return null;
   try {
-    const url = new URL(text);
-    return SCHEMES.has(url.protocol) ? url.href : null;
+    return new URL(text).href;
   } catch {
-    return null; // relative: there is nothing of the writer's here to link to
+    return null;
   }
 }
 
@@ -136,9 +138,9 @@ function nodeOf(token, depth) {
     case "br":
       return h("br", null);
     case "link":
-      return link(token.href, inner(), token);
+      return link(inner(), token);
     case "image":
-      return link(token.href, ["[image: ", decoded(token.text ?? ""), "]"], token);
+      return link(["[image: ", decoded(token.text ?? ""), "]"], token);
     case "checkbox":
       return h("input", { type: "checkbox", checked: Boolean(token.checked), disabled: true });
     case "html":
@@ -148,9 +150,15 @@ function nodeOf(token, depth) {
   }
 }
 
-/** @param {unknown} href @param {any} children @param {Token} token */
-function link(href, children, token) {
-  const address = safeAddress(href);
+/** Where a link may lead, found once. @param {Token} token @returns {string | null} */
+function addressOf(token) {
+  if (token.address === undefined) token.address = safeAddress(token.href);
+  return token.address;
+}
+
+/** @param {any} children @param {Token} token */
+function link(children, token) {
+  const address = addressOf(token);
   if (address === null) return token.raw;
   const texts = [shownText(children), ...(token.joined ?? [])];
   const place = texts.map((text) => hiddenPlace(text, address)).find((found) => found !== null) ?? null;
@@ -160,7 +168,7 @@ function link(href, children, token) {
 
 /** Tokens of one paragraph, heading or cell, in which links know their neighbours. @param {Token[]} tokens */
 function withJoined(tokens) {
-  joinNeighbours(tokens, ({ type, href }) => (type === "link" || type === "image") && safeAddress(href) !== null, wordsOf);
+  joinNeighbours(tokens, (token) => (token.type === "link" || token.type === "image") && addressOf(token) !== null, wordsOf);
   return tokens;
 }
 
