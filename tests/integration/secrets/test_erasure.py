@@ -150,6 +150,23 @@ async def test_no_page_keeps_copies_of_rows_that_moved_to_another(tmp_path: Path
     assert files_with(tmp_path, "al0000") == []
 
 
+async def test_in_a_file_that_is_too_large_to_be_written_anew_rows_are_overwritten_where_they_were(
+    tmp_path: Path,
+) -> None:
+    limits = replace(LIMITS, erase_rewrite_bytes_max=0, compact_chunks_min=1_000)
+    store = SQLiteStore(tmp_path / "x.db", durability=Durability.PROCESS, limits=limits)
+    async with running_parts(store, limits=limits) as parts:
+        for number in range(20):  # of both on each page, so that none of them is given back whole
+            for principal, text in ((ALICE, CANARY), (BOB, "of-bob")):
+                stream = (await parts.streams.create(principal, f"s{number}", NewStream())).stream
+                await parts.streams.append_durably(stream, texts(text))
+        assert files_with(tmp_path, CANARY)
+        await eraser(parts).owner(ALICE, "")
+        assert files_with(tmp_path, CANARY) == []
+        assert files_with(tmp_path, "of-bob")
+    assert files_with(tmp_path, CANARY) == []
+
+
 @pytest.mark.parametrize("kind", STORES)
 async def test_what_was_deleted_before_is_destroyed_too(kind: str, tmp_path: Path) -> None:
     async with running_parts(make(kind, tmp_path), limits=LIMITS) as parts:
