@@ -18,10 +18,14 @@ from tests.integration.secrets.conftest import files_with
 from tests.support.inprocess import Served, served, store_of
 from tests.support.speeds import Peer
 from unbroken.auth.access import Access
-from unbroken.auth.stored import NewToken
+from unbroken.auth.stored import NewToken, StoredTokens, credential_of
+from unbroken.clock import SystemClock
+from unbroken.errors import UnauthorizedError
 from unbroken.identity import Principal
 from unbroken.limits import DEFAULT_LIMITS
 from unbroken.protocol.frames import PROTOCOL
+from unbroken.store.memory import MemoryStore
+from unbroken.store.tokens import StoredToken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-002")]
 DAY = 86_400
@@ -157,6 +161,31 @@ async def test_no_file_of_the_database_holds_the_secret_of_a_token(tmp_path: Pat
                 digest = hashlib.sha256(secret.encode()).digest()
                 assert await server.services.store.token_by_hash(digest) is not None
             await server.answer(200, "GET", "/v1/tokens", headers=bearer(secrets[0]))
+
+
+class Hasty(MemoryStore):
+    """In which whoever makes a token is logged out, or has its own revoked, just before that is stored."""
+
+    by: Principal | None = None
+
+    async def put_token(self, token: StoredToken, *, at_most: int) -> bool:
+        if self.by is not None:
+            by, self.by = self.by, None
+            await StoredTokens(self, limits=DEFAULT_LIMITS, clock=SystemClock()).revoke(by)
+        return await super().put_token(token, at_most=at_most)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["logged out", "its token is revoked"])
+async def test_a_token_that_is_made_while_its_maker_is_revoked_is_none(stored: bool) -> None:
+    store = Hasty()
+    tokens = StoredTokens(store, limits=DEFAULT_LIMITS, clock=SystemClock())
+    key = (await tokens.make(ALICE, NewToken())).token
+    by = replace(ALICE, credential=credential_of(key.id) if stored else "jwt:one")
+    store.by = by
+    with pytest.raises(UnauthorizedError, match="revoked"):
+        await tokens.make(by, NewToken())
+    left = (await tokens.list(ALICE, limit=9, page=None)).items
+    assert [token.id for token in left] == ([] if stored else [key.id])
 
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
