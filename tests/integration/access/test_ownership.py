@@ -271,6 +271,9 @@ async def test_every_verb_over_http_and_durable_streams(actor: str) -> None:
             before = await seen(services, info)
             answer = await ask(server.client, op, name, credentials)
             await judge(server, op, (actor, name), (before, await seen(services, info)), answer, credentials)
+        exposed = services.metrics.expose()
+        assert b"unbroken_errors_total" in exposed
+        assert not [name for name in (b"my/", b"alice", b"bob", b"noted") if name in exposed]
 
 
 async def judge(
