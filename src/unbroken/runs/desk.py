@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +59,8 @@ class RunDesk:
     def __init__(self, streams: Streams, catalog: Catalog) -> None:
         self._streams = streams
         self.catalog = catalog
+        self._starting: dict[object, tuple[str, str, str]] = {}
+        """Tenant, owner and name of each run that is about to exist, in the order in which they came."""
 
     async def start(self, principal: Principal, request: RunRequest) -> Created:
         """Write the run down, durably, or find the one of this name or key (`created` False).
@@ -88,29 +92,43 @@ class RunDesk:
             messages=(NewMessage(kind="accepted", json=msgspec.Raw(msgspec.json.encode(accepted))),),
             run=spec.encode(),
         )
-        try:
-            await self._check_room(principal)
-        except OverloadedError:
-            if await self._streams.store.get(principal, check_name(place.name, self._streams.limits)) is None:
-                raise
-        created = await self._streams.create(principal, place.name, new, may=Verb.START)
+        with self._turn(principal, place.name) as earlier:
+            try:
+                await self._check_room(principal, place.name, earlier)
+            except OverloadedError:
+                if await self._streams.store.get(principal, check_name(place.name, self._streams.limits)) is None:
+                    raise
+            created = await self._streams.create(principal, place.name, new, may=Verb.START)
         if not created.created:
             found = created.stream.run
             if found is None or not RunSpec.parse(found).same_work(spec):
                 raise AlreadyExistsError(f"{place.name!r} is another run", stream=place.name)
         return created
 
-    async def _check_room(self, principal: Principal) -> None:
+    @contextmanager
+    def _turn(self, principal: Principal, name: str) -> Iterator[frozenset[tuple[str, str, str]]]:
+        """Count as a run until it is in the store, for all that come later; gives those that came earlier."""
+        earlier, this = frozenset(self._starting.values()), object()
+        self._starting[this] = (principal.tenant, principal.subject, name)
+        try:
+            yield earlier
+        finally:
+            del self._starting[this]
+
+    async def _check_room(self, principal: Principal, name: str, earlier: Set[tuple[str, str, str]]) -> None:
         """`OverloadedError` when too many runs are active, `QuotaError` when too many of them are its owner's.
 
-        The operator itself is not bounded by its own, and what it has handed on is.
+        Those that are started at the same time and came `earlier` are active too. The operator itself is not bounded by its
+        own, and what it has handed on is.
         """
         limits, owner = self._streams.limits, (principal.tenant, principal.subject)
-        active = await self._streams.store.active_runs(StreamId(0), limit=limits.active_runs_max)
+        stored = await self._streams.store.active_runs(StreamId(0), limit=limits.active_runs_max)
+        active = {(info.tenant, info.owner, info.name) for info in stored} | earlier
+        active.discard((*owner, name))
         if len(active) >= limits.active_runs_max:
             raise OverloadedError("too many runs are active", limit="active_runs_max", retry_after_seconds=5)
         most = limits.active_runs_of_owner_max
-        if most and is_charged(principal) and sum((info.tenant, info.owner) == owner for info in active) >= most:
+        if most and is_charged(principal) and sum(run[:2] == owner for run in active) >= most:
             text = f"more than the {most} active runs of one owner"
             error = QuotaError(text, limit="active_runs_of_owner_max", retry_after_seconds=5)
             self._streams.quotas.on_exceeded(error, principal)

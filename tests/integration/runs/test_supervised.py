@@ -24,6 +24,7 @@ from unbroken.runs.environment import SECRETS
 from unbroken.runs.spec import RunRequest
 from unbroken.runs.task import Task, Tasks
 from unbroken.settings import Settings
+from unbroken.store.base import Created
 
 pytestmark = pytest.mark.anyio
 
@@ -437,6 +438,19 @@ async def test_one_owner_cannot_take_the_places_of_all_runs() -> None:
         assert (await desk.start(modest, RunRequest(task="stuck", name="modest"))).created
         await start(server, "stuck", "a")
         await start(server, "stuck", "b")
+
+
+async def test_runs_that_are_started_at_once_are_no_more_than_one_after_the_other() -> None:
+    limits = replace(LIMITS, active_runs_max=6, active_runs_of_owner_max=3)
+    async with served(limits=limits, catalog=all_tasks()) as server:
+        desk, greedy = server.services.desk, Principal("local", "greedy")
+        requests = [RunRequest(task="stuck", name=f"greedy/{number // 2}") for number in range(20)]
+        answers = await asyncio.gather(*[desk.start(greedy, one) for one in requests], return_exceptions=True)
+        assert [answer.created if isinstance(answer, Created) else type(answer) for answer in answers] == [
+            *([True, False] * 3),
+            *([QuotaError] * 14),
+        ]
+        assert not desk._starting
 
 
 async def test_a_key_that_the_operator_has_handed_on_starts_runs_within_bounds_and_the_operator_without() -> None:
