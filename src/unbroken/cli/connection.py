@@ -115,6 +115,9 @@ async def within(seconds: float, work: Coroutine[object, object, T]) -> T:
         raise UnreachableError(f"no answer within {seconds:g} s") from None
 
 
-def run_async(work: Coroutine[object, object, T]) -> T:
+def run_async(
+    work: Coroutine[object, object, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run a verb's coroutine to its end in a loop of its own."""
-    return asyncio.run(work)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(work)

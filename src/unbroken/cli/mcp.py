@@ -57,7 +57,7 @@ def mcp(*, listening: Listening = DEFAULT_LISTENING, connection: Connection = DE
     """
     try:
         from unbroken.mcp_server.remote import Remote
-        from unbroken.mcp_server.transports import serve_http, serve_stdio
+        from unbroken.mcp_server.transports import loop_factory, serve_http, serve_stdio
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types"}:
             raise
@@ -68,7 +68,7 @@ def mcp(*, listening: Listening = DEFAULT_LISTENING, connection: Connection = DE
             raise ConfigurationError("--http-… is about --http HOST:PORT, which is not there", setting="http")
         run_async(serve_stdio(remote))
         return Exit.OK
-    run_async(serve_http(remote, _entry(listening.http, listening)))
+    run_async(serve_http(remote, _entry(listening.http, listening)), loop_factory=loop_factory())
     return Exit.OK
 
 

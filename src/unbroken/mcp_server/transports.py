@@ -6,6 +6,7 @@ nothing had been.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import sys
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from unbroken.server.listening import BoundedServer
 from unbroken.server.patience import bounded_http
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mcp.server.lowlevel.server import Server
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from unbroken.limits import Limits
     from unbroken.mcp_server.entry import Entry
 
-__all__ = ["http_app", "http_server", "serve_http", "serve_stdio"]
+__all__ = ["http_app", "http_server", "loop_factory", "serve_http", "serve_stdio"]
 
 
 async def serve_stdio(remote: Remote) -> None:
@@ -53,6 +56,14 @@ async def serve_http(remote: Remote, entry: Entry) -> None:
             await http_server(remote, entry).serve()
         except (SystemExit, OSError):  # that it cannot listen, as uvicorn says it after telling why; and over TLS
             raise AddressError(f"cannot listen on {entry.host}:{entry.port}") from None
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop for `serve_http`, as uvicorn has it for every server.
+
+    Where no file can be opened any more, asyncio's own takes all that wait and logs each failure with its traceback.
+    """
+    return uvicorn.Config("", log_config=None).get_loop_factory()
 
 
 def http_server(remote: Remote, entry: Entry) -> BoundedServer:

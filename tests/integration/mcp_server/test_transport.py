@@ -27,6 +27,8 @@ from unbroken.mcp_server.transports import http_app
 pytestmark = pytest.mark.anyio
 TOKEN = "sesame-mcp"
 UPSTREAM = "sesame-unbroken"
+FILES = 30
+"""More than a process that has just started may open where it has closed others."""
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 
@@ -46,6 +48,30 @@ async def test_without_a_token_only_this_machine_and_no_foreign_page_comes_in(
         assert await answered(process.endpoint, Origin="https://evil.example") == 403
         assert await answered(process.endpoint, b" " * (1024 * 1024 + 1)) == 413
         assert await answered(process.endpoint, b"{") == 400
+
+
+@pytest.mark.scenario("SEC-003")
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: limits of another process are changed on Linux only")
+async def test_where_no_file_can_be_opened_any_more_connections_are_dropped_and_the_log_is_not_filled(
+    tmp_path: Path,
+) -> None:
+    import resource  # noqa: PLC0415 - not there on Windows
+
+    async with McpProcess(tmp_path, "http://127.0.0.1:1") as process, asyncio.timeout(60):
+        assert await answered(process.endpoint) == 200
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        numbers = [int(file.name) for file in Path(f"/proc/{process.pid}/fd").iterdir()]  # noqa: ASYNC240 - not a disk
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (max(numbers) + 1, limits[1]))
+        peers = [await asyncio.open_connection("127.0.0.1", process.port) for _ in range(FILES)]
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(reader.read()) for reader, _ in peers]
+            dropped, _ = await asyncio.wait(reading, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+            for _, writer in peers:
+                writer.transport.abort()
+        assert dropped
+        assert await answered(process.endpoint) == 200
+    assert "Traceback" not in process.output
 
 
 async def test_a_token_is_wanted_from_everybody_and_is_not_the_servers(tmp_path: Path) -> None:
