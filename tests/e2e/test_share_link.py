@@ -217,6 +217,9 @@ async def _watch_a_run(server: ServerProcess, operator: Client, guest: Viewer) -
     for control in ("share", "cancel", "pause", "send"):
         assert await guest.page.get_by_test_id(control).count() == 0, control
     await _starts_nothing(guest.page)
+    another = await operator.tokens.share(STREAM, expires_in=6000)
+    await guest.page.goto(f"{server.url}/#/stream/{IN_PATH}?token={another.token}")
+    await guest.screen.until_words(20)  # the connection was opened with the link before, and shows nothing of this
 
 
 async def _starts_nothing(page: Page) -> None:

@@ -288,6 +288,24 @@ describe("the connection", () => {
     expect(unbroken.status.phase).toBe("live");
   });
 
+  test.each(["connecting", "open"])("another one's token takes the place of the one that a connection is %s with", async (phase) => {
+    let token = "";
+    const { fetch } = fakeFetch({ "POST /app/v1/tickets": () => (token === "" ? { status: 401, body: { code: "unauthorized" } } : { status: 201, body: { ticket: token } }) });
+    const unbroken = client({ fetch, token: () => token });
+    await pass();
+    const former = FakeWebSocket.last;
+    if (phase === "open") former.open();
+    else former.drop(1006); // the reason is asked for without the token
+    token = "another";
+    unbroken.reconnect({ anew: true });
+    await pass();
+    expect(FakeWebSocket.last).not.toBe(former);
+    expect(FakeWebSocket.last.protocols).toContain("ticket.another");
+    FakeWebSocket.last.open();
+    await pass(1);
+    expect([unbroken.status.phase, FakeWebSocket.made.length]).toEqual(["live", 2]);
+  });
+
   test("a token that ends is renewed in time, and the connection goes on", async () => {
     let token = "first";
     const { fetch } = fakeFetch(TICKET);

@@ -196,11 +196,18 @@ export class Client {
     return this.api.json("GET", `v1/messages/${encodeName(stream)}`, { query: { after, limit }, signal });
   }
 
-  /** Try again at once, also after a refusal. */
-  reconnect() {
+  /**
+   * Try again at once, also after a refusal. With `anew` also in the place of a connection that stands or is being made: it is
+   * another one's where the token is another one's by now.
+   *
+   * @param {{anew?: boolean}} [options]
+   */
+  reconnect({ anew = false } = {}) {
     if (this.#closed) return;
+    const { phase } = this.#session;
     this.#run(this.#session.start());
-    this.#run(this.#session.wake(this.#now()));
+    if (anew && (phase === "open" || phase === "connecting")) this.#run(this.#session.thawed(this.#now()));
+    else this.#run(this.#session.wake(this.#now()));
   }
 
   /** Leave every stream and close the connection. Producers go on. */

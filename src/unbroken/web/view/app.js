@@ -370,7 +370,7 @@ export class App extends Component {
     this.#token = token;
     kept.setItem(TOKEN_KEY, token);
     this.setState({ access: "unknown", dialog: null });
-    this.#client.reconnect();
+    this.#client.reconnect({ anew: true }); // what the former token has opened, or is being refused, is not this one's
     this.#model?.close();
     this.#session?.close();
     this.#model = this.#session = null;
