@@ -44,6 +44,12 @@ async def test_a_server_with_a_token_asks_for_it_and_keeps_it_out_of_addresses(t
             await form.get_by_label("Token").fill("wrong")
             await form.get_by_role("button").click()
             await form.get_by_role("alert").wait_for(timeout=PATIENCE_MILLISECONDS)
+            await page.set_viewport_size({"width": 390, "height": 860})
+            detail = page.locator(".badge-detail")
+            await detail.wait_for(timeout=PATIENCE_MILLISECONDS)
+            assert await detail.evaluate("(one) => one.clientWidth") > 80, (
+                "there is room on a phone for why it is refused"
+            )
             await screen.picture("token")
             await form.get_by_label("Token").fill(TOKEN)
             await form.get_by_role("button").click()

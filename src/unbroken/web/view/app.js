@@ -217,7 +217,7 @@ export class App extends Component {
         <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => this.#skip(event)}>to the messages</a>
         <header class="bar">
           <button class="quiet menu" onClick=${() => this.setState({ drawer: !drawer })} aria-expanded=${drawer} aria-label="Streams" data-testid="menu">${icon("menu")}</button>
-          <a class="brand" href="#/"><span class="brand-mark" aria-hidden="true"></span>unbroken</a>
+          <a class="brand" href="#/" aria-label="unbroken"><span class="brand-mark" aria-hidden="true"></span><span class="brand-word">unbroken</span></a>
           <span class="grow"></span>
           <span class="badge badge-${badge.state}" data-testid="badge" data-state=${badge.state} title=${status.code ?? ""}>
             ${icon(badge.state)}<span class="badge-word">${badge.word}</span>${badge.detail ? html`<span class="badge-detail">${badge.detail}</span>` : null}
