@@ -104,6 +104,7 @@ describe("ordinary Markdown", () => {
     expect(link.props).toMatchObject({ href: "https://example.com/", target: "_blank", rel: "noopener noreferrer nofollow" });
   });
   test("entities are read once", () => expect(textOf(nodesOf(tokensOf("a < b && `c < d` &amp;lt;")))).toBe("a < b && c < d &lt;"));
+  test("entities in code are what was written", () => expect(textOf(nodesOf(tokensOf("`&lt;` is `&amp;lt;`\n\n|`&lt;`|\n|-|")))).toBe("&lt; is &amp;lt;&lt;"));
   test.each(["- [ ] one\n- [x] two", "- [ ] one\n\n- [x] two"])("the boxes of %j stand in front of their text", (source) => {
     const nodes = nodesOf(tokensOf(source));
     /** @type {boolean[]} */

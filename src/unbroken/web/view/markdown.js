@@ -134,7 +134,7 @@ function nodeOf(token, depth) {
     case "del":
       return h(token.type, null, inner());
     case "codespan":
-      return h("code", null, decoded(token.text ?? ""));
+      return h("code", null, token.text ?? "");
     case "br":
       return h("br", null);
     case "link":
@@ -175,7 +175,7 @@ function withJoined(tokens) {
 /** The text that a reader sees of an inline token. @param {Token} token @returns {string} */
 function wordsOf(token) {
   if (token.type === "br") return "\n";
-  if (token.type === "html") return token.raw;
+  if (token.type === "html" || token.type === "codespan") return token.text ?? "";
   return token.tokens === undefined ? decoded(token.text ?? token.raw ?? "") : token.tokens.map(wordsOf).join("");
 }
 
