@@ -338,6 +338,17 @@ describe("the connection", () => {
     expect(unbroken.status).toMatchObject({ phase: "refused", code: "unauthorized" });
   });
 
+  test("what another request has shown since is another token too", async () => {
+    let token = "first";
+    const { fetch } = fakeFetch({ ...TICKET, "GET /app/v1/streams": () => ({ status: 200, body: { streams: [], next: null } }) });
+    const unbroken = await connected({ fetch, token: () => token });
+    token = "second";
+    await unbroken.list();
+    FakeWebSocket.last.drop(4401);
+    await pass(1);
+    expect(FakeWebSocket.made.length).toBe(2);
+  });
+
   test("a refused handshake without a token learns the reason from the ticket endpoint", async () => {
     const { fetch } = fakeFetch({ "POST /app/v1/tickets": () => ({ status: 401, body: { code: "unauthorized" } }) });
     const unbroken = client({ fetch });

@@ -21,16 +21,13 @@ export class Api {
     this.root = root;
     /** @type {TokenSource} */
     this.token = options.token;
-    /** @type {string | null} the last one */
-    this.shown = null;
     this.fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
   }
 
   /** @returns {Promise<string | null>} */
   async credentials() {
     const token = typeof this.token === "function" ? await this.token() : this.token;
-    this.shown = token || null;
-    return this.shown;
+    return token || null;
   }
 
   /** @param {string} path relative, percent-encoded @param {Record<string, string | number | undefined>} [query] */

@@ -23,6 +23,8 @@ const PAUSE_MILLISECONDS = 1000;
 export class HttpTransport {
   /** @readonly */
   name = "sse";
+  /** @type {string | null} */
+  token = null;
   #done = false;
   #all = new AbortController();
   /** @type {Map<string, AbortController>} */
@@ -57,6 +59,7 @@ export class HttpTransport {
 
   async #begin() {
     try {
+      this.token = await this.api.credentials();
       await this.api.json("GET", "v1/streams", { query: { limit: 1 }, signal: this.#all.signal });
     } catch (error) {
       if (this.#done) return;

@@ -70,6 +70,8 @@ export class Client {
   #timer;
   #timerAt = Number.POSITIVE_INFINITY;
   #blocked = 0;
+  /** What the latest connection was opened with, or renewed. @type {string | null} */
+  #shown = null;
   #secondChanceAt = Number.NEGATIVE_INFINITY;
   #closed = false;
   #deaf;
@@ -272,6 +274,7 @@ export class Client {
       closed: (code) => {
         if (!present()) return;
         this.#transport = null;
+        this.#shown = transport.token;
         // A socket that opens and says nothing is no better than one that does not open.
         if (!heard) this.#blocked += 1;
         else this.#blocked = transport.name === "sse" ? WEBSOCKET_FAILURES_MAX - 1 : 0;
@@ -280,6 +283,7 @@ export class Client {
       failed: (error) => {
         if (!present()) return;
         this.#transport = null;
+        this.#shown = transport.token;
         this.#blocked = error.code === "blocked" ? this.#blocked + 1 : 0;
         this.#tell({ code: error.code });
         this.#run(this.#session.connectFailed(this.#now(), { code: error.code, retryAfter: error.retryAfter }));
@@ -293,13 +297,15 @@ export class Client {
   async #renew() {
     if (typeof this.api.token !== "function") return;
     const token = await this.api.credentials().catch(() => null);
-    if (token !== null) this.#run(this.#session.renew(token));
+    if (token === null) return;
+    if (this.#transport !== null) this.#transport.token = token;
+    this.#run(this.#session.renew(token));
   }
 
   /** A refused token is worth another connection where there is another one by now; once, and not in a row. @param {string} code */
   async #refused(code) {
     const fresh = code === "unauthorized" && typeof this.api.token === "function" && this.#now() - this.#secondChanceAt >= STABLE_SECONDS;
-    const shown = this.api.shown;
+    const shown = this.#shown;
     if (fresh && (await this.api.credentials().catch(() => shown)) !== shown && !this.#closed && this.#session.phase === "refused") {
       this.#secondChanceAt = this.#now();
       this.#run(this.#session.start());

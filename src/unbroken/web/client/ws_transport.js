@@ -22,6 +22,7 @@ const HANDSHAKE_SECONDS_MAX = 15;
  *
  * @typedef {object} Transport
  * @property {"websocket" | "sse"} name
+ * @property {string | null} token what the connection was opened with, or renewed
  * @property {(frame: Frame) => void} send
  * @property {() => void} close silent: nothing is told to the listener any more
  */
@@ -30,6 +31,8 @@ const HANDSHAKE_SECONDS_MAX = 15;
 export class WebSocketTransport {
   /** @readonly */
   name = "websocket";
+  /** @type {string | null} */
+  token = null;
   /** @type {WebSocket | null} */
   #socket = null;
   #done = false;
@@ -64,7 +67,8 @@ export class WebSocketTransport {
   async #begin() {
     try {
       const protocols = [SUBPROTOCOL];
-      if ((await this.api.credentials()) !== null) {
+      this.token = await this.api.credentials();
+      if (this.token !== null) {
         const ticket = await this.#ticket();
         if (ticket !== null) protocols.push(`ticket.${ticket}`);
       }

@@ -53,7 +53,7 @@ export function TokenForm({ wrong, link, onToken }) {
   return html`<section class="notice" data-testid="token-form">
     <form onSubmit=${submit} action="." method="post">
       ${over ? html`<div role="alert" data-testid="link-over"><h1>This link is over</h1><p>Whoever shared it has revoked it, or its time has passed. Ask them for another one.</p></div>` : html`<h1>This server wants a token</h1>`}
-      <p class=${over ? "hint" : ""}>${over ? "With a token of your own you can go on. It" : "It"} is kept in this tab until the tab is closed, and is sent in a header only.</p>
+      <p class=${over ? "hint" : ""}>${over ? "With a token of your own you can go on. It" : "It"} is kept in this tab at most until the tab is closed, and is sent in a header only.</p>
       <label>Token <input name="token" type="password" autocomplete="off" autofocus=${!over} required aria-invalid=${wrong && !link} /></label>
       ${wrong && !link ? html`<p class="wrong" role="alert">The server does not accept this token.</p>` : null}
       <button class="solid">Continue</button>
