@@ -295,7 +295,7 @@ HOSTILE_MUTATIONS: Final = (
     Mutation(
         "who has no room left finds some after a restart",
         ENTITLED,
-        "            return\n        await self._looked(principal)\n",
+        "            return\n        await self.look(principal)\n",
         "            return\n",
         (f"{QUOTAS}::test_the_first_append_after_a_restart_finds_no_room_where_there_is_none",),
     ),

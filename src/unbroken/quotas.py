@@ -387,7 +387,7 @@ class Quotas:
         """Wait until the rates let an append pass, and know its room; `QuotaError` after `append_wait_seconds_max`."""
         if not is_charged(principal):
             return
-        await self._looked(principal)
+        await self.look(principal)
         ends = self.now() + self._limits.append_wait_seconds_max
         while True:
             now = self.now()
@@ -409,7 +409,7 @@ class Quotas:
         `beside_bytes` is what is kept of it besides its messages, for which no rate holds.
         It is held as one of them, with its room, until `settle` says what became of it.
         """
-        accounts, now = await self._looked(principal), self.now()
+        accounts, now = await self.look(principal), self.now()
         for account in accounts:
             account.check_open()
             if messages:
@@ -423,7 +423,7 @@ class Quotas:
 
     async def keep(self, principal: Principal, size_bytes: int) -> None:
         """Charge room for what is no message; `QuotaError` when there is none. It is held until `settle`."""
-        accounts = await self._looked(principal)
+        accounts = await self.look(principal)
         for account in accounts:
             account.check_room()
         for account in accounts:
@@ -467,8 +467,11 @@ class Quotas:
         tenant = principal.tenant
         return self._account(tenant, principal.subject), self._account(tenant, None)
 
-    async def _looked(self, principal: Principal) -> tuple[_Account, ...]:
-        """As `_of`, after a look at what the store holds where none was taken yet; damaged rows count for nothing."""
+    async def look(self, principal: Principal) -> tuple[_Account, ...]:
+        """As `_of`, after a look at what the store holds where none was taken yet; damaged rows count for nothing.
+
+        Afterwards `headroom` knows of it too.
+        """
         for account in self._of(principal):
             if account.usage is None and account.bounded:
                 async with account.looking:  # of many who come at once one looks

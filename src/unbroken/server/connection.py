@@ -345,8 +345,8 @@ class Connection:
 
     async def _create(self, frame: CreateFrame) -> None:
         created = await self._services.streams.create(self.principal, frame.stream, new_stream(frame))
-        if created.created:  # else the first append looks whether there is room for it
-            self._remember(created.stream)
+        await self._services.quotas.look(self.principal)  # a stream that is remembered takes appends without waiting
+        self._remember(created.stream)
         self._encode(Result(id=frame.id, stream=answer_view(created.stream, self.principal), created=created.created))
 
     async def _renew(self, frame: AuthFrame) -> None:

@@ -26,9 +26,13 @@ OVERHEAD_BYTES_BEFORE: Final = 512
 
 
 class Measured:
-    """In place of an `ssl.SSLContext` in an event loop: its connections are cut off when too much comes that is no data."""
+    """In place of an `ssl.SSLContext` in an event loop: its connections are cut off when too much comes that is no data.
+
+    Nor is anything negotiated twice on one of them, which OpenSSL below 3 would do before TLS 1.3.
+    """
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        context.options |= ssl.OP_NO_RENEGOTIATION
         self._context = context
 
     def wrap_bio(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbroken.limits import Limits
-    from unbroken.server.patience import Silent, _BoundedHttp
+    from unbroken.server.patience import BoundedHttp, Silent
 
 __all__ = ["BoundedServer"]
 
@@ -85,7 +85,7 @@ class BoundedServer(uvicorn.Server):
     ) -> None:
         config = self.config
         loop = asyncio.get_running_loop()
-        kind = cast("type[_BoundedHttp]", config.http_protocol_class)
+        kind = cast("type[BoundedHttp]", config.http_protocol_class)
         layer = _counted(_layer(loop), kind.silent)
         seconds = self._handshake_seconds
         assert config.ssl is not None, "without TLS uvicorn listens itself"

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from unbroken.limits import Limits
 
-__all__ = ["Silent", "bounded_http"]
+__all__ = ["BoundedHttp", "Silent", "bounded_http"]
 
 AROUND_BYTES_MAX: Final = 8
 """For each byte of a body: one that comes alone takes five more, its chunk's size and line ends."""
 
 
-def bounded_http(limits: Limits) -> type[_BoundedHttp]:
+def bounded_http(limits: Limits) -> type[BoundedHttp]:
     """What to give to `uvicorn.Config(http=…)`.
 
     A peer that has not sent a whole head `handshake_seconds_max` after it connected, or after its first byte on a connection
@@ -43,7 +43,7 @@ def bounded_http(limits: Limits) -> type[_BoundedHttp]:
     """
     most = min(limits.silent_connections_max, open_files_max() // 2)
 
-    class BoundedHttp(_BoundedHttp):
+    class Bounded(BoundedHttp):
         seconds_max = limits.handshake_seconds_max
         bytes_max = limits.head_bytes_max
         waiting_max = limits.pipelined_requests_max
@@ -51,7 +51,7 @@ def bounded_http(limits: Limits) -> type[_BoundedHttp]:
         silence_seconds_max = limits.silence_seconds_max
         silent: ClassVar[Silent] = Silent(most)
 
-    return BoundedHttp
+    return Bounded
 
 
 class Silent:
@@ -72,7 +72,9 @@ class Silent:
         self._transports.pop(connection, None)
 
 
-class _BoundedHttp(HttpProtocol):
+class BoundedHttp(HttpProtocol):
+    """HTTP/1.1 on one connection, within the bounds that `bounded_http` sets and tells."""
+
     seconds_max: float
     bytes_max: int
     waiting_max: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.support.certificates import make_certificate, trusting
 from tests.support.new_keys import NewKeys
 from tests.support.speeds import Running, Speed, running_server
+from unbroken.server.encrypted import Measured
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 CEILING_SECONDS = 30.0
@@ -69,3 +71,10 @@ async def test_large_bodies_are_taken_whole(tmp_path: Path) -> None:
         await client.put("/v1/streams/large", json={})
         messages = {"messages": [{"text": "x" * 900_000} for _ in range(5)]}
         assert (await client.post("/v1/messages/large", json=messages)).status_code == 200
+
+
+def test_nothing_is_negotiated_twice() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options &= ~ssl.OP_NO_RENEGOTIATION
+    Measured(context)
+    assert context.options & ssl.OP_NO_RENEGOTIATION

@@ -19,7 +19,7 @@ from unbroken.limits import DEFAULT_LIMITS
 from unbroken.messages import NewMessage
 from unbroken.requests import NewStream
 from unbroken.server import undelivered
-from unbroken.server.patience import _BoundedHttp
+from unbroken.server.patience import BoundedHttp
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 TEXT = "x" * 900_000
@@ -32,7 +32,7 @@ Way = Literal["plain", "tls", "untold"]
 class Reader:
     """A peer that has asked for a file that is larger than what a loopback connection holds; it takes what it is told to."""
 
-    def __init__(self, stream: asyncio.StreamReader, protocol: _BoundedHttp) -> None:
+    def __init__(self, stream: asyncio.StreamReader, protocol: BoundedHttp) -> None:
         self._stream = stream
         self.protocol = protocol
 
@@ -63,7 +63,7 @@ async def downloading(way: Way, tmp_path: Path) -> AsyncIterator[tuple[Running, 
             writer.write(f"GET /v1/content/a HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n\r\n".encode())
             connections = running.server.server_state.connections
             await until(lambda: len(connections) == 1)
-            protocol = cast("_BoundedHttp", next(iter(connections)))
+            protocol = cast("BoundedHttp", next(iter(connections)))
             await until(lambda: protocol.flow.write_paused)
             yield running, Reader(reader, protocol)
         finally:

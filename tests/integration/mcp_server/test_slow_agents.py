@@ -19,7 +19,7 @@ from unbroken.limits import DEFAULT_LIMITS, Limits
 from unbroken.mcp_server.entry import Entry
 from unbroken.mcp_server.remote import Remote
 from unbroken.mcp_server.transports import http_server
-from unbroken.server.patience import _BoundedHttp
+from unbroken.server.patience import BoundedHttp
 
 pytestmark = [pytest.mark.anyio, pytest.mark.scenario("SEC-003")]
 LIST = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
@@ -152,7 +152,7 @@ async def test_an_agent_that_takes_no_answer_is_cut_off() -> None:
         try:
             connections = server.server_state.connections
             await until(lambda: len(connections) == 1)
-            protocol = cast("_BoundedHttp", next(iter(connections)))
+            protocol = cast("BoundedHttp", next(iter(connections)))
             protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
             writer.write(request)
             await until(lambda: protocol.cycle is not None)
