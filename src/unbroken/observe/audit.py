@@ -21,6 +21,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.identity import Principal
 from unbroken.limits import Limits
 from unbroken.observe.audit_events import AuditEvent
+from unbroken.observe.repetitions import Repetitions
 from unbroken.redaction.shapes import LOGGED, hide
 
 __all__ = ["Audit", "facts_of"]
@@ -42,7 +43,7 @@ class Audit:
         self._clock = clock
         self._limits = limits
         self._file: _File | None = None
-        self._repeated: dict[tuple[str, ...], tuple[Facts, int]] = {}
+        self._repeated = Repetitions[Facts](limits.audit_kinds_max)
         self._news = asyncio.Event()
         self.failing = False
         """Whether the last line could not be written to the file."""
@@ -69,14 +70,10 @@ class Audit:
         if not event.counted:
             self._write(facts)
             return
-        key = tuple(f"{name}={value}" for name, value in facts.items())
-        if key not in self._repeated and len(self._repeated) >= self._limits.audit_kinds_max:
-            facts = {"event": event.event, "various": True}
-            key = (event.event,)
-        found = self._repeated.get(key)
-        if found is None:
-            self._write(facts)
-        self._repeated[key] = (facts, 0 if found is None else found[1] + 1)
+        kind = tuple(f"{name}={value}" for name, value in facts.items())
+        first = self._repeated.first(kind, facts, various=((event.event,), {"event": event.event, "various": True}))
+        if first is not None:
+            self._write(first)
         self._news.set()
 
     async def run(self) -> None:
@@ -105,10 +102,8 @@ class Audit:
             self._file.close()
 
     def _tell(self) -> None:
-        repeated, self._repeated = self._repeated, {}
-        for facts, count in repeated.values():
-            if count:
-                self._write({**facts, "more": count})
+        for facts, more in self._repeated.take():
+            self._write({**facts, "more": more})
 
     def _write(self, facts: Facts) -> None:
         now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")

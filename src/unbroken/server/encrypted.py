@@ -1,6 +1,6 @@
 """What a peer may have the TLS library do: records that carry nothing are bounded, as its own loop has no end for them.
 
-`BoundedServer` gives `measured` contexts to the event loop's TLS layer. Each connection's records come to the library in
+`BoundedServer` gives `Measured` contexts to the event loop's TLS layer. Each connection's records come to the library in
 pieces, and what is in them beside data costs a budget. It never looks at the data, and leaves writing to the library.
 """
 
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from unbroken.quotas import Bucket
 
 __all__ = ["Measured"]
+
+T = TypeVar("T")
 
 PIECE_BYTES: Final = 8 * 1024
 BARREN_BYTES_PER_SECOND_MAX: Final = 32 * 1024
@@ -20,7 +23,7 @@ BARREN_BYTES_PER_SECOND_MAX: Final = 32 * 1024
 
 A new key (RFC 8446, 4.6.3) is 27 bytes and 40 microseconds, and thousands of them are done in one call.
 """
-OVERHEAD_BYTES: Final = {"TLSv1.3": 24}
+OVERHEAD_BYTES: Final = 24
 OVERHEAD_BYTES_BEFORE: Final = 512
 """What may be around the data of each record; before TLS 1.3 padding is common, and there are no new keys."""
 
@@ -60,45 +63,34 @@ class _Connection:
         self.compression = inner.compression
 
     def do_handshake(self) -> None:
-        while True:
-            try:
-                self._inner.do_handshake()
-            except ssl.SSLWantReadError:
-                if not self._receive():
-                    raise
-            else:
-                self._budget = Bucket(BARREN_BYTES_PER_SECOND_MAX, self._now())
-                self._overhead = OVERHEAD_BYTES.get(self._inner.version() or "", OVERHEAD_BYTES_BEFORE)
-                return
+        self._fed(self._inner.do_handshake)
+        self._budget = Bucket(BARREN_BYTES_PER_SECOND_MAX, self._now())
+        self._overhead = OVERHEAD_BYTES if self._inner.version() == "TLSv1.3" else OVERHEAD_BYTES_BEFORE
 
     def read(self, size: int, buffer: bytearray | None = None) -> bytes | int:
         """The data of the next record."""
         if not self._received.pending:
             self._receive()  # at once: an error, to be told that there is nothing, costs more than all else
-        while True:
-            try:
-                found: bytes | int = self._inner.read(size) if buffer is None else self._inner.read(size, buffer)
-            except ssl.SSLWantReadError:
-                if not self._receive():
-                    raise
-            else:
-                if self._budget is not None:
-                    self._budget.take(-self._overhead - (found if isinstance(found, int) else len(found)))
-                return found
+        found: bytes | int = self._fed(self._inner.read, size, buffer)
+        if self._budget is not None:
+            self._budget.take(-self._overhead - (found if isinstance(found, int) else len(found)))
+        return found
 
     def unwrap(self) -> None:
-        while True:
-            try:
-                self._inner.unwrap()
-            except ssl.SSLWantReadError:
-                if not self._receive():
-                    raise
-            else:
-                return
+        self._fed(self._inner.unwrap)
 
     def pending(self) -> int:
         """What may be read at once."""
         return self._inner.pending() + self._received.pending
+
+    def _fed(self, step: Callable[..., T], *args: object) -> T:
+        """What `step` gives, once the library has all the pieces that it wants; its own error where no more have come."""
+        while True:
+            try:
+                return step(*args)
+            except ssl.SSLWantReadError:
+                if not self._receive():
+                    raise
 
     def _receive(self) -> bool:
         """Let the library have the next piece of what has come; False when there is none. An error when it brings nothing."""

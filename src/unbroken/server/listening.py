@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 
-from unbroken.observe.repetitions import Repetitions
+from unbroken.observe.repetitions import RepeatedWarnings
 from unbroken.server.encrypted import Measured
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class BoundedServer(uvicorn.Server):
         self._handshake_seconds = limits.handshake_seconds_max
         self._tell_seconds = limits.audit_interval_seconds
         self._told_at = 0.0
-        self._repetitions = Repetitions(limits.audit_kinds_max)
+        self._repetitions = RepeatedWarnings(limits.audit_kinds_max)
 
     @property
     def url(self) -> str:

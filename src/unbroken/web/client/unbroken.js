@@ -262,6 +262,13 @@ export class Client {
     this.#tell({ phase: "connecting", retryAt: null });
     /** Whether what a transport says is still of interest. */
     const present = () => this.#transport === transport;
+    /** Whether its end is of interest; then there is no transport any more. */
+    const over = () => {
+      if (!present()) return false;
+      this.#transport = null;
+      this.#shown = transport.token;
+      return true;
+    };
     let heard = false;
     /** @type {import("./ws_transport.js").Listener} */
     const listener = {
@@ -272,18 +279,14 @@ export class Client {
         this.#run(this.#session.receive(this.#now(), frame), text);
       },
       closed: (code) => {
-        if (!present()) return;
-        this.#transport = null;
-        this.#shown = transport.token;
+        if (!over()) return;
         // A socket that opens and says nothing is no better than one that does not open.
         if (!heard) this.#blocked += 1;
         else this.#blocked = transport.name === "sse" ? WEBSOCKET_FAILURES_MAX - 1 : 0;
         this.#run(this.#session.closed(this.#now(), code));
       },
       failed: (error) => {
-        if (!present()) return;
-        this.#transport = null;
-        this.#shown = transport.token;
+        if (!over()) return;
         this.#blocked = error.code === "blocked" ? this.#blocked + 1 : 0;
         this.#tell({ code: error.code });
         this.#run(this.#session.connectFailed(this.#now(), { code: error.code, retryAfter: error.retryAfter }));
